@@ -1,0 +1,1 @@
+"""Small real heads that ship with the package, so that everything works offline."""

@@ -1,0 +1,225 @@
+"""Prototypes: the rows of a head's last layer, and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.errors import ParameterError, PrototypeError
+
+if TYPE_CHECKING:
+    import torch
+
+Branch: TypeAlias = Literal["teacher", "student"]
+Array: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+# Rows whose largest entry leaves this range are rescaled, so that float64 products of two rows
+# neither overflow nor underflow. Only float64 weights can leave it.
+_EXPONENT_LIMIT = 300
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prototypes:
+    """The K prototypes of one head, compared by direction.
+
+    Build one with :meth:`from_weight`, which checks every row.
+
+    Attributes:
+        rows: One prototype per row (k x d), float32, or float64 where the stored weights are.
+            Exactly the stored values, up to a positive factor per row: direction is all that
+            the similarity engine uses.
+        norms: Norm of every effective row (k, float64): ``|g|`` for a weight-normed layer,
+            ``||w||`` for a plain one.
+        bias: Bias of every prototype (k, float64), or ``None``. Cosine ignores it, logits do not.
+        name: Name of the head inside its file, such as ``head`` or ``dino_head``.
+        branch: ``"teacher"`` or ``"student"``; ``None`` where the method has one network.
+        tensor_keys: Keys of the stored tensors, joined by ``/`` where dictionaries are nested.
+        dtype: Type of the stored weights, such as ``"float16"``.
+        source: What the user asked for: a path, an id, or ``"memory"``.
+    """
+
+    rows: Array
+    norms: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64] | None = None
+    name: str = "prototypes"
+    branch: Branch | None = None
+    tensor_keys: tuple[str, ...] = ()
+    dtype: str = "float32"
+    source: str = "memory"
+
+    @classmethod
+    def from_weight(
+        cls,
+        weight: npt.ArrayLike | torch.Tensor,
+        *,
+        scale: npt.ArrayLike | torch.Tensor | None = None,
+        bias: npt.ArrayLike | torch.Tensor | None = None,
+        name: str = "prototypes",
+        branch: Branch | None = None,
+        tensor_keys: tuple[str, ...] = (),
+        source: str = "memory",
+    ) -> Prototypes:
+        r"""Take the weight matrix of a last layer, or the ``v`` and ``g`` of a weight-normed one.
+
+        With ``scale`` the effective row is :math:`w_k = g_k v_k / \lVert v_k \rVert` (Salimans and
+        Kingma 2016, eq. 2), evaluated from ``g`` and ``v`` and never from a cached weight, which
+        is stale after an optimiser or EMA step.
+
+        Args:
+            weight: k x d, floating point, numpy or torch (any device, strides or gradient state).
+                Memory is shared where the type allows it: copy first if training goes on.
+            scale: The ``g`` of a weight-normed layer (k, or k x 1); ``None`` for a plain layer.
+            bias: k values, for the few heads whose last layer has one (CAPI, lightly's SwAV).
+            name: Name of the head inside its file.
+            branch: Which network it belongs to, if the method has two.
+            tensor_keys: Keys of the stored tensors.
+            source: What the user asked for.
+
+        Returns:
+            Prototypes that can be audited.
+
+        Raises:
+            PrototypeError: If the weight is not a floating-point matrix, K < 2, a value is not
+                finite, or a row has zero norm (then it has no direction).
+
+        Example:
+            >>> Prototypes.from_weight(np.array([[3.0, 4.0], [0.0, 2.0]])).norms.tolist()
+            [5.0, 2.0]
+        """
+        stored, dtype = _to_numpy(weight)
+        if stored.ndim != 2 or 0 in stored.shape:
+            raise PrototypeError(
+                f"{name}: prototypes must be a k x d matrix, got shape {stored.shape}."
+            )
+        if len(stored) < 2:
+            raise PrototypeError(
+                f"{name}: K = 1, so there is nothing to compare.",
+                hint="Redundancy needs at least two prototypes.",
+            )
+        rows, exponents = _within_range(stored)
+        lengths = np.empty(len(rows))
+        for start in range(0, len(rows), 8192):
+            block = rows[start : start + 8192].astype(np.float64)
+            lengths[start : start + 8192] = np.sqrt(np.einsum("kd,kd->k", block, block))
+        _refuse_rows(~np.isfinite(lengths), name, "hold NaN or infinite values")
+        _refuse_rows(lengths == 0, name, "are all zero and have no direction")
+        norms = np.ldexp(lengths, exponents)
+        if scale is not None:
+            factors = _to_numpy(scale)[0].astype(np.float64).reshape(-1)
+            if factors.shape != norms.shape:
+                raise PrototypeError(
+                    f"{name}: {len(norms)} rows but {factors.size} weight-norm scales."
+                )
+            _refuse_rows(~np.isfinite(factors), name, "have a NaN or infinite weight-norm scale")
+            _refuse_rows(factors == 0, name, "have a weight-norm scale of zero and no direction")
+            if (factors < 0).any():
+                rows = np.where(factors[:, None] < 0, -rows, rows)
+            norms = np.abs(factors)
+        offsets = None if bias is None else _to_numpy(bias)[0].astype(np.float64).reshape(-1)
+        if offsets is not None and offsets.shape != norms.shape:
+            raise PrototypeError(f"{name}: {len(norms)} rows but {offsets.size} biases.")
+        rows = rows.view()  # the flag below must not freeze the caller's own array
+        for array in (rows, norms, offsets):
+            if array is not None:
+                array.setflags(write=False)
+        return cls(
+            rows=rows,
+            norms=norms,
+            bias=offsets,
+            name=name,
+            branch=branch,
+            tensor_keys=tensor_keys,
+            dtype=dtype,
+            source=source,
+        )
+
+    @property
+    def k(self) -> int:
+        """Number of prototypes, K."""
+        return int(self.rows.shape[0])
+
+    @property
+    def d(self) -> int:
+        """Dimension of the bottleneck, D."""
+        return int(self.rows.shape[1])
+
+    def unit_rows(
+        self, index: slice | npt.NDArray[np.intp] = slice(None)
+    ) -> npt.NDArray[np.float64]:
+        """Directions of some or all prototypes.
+
+        Args:
+            index: Which rows; all of them by default (8 bytes x k x d of memory).
+
+        Returns:
+            Rows of unit norm, float64.
+        """
+        rows = self.rows[index].astype(np.float64)
+        rows /= np.sqrt(np.einsum("kd,kd->k", rows, rows))[:, None]
+        return rows
+
+    def __repr__(self) -> str:
+        branch = f", branch={self.branch!r}" if self.branch else ""
+        return f"Prototypes({self.name!r}, k={self.k}, d={self.d}, dtype={self.dtype!r}{branch})"
+
+
+def check_epsilon(epsilon: float) -> float:
+    """Validate a cosine-distance threshold.
+
+    Args:
+        epsilon: Cosine distance below which two prototypes are duplicates.
+
+    Returns:
+        The same number as a Python float.
+
+    Raises:
+        ParameterError: If it is not strictly between 0 and 1.
+    """
+    if not 0.0 < epsilon < 1.0:
+        raise ParameterError(
+            f"epsilon must be between 0 and 1 (a cosine distance), got {epsilon}.",
+            hint="The literature uses 0.025.",
+        )
+    return float(epsilon)
+
+
+def _to_numpy(values: npt.ArrayLike | torch.Tensor) -> tuple[npt.NDArray[np.floating], str]:
+    """Floating-point array of the stored values, in float32 or float64, and the stored type."""
+    if hasattr(values, "detach"):  # a tensor, without importing torch to ask
+        tensor = values.detach().cpu()
+        name = str(tensor.dtype).removeprefix("torch.")
+        if name in ("float64", "float32"):
+            return tensor.contiguous().numpy(), name
+        if tensor.is_floating_point():
+            return tensor.float().contiguous().numpy(), name  # exact: both have fewer bits
+        raise PrototypeError(f"prototypes must be floating point, got {name}.")
+    array = np.asarray(values)
+    name = array.dtype.name
+    if name in ("float64", "float32"):
+        return np.ascontiguousarray(array), name
+    if name in ("float16", "bfloat16"):
+        return np.ascontiguousarray(array.astype(np.float32)), name
+    raise PrototypeError(f"prototypes must be floating point, got {name}.")
+
+
+def _within_range(stored: npt.NDArray[np.floating]) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Rows scaled by powers of two where their products would leave float64, and the exponents."""
+    none = np.zeros(len(stored), dtype=np.int64)
+    if stored.dtype == np.float32:
+        return stored.astype(np.float32, copy=False), none
+    exponents = np.frexp(np.abs(stored).max(axis=1))[1].astype(np.int64)
+    if (np.abs(exponents) < _EXPONENT_LIMIT).all():
+        return stored.astype(np.float64, copy=False), none
+    return np.ldexp(stored, -exponents[:, None]).astype(np.float64), exponents
+
+
+def _refuse_rows(bad: npt.NDArray[np.bool_], name: str, what: str) -> None:
+    if bad.any():
+        raise PrototypeError(
+            f"{name}: {int(bad.sum())} of {bad.size} prototypes {what} "
+            f"(first at index {int(bad.argmax())}).",
+            hint="The head is damaged or its training diverged: use an earlier checkpoint.",
+        )

@@ -1,0 +1,1 @@
+"""Report dictionaries -> text: table, CSV, Markdown, HTML; and the JSON Schema they obey."""

@@ -1,0 +1,1 @@
+"""The certified similarity engine: which prototypes are duplicates, exactly and fast."""
