@@ -12,7 +12,7 @@ from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover
 from collapse_audit.similarity.error_bounds import format_bound
-from collapse_audit.similarity.exact import Index
+from collapse_audit.similarity.panels import Index, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024
@@ -159,10 +159,10 @@ class _Search:
     def between_groups(self, progress: Progress) -> None:
         """Find nearer ones in other groups, for the rows that may have any there."""
         rows = self._may_have_foreign()
-        columns = [self._comparison.take(c) for c in _chunks(self._distinct, _COLUMNS)]
+        columns = [Operand(c) for c in _chunks(self._distinct, _COLUMNS)]
         error = self._comparison.panel.error
         for start in range(0, len(rows), _ROWS):
-            block = self._comparison.take(rows[start : start + _ROWS])
+            block = Operand(rows[start : start + _ROWS])
             known = 1.0 - self.squared[block.index] / 2.0
             largest = np.empty((len(block), len(columns)))
             for c, column in enumerate(columns):
@@ -173,7 +173,7 @@ class _Search:
             for c, column in enumerate(columns):
                 near = np.flatnonzero(largest[:, c] >= floor)
                 if near.size:
-                    part = self._comparison.take(block.index[near])
+                    part = Operand(block.index[near])
                     tile = self._comparison.panel.tile(part, column)
                     _drop_self(tile, part.index, column.index)
                     i, j = np.nonzero(tile >= floor[near][:, None])
@@ -200,14 +200,14 @@ class _Search:
         comparison, leaders = self._comparison, self._cover.leaders
         alone = reach < np.pi - radius.max() - 1e-6
         chunks = list(_parts(len(leaders), _COLUMNS))
-        operands = [comparison.take(leaders[part]) for part in chunks]
+        operands = [Operand(leaders[part]) for part in chunks]
         for part, rows in zip(chunks, operands, strict=True):
             if not alone[part].any():
                 continue
             for other, columns in zip(chunks, operands, strict=True):
                 widest = float(radius[other].max())
                 limit = np.cos(np.minimum(reach[part] + widest + 1e-6, np.pi))
-                close = comparison.scores_at_least(rows, columns, limit)
+                close = comparison.may_reach(rows, columns, limit)
                 if other == part:
                     np.fill_diagonal(close, val=False)
                 alone[part] &= ~close.any(axis=1)
