@@ -18,6 +18,8 @@ _FIRST_CHUNKS = (512, 512, 1024)
 _CHUNK = 2048
 # Share of a block that became leaders above which the head looks healthy.
 _MANY_LEADERS = 0.3
+# Shorter scans are over before folding has paid for itself.
+_LONG_SCAN = 16384
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +67,7 @@ def leader_cover(
     scan = np.arange(comparison.prototypes.k) if order is None else np.asarray(order, np.intp)
     group = np.full(comparison.prototypes.k, NONE, dtype=np.intp)
     leaders = _Leaders()
-    tried = False
+    tried = len(scan) < _LONG_SCAN
     for start in range(0, len(scan), block_rows):
         live = scan[start : start + block_rows]
         for offset, chunk in leaders.chunks():

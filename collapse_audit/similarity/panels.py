@@ -47,9 +47,14 @@ class Panel(ABC):
 
     Attributes:
         error: Proved bound on |score - inner product| for every pair of rows.
+        rounding: Relative error of the values of a tile beyond that, where scores are stored in
+            fewer bits than they were summed in.
+        lowest: A code below all others.
     """
 
     error: float
+    rounding: float = 0.0
+    lowest: Any = -np.inf
 
     @abstractmethod
     def gather(self, index: Index) -> Any:
@@ -89,11 +94,13 @@ class Float32Panel(Panel):
 
     def tile(self, rows: Operand, columns: Operand) -> Tile:
         """Scores of all pairs, float32."""
-        size = len(rows) * len(columns)
-        if self._buffer.size < size:
-            self._buffer = np.empty(size, dtype=np.float32)
-        out = self._buffer[:size].reshape(len(rows), len(columns))
+        out = self._out(len(rows), len(columns))
         return np.matmul(rows.rows_of(self), columns.rows_of(self).T, out=out)
+
+    def _out(self, rows: int, columns: int) -> npt.NDArray[np.float32]:
+        if self._buffer.size < rows * columns:
+            self._buffer = np.empty(rows * columns, dtype=np.float32)
+        return self._buffer[: rows * columns].reshape(rows, columns)
 
     def codes(self, low: float, high: float) -> tuple[np.float32, np.float32]:
         """Thresholds rounded outwards to float32."""

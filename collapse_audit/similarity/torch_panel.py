@@ -7,7 +7,15 @@ import numpy.typing as npt
 import torch
 
 from collapse_audit.similarity.error_bounds import gamma, measured_bound
-from collapse_audit.similarity.panels import ROWS_AT_ONCE, Index, Operand, Panel, Tile, as_slice
+from collapse_audit.similarity.panels import (
+    ROWS_AT_ONCE,
+    Float32Panel,
+    Index,
+    Operand,
+    Panel,
+    Tile,
+    as_slice,
+)
 from collapse_audit.similarity.row_sources import FLOAT32_RESIDUAL, RowSource
 
 _LOWEST = np.int16(-32768)
@@ -19,6 +27,9 @@ class BFloat16Panel(Panel):
     A tile holds the bits of the scores as int16. They are ordered like the scores where the scores
     are positive, and below every positive code elsewhere: thresholds are clipped at zero.
     """
+
+    rounding = 2.0**-8
+    lowest = _LOWEST
 
     def __init__(self, source: RowSource) -> None:
         self._rows = torch.empty(source.shape, dtype=torch.bfloat16)
@@ -59,6 +70,17 @@ class BFloat16Panel(Panel):
     def values(self, tile: Tile) -> npt.NDArray[np.float32]:
         """The scores that a tile of bits stands for."""
         return (tile.astype(np.int32) << 16).view(np.float32)
+
+
+class TorchFloat32Panel(Float32Panel):
+    """Rows in float32, multiplied by torch where its product is faster than numpy's."""
+
+    def tile(self, rows: Operand, columns: Operand) -> Tile:
+        """Scores of all pairs, float32."""
+        out = self._out(len(rows), len(columns))
+        left, right = (torch.from_numpy(side.rows_of(self)) for side in (rows, columns))
+        torch.mm(left, right.T, out=torch.from_numpy(out))
+        return out
 
 
 def bits_below(value: float) -> int:
