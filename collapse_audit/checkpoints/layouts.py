@@ -140,7 +140,7 @@ def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
         ("capi", "head.layer.weight" in text or "backbone.decoder." in text),
         ("msn", "prototypes" in checkpoint.tensors and "target_encoder" in top),
         ("deepclusterv2", "prototypes.prototypes0.weight" in text),
-        ("swav", "prototypes.weight" in text and "projection_head.0.weight" in text),
+        ("swav", "prototypes" in heads and "projection_head.0.weight" in text),
         ("esvit", "head_dense" in heads or _has_bare_backbone(text)),
         ("carp", "ncrops" in checkpoint.options),
         ("dino", bool({"teacher", "student"} & top) and "head" in heads),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 import zlib
 from functools import partial
@@ -97,7 +98,12 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     reader = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     if version not in reader:
         raise ValueError(f"numpy format {version[0]}.{version[1]} is not known")
-    shape, _, dtype = reader[version](file)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about headers written by Python 2
+            shape, _, dtype = reader[version](file)
+    except Exception as error:
+        # numpy parses the header as Python literals, which fail in more ways than it promises
+        raise ValueError(f"its header cannot be read: {error}") from error
     if any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"shape {shape}")
     return shape, dtype

@@ -34,7 +34,8 @@ def select_heads(
 
     Raises:
         NoPrototypesError: If the file has no heads, and ``head`` names no matrix of it.
-        CheckpointError: If there is no such branch or head.
+        CheckpointError: If there is no such branch or head, or an ``.npz`` leaves the
+            choice open.
     """  # noqa: DOC501, DOC502  (raised through the functions below)
     if head is not None:
         by_key = _by_key(checkpoint, heads, head)
@@ -43,6 +44,11 @@ def select_heads(
     if not heads:
         raise _no_prototypes(checkpoint, spec)
     of_branch = _heads_of_branch(heads, branch, spec)
+    if head is None and _is_ambiguous(checkpoint, heads):
+        raise CheckpointError(
+            f"{spec}: {len(heads)} matrices, and nothing tells which one holds the prototypes.",
+            hint=f"Choose a head: {_choices(heads)}.",
+        )
     if head is None:
         return of_branch
     named = tuple(location for location in of_branch if location.name == head)
@@ -62,19 +68,11 @@ def select_default(heads: tuple[HeadLocation, ...], spec: str) -> HeadLocation:
 
     Returns:
         The image-level head.
-
-    Raises:
-        CheckpointError: If they are arrays of an ``.npz``, of which none is the obvious one.
     """
     chosen = default_head(heads)
     others = ", ".join(head.name for head in heads if head is not chosen)
     if not others:
         return chosen
-    if _are_bare_matrices(heads):
-        raise CheckpointError(
-            f"{spec}: {len(heads)} matrices, and nothing tells which one holds the prototypes.",
-            hint=f"Choose a head: {_choices(heads)}.",
-        )
     warnings.warn(
         f"{spec}: took head {chosen.name!r}; the file also has {others}.",
         CollapseAuditWarning,
@@ -83,8 +81,10 @@ def select_default(heads: tuple[HeadLocation, ...], spec: str) -> HeadLocation:
     return chosen
 
 
-def _are_bare_matrices(heads: tuple[HeadLocation, ...]) -> bool:
-    return all(head.name == head.weight_key and "." not in head.name for head in heads)
+def _is_ambiguous(checkpoint: Checkpoint, heads: tuple[HeadLocation, ...]) -> bool:
+    """Whether the heads are just the matrices of an ``.npz``, features and logits among them."""
+    unnamed = all(head.name == head.weight_key for head in heads)
+    return checkpoint.container == "npz" and unnamed and len(heads) > 1
 
 
 def _by_key(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 _MAX_DEPTH = 12
 _REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")
-_REFUSED_CALL = re.compile(r"unrecognized function|Can only (?:create|build)|Only persistent_load")
+_REFUSED_CALL = re.compile(
+    r"unrecognized function|Can only (?:create|build)|Only persistent_load|Unsupported operand"
+)
 
 
 def read_torch_file(path: Path, container: Container) -> Checkpoint:
@@ -43,7 +46,10 @@ def read_torch_file(path: Path, container: Container) -> Checkpoint:
     import torch  # noqa: PLC0415  (seconds: not for those who read safetensors)
 
     try:
-        with torch.serialization.safe_globals(_allowed_globals()):
+        with (
+            torch.serialization.safe_globals(_allowed_globals()),
+            warnings.catch_warnings(action="ignore"),  # about pickle protocols; errors still raise
+        ):
             # the path, not an open file: only a path can be mapped
             loaded = torch.load(
                 str(path), map_location="cpu", weights_only=True, mmap=container == "zip"
@@ -83,8 +89,7 @@ def _explain(path: Path, error: Exception) -> CheckpointError:
             "nothing was executed.",
             hint="If you trust where it comes from, save its state dict alone and audit that.",
         )
-    reason = text.partition("WeightsUnpickler error: ")[2] or text or type(error).__name__
-    reason = printable(reason.strip().partition("\n")[0].rstrip("."))
+    reason = printable(_reason(text) or type(error).__name__)
     if _REFUSED_CALL.search(reason):
         return UnsafePickleError(
             f"{shown}: its pickle was refused and nothing was executed: {reason}.",
@@ -95,6 +100,16 @@ def _explain(path: Path, error: Exception) -> CheckpointError:
         f"{shown}: a damaged or truncated torch file of {size} ({reason}).",
         hint="Download it again and compare its size with the source.",
     )
+
+
+def _reason(text: str) -> str:
+    """The sentence that tells what happened, out of torch's paragraphs."""
+    if text.startswith("Weights only load failed"):
+        advice, _, _ = text.partition("Check the documentation of torch.load")
+        line = advice.strip().rpartition("\n")[2].rpartition("WeightsUnpickler error: ")[2]
+    else:
+        line = text.strip().partition("\n")[0]
+    return line.strip().rstrip(".")
 
 
 def _checkpoint(loaded: object, container: Container) -> Checkpoint:
