@@ -186,7 +186,9 @@ def _good_files() -> dict[str, bytes]:
 
 GOOD_FILES = _good_files()
 FILES = sorted(GOOD_FILES)
-fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+fuzz = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -361,6 +363,41 @@ def test_no_environment_variable_switches_the_safety_off(
     with pytest.raises(UnsafePickleError, match=r"posix\.system"):
         load_prototypes(path)
     assert not marker.exists()
+
+
+class BrokenDtype:
+    """A numpy dtype whose state numpy itself refuses, or crashes on."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.dtype, ("f8", False, True), ("nonsense", "<", None)
+
+
+@both
+def test_numpy_objects_of_a_file_are_not_built(is_zip: bool, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        pickle.loads(pickle.dumps(BrokenDtype()))  # noqa: S301
+    path = tmp_path / "dtype.pth"
+    save_torch(path, {"teacher": head(), "epoch": BrokenDtype()}, is_zip=is_zip)
+    assert load_prototypes(path).k == K
+
+
+@both
+def test_a_storage_that_lies_about_its_size_is_refused(is_zip: bool, tmp_path: Path) -> None:
+    path = tmp_path / "liar.pth"
+    save_torch(path, {"prototypes": torch.ones(10_000, 7)}, is_zip=is_zip)
+    true, claimed = b"J" + struct.pack("<i", 70_000), b"J" + struct.pack("<i", 2**31 - 1)
+    rows, more_rows = b"M" + struct.pack("<H", 10_000), b"J" + struct.pack("<i", 300_000_000)
+
+    def lie(_: str, content: bytes) -> bytes:
+        return content.replace(true, claimed).replace(rows, more_rows)
+
+    assert true in path.read_bytes()
+    if is_zip:
+        rewrite_zip(path, lie)
+    else:
+        path.write_bytes(lie("", path.read_bytes()))
+    with pytest.raises(CheckpointError, match="damaged or truncated torch file"):
+        load_prototypes(path)
 
 
 def test_pickled_objects_in_numpy_files_are_never_loaded(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from collapse_audit.checkpoints.description import CheckpointDescription, describe
 from collapse_audit.checkpoints.discovery import HeadLocation, discover_heads
-from collapse_audit.checkpoints.layouts import guess_family
 from collapse_audit.checkpoints.reading import read_checkpoint
 from collapse_audit.checkpoints.selection import select_default, select_heads
 from collapse_audit.checkpoints.sources import ResolvedSource, resolve_source
@@ -25,7 +24,6 @@ __all__ = [
     "ResolvedSource",
     "describe",
     "find_heads",
-    "guess_family",
     "load_heads",
     "load_prototypes",
     "resolve_source",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 from collapse_audit.checkpoints.tensors import Container, megabytes, printable
@@ -88,7 +89,7 @@ def _check_zip(path: Path, size: int) -> Container:
         ) from error
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(names).most_common(1)[0][0]
         raise CheckpointError(f"{shown}: zip member {printable(twice)!r} appears more than once.")
     for member in members:
         if member.header_offset + 30 + member.compress_size > size:

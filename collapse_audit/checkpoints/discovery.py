@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from collapse_audit.checkpoints.layouts import is_patch_level, parse_key
-from collapse_audit.checkpoints.tensors import Checkpoint, StoredTensor
+from collapse_audit.checkpoints.tensors import Checkpoint, StoredTensor, printable
 from collapse_audit.errors import CheckpointError
 from collapse_audit.prototypes import Branch
 
@@ -70,7 +70,7 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
             parts[key.part] = tensor
     found = []
     for module, (name, branch, parts) in layers.items():
-        if head := _locate(name, branch, parts):
+        if head := _locate(checkpoint, name, branch, parts):
             found.append((module, head, parts["direction" if head.scale_key else "weight"]))
     heads = _infer_branches(_merge_shared(found))
     return _make_unique(heads) or _plain_matrices(checkpoint)
@@ -113,7 +113,7 @@ def default_head(heads: tuple[HeadLocation, ...]) -> HeadLocation:
 
 
 def _locate(
-    name: str, branch: Branch | None, parts: dict[str, StoredTensor]
+    checkpoint: Checkpoint, name: str, branch: Branch | None, parts: dict[str, StoredTensor]
 ) -> HeadLocation | None:
     """A head from the tensors of one layer; ``None`` if they are not of a prototype layer."""
     # A weight beside g and v is the cache of an old weight-norm hook, stale after a step.
@@ -123,7 +123,8 @@ def _locate(
         return None
     if "direction" in parts and scale is None:
         raise CheckpointError(
-            f"{weight.key}: a weight-normed layer without its scale (weight_g).",
+            f"{printable(checkpoint.path)}: {weight.key}: a weight-normed layer without its scale "
+            "(weight_g).",
             hint="The file is incomplete: use the full training checkpoint.",
         )
     normed = "direction" in parts and scale is not None

@@ -41,7 +41,7 @@ def read_numpy_file(path: Path) -> Checkpoint:
         raise _damaged(path, printable(error)) from error
     _check_size(path, shape, dtype, stored)
     read = partial(_read_npy, path)
-    return Checkpoint.of("npy", [StoredTensor(("prototypes",), shape, dtype.name, 0, read)])
+    return Checkpoint.of(path, "npy", [StoredTensor(("prototypes",), shape, dtype.name, 0, read)])
 
 
 def read_npz_file(path: Path) -> Checkpoint:
@@ -78,7 +78,7 @@ def read_npz_file(path: Path) -> Checkpoint:
                 )
             read = partial(_read_member, path, member.filename)
             tensors.append(StoredTensor((name,), shape, dtype.name, name, read))
-    return Checkpoint.of("npz", tensors)
+    return Checkpoint.of(path, "npz", tensors)
 
 
 # how a damaged member shows itself, apart from a wrong header

@@ -88,7 +88,7 @@ def read_safetensors_file(path: Path) -> Checkpoint:
             )
         read = partial(_read, path, dtype, shape, start + begin)
         tensors.append(StoredTensor((printable(key),), shape, dtype, (begin, end), read))
-    return Checkpoint.of("safetensors", tensors)
+    return Checkpoint.of(path, "safetensors", tensors)
 
 
 def _describe(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:

@@ -133,7 +133,7 @@ def _choices(heads: tuple[HeadLocation, ...]) -> str:
 
 def _no_prototypes(checkpoint: Checkpoint, spec: str) -> NoPrototypesError:
     keys = list(checkpoint.tensors) or list(checkpoint.top_level)
-    seen = ", ".join(keys[:_KEYS_SHOWN]) or "none"
+    seen = ", ".join(printable(key, 60) for key in keys[:_KEYS_SHOWN]) or "none"
     more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
     return NoPrototypesError(
         f"{spec}: no prototypes in this file; its keys are {seen}{more}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -59,22 +60,24 @@ class Checkpoint:
     """The contents of a file.
 
     Attributes:
-        container: How the file is packed.
+        path: The file.
+        container: How it is packed.
         tensors: Every tensor under its key, in file order.
         top_level: Keys of the outermost dictionary, also those without tensors.
         options: Names of the training options that were saved beside the weights (``args``).
     """
 
+    path: Path
     container: Container
     tensors: dict[str, StoredTensor]
     top_level: tuple[str, ...]
     options: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, container: Container, tensors: Iterable[StoredTensor]) -> Checkpoint:
+    def of(cls, path: Path, container: Container, tensors: Iterable[StoredTensor]) -> Checkpoint:
         """A file that is one flat dictionary of tensors."""
         by_key = {tensor.key: tensor for tensor in tensors}
-        return cls(container, by_key, tuple(by_key))
+        return cls(path, container, by_key, tuple(by_key))
 
 
 def printable(text: object, limit: int = 200) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _MAX_DEPTH = 12
+_MAX_KEY = 1000  # characters; deep wrappers make long keys, but not as long as this
 _REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")
 _REFUSED_CALL = re.compile(
     r"unrecognized function|Can only (?:create|build)|Only persistent_load|Unsupported operand"
@@ -54,7 +55,7 @@ def read_torch_file(path: Path, container: Container) -> Checkpoint:
             loaded = torch.load(
                 str(path), map_location="cpu", weights_only=True, mmap=container == "zip"
             )
-        return _checkpoint(loaded, container)
+        return _checkpoint(loaded, path, container)
     except CollapseAuditError:
         raise
     except Exception as error:
@@ -62,21 +63,29 @@ def read_torch_file(path: Path, container: Container) -> Checkpoint:
         raise _explain(path, error) from error
 
 
+class _NumpyNumber:
+    """Stands in for numpy's dtypes and scalars: learning rates and epochs, which nobody needs.
+
+    numpy's own ``dtype.__setstate__`` trusts its argument: a few wrong bytes crash the process.
+    """
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
 def _allowed_globals() -> list[Any]:
     """What published checkpoints hold beside tensors: their arguments and numpy numbers."""
-    import _codecs  # noqa: PLC0415
+    from _codecs import encode  # noqa: PLC0415
 
-    import numpy as np  # noqa: PLC0415
-
-    scalar = np.float64(0).__reduce__()[0]  # the public road to numpy's private function
-    numbers = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
     return [
         argparse.Namespace,
-        np.dtype,
-        *(type(np.dtype(name)) for name in numbers.split()),
-        (scalar, "numpy._core.multiarray.scalar"),  # written by numpy 2
-        (scalar, "numpy.core.multiarray.scalar"),  # written by numpy 1
-        _codecs.encode,
+        (_NumpyNumber, "numpy.dtype"),
+        (_NumpyNumber, "numpy._core.multiarray.scalar"),  # written by numpy 2
+        (_NumpyNumber, "numpy.core.multiarray.scalar"),  # written by numpy 1
+        encode,  # the bytes of a numpy scalar, as pickle protocol 2 spells them
     ]
 
 
@@ -112,7 +121,7 @@ def _reason(text: str) -> str:
     return line.strip().rstrip(".")
 
 
-def _checkpoint(loaded: object, container: Container) -> Checkpoint:
+def _checkpoint(loaded: object, file: Path, container: Container) -> Checkpoint:
     tree = loaded if isinstance(loaded, Mapping) else {"prototypes": loaded}
     tensors: dict[str, StoredTensor] = {}
     for path, tensor in _walk(tree, (), set()):
@@ -121,12 +130,13 @@ def _checkpoint(loaded: object, container: Container) -> Checkpoint:
             shape=tuple(tensor.shape),
             dtype=str(tensor.dtype).removeprefix("torch."),
             storage=(tensor.data_ptr(), tuple(tensor.shape), tensor.stride()),
-            read=partial(_read, tensor, "/".join(path)),
+            read=partial(_read, tensor, f"{printable(file)}: {printable('/'.join(path))}"),
         )
         tensors.setdefault(stored.key, stored)
     args = tree.get("args")
     options = vars(args) if isinstance(args, argparse.Namespace) else args
     return Checkpoint(
+        path=file,
         container=container,
         tensors=tensors,
         top_level=tuple(printable(key) for key in tree),
@@ -151,15 +161,15 @@ def _walk(
         children = node.items() if isinstance(node, Mapping) else enumerate(node)
         for key, child in children:
             if isinstance(child, torch.Tensor | Mapping | list | tuple):
-                yield from _walk(child, (*path, printable(key)), seen)
+                yield from _walk(child, (*path, printable(key, _MAX_KEY)), seen)
 
 
-def _read(tensor: torch.Tensor, key: str) -> torch.Tensor:
+def _read(tensor: torch.Tensor, name: str) -> torch.Tensor:
     """The tensor's own copy, so that the file may go."""
     stored = tensor.untyped_storage().nbytes()
     if tensor.numel() * tensor.element_size() > stored:
         raise CheckpointError(
-            f"{key}: a tensor of shape {tuple(tensor.shape)} over only {stored:,} stored bytes.",
+            f"{name}: a tensor of shape {tuple(tensor.shape)} over only {stored:,} stored bytes.",
             hint="Save the tensor itself, not an expanded view of it.",
         )
     return tensor.detach().clone()
