@@ -427,6 +427,30 @@ def test_a_huge_index_is_refused_before_reading(tmp_path: Path) -> None:
         load_prototypes(path)
 
 
+def test_a_huge_legacy_pickle_is_refused_before_reading(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    save_torch(path, {"teacher": head()}, is_zip=False)
+    content = path.read_bytes()
+    start = content.index(b"X\x07\x00\x00\x00teacher")
+    path.write_bytes(content[:start] + b"X\xff\xff\xff\x00" + bytes(9 * 1024**2))
+    with pytest.raises(CheckpointError, match=r"larger than 8\.4 MB; it was not read"):
+        load_prototypes(path)
+
+
+def test_a_large_legacy_file_with_small_pickles_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.pth"
+    save_torch(path, {"x": torch.ones(3 * 1024, 1024), "teacher": head()}, is_zip=False)
+    np.testing.assert_array_equal(load_prototypes(path).rows, WEIGHT.numpy())
+
+
+def test_a_huge_safetensors_header_is_refused_before_parsing(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.safetensors"
+    header = b"{" + b" " * 17 * 1024**2 + b"}"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(CheckpointError, match=r"declares a header of 17\.8 MB"):
+        load_prototypes(path)
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_doubled_members_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "twice.pth"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickletools
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -13,10 +15,14 @@ from collapse_audit.errors import CheckpointError, SourceError
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
-# The published checkpoints have indices of 20 kB to 1 MB. A larger one is somebody's bomb.
-MAX_PICKLE_BYTES = 32 * 1024**2
+# The pickle of a checkpoint is normally below 1 MB. One opcode of a byte can make an object of a
+# hundred, so that a large pickle is somebody's bomb.
+MAX_PICKLE_BYTES = 8 * 1024**2
 
 _DAMAGED = "Download the file again and compare its size with the source."
+_SMALL_PICKLES = (
+    f"A checkpoint's pickle is normally below 1 MB; at most {megabytes(MAX_PICKLE_BYTES)} are read."
+)
 _FORMATS = "Give a .pth, .ckpt, .safetensors, .npy or .npz file."
 
 
@@ -47,6 +53,7 @@ def sniff(path: Path) -> Container:
     if head.startswith(ZIP_MAGIC):
         return _check_zip(path, size)
     if head.startswith(LEGACY_MAGIC):
+        _check_legacy_pickles(path, size)
         return "legacy"
     if head.startswith(NPY_MAGIC):
         return "npy"
@@ -113,10 +120,9 @@ def _check_torch_members(shown: str, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         if member.filename.endswith(".pkl") and member.file_size > MAX_PICKLE_BYTES:
             raise CheckpointError(
-                f"{shown}: its index {printable(member.filename)!r} declares "
+                f"{shown}: its pickle {printable(member.filename)!r} declares "
                 f"{megabytes(member.file_size)}; it was not read.",
-                hint=f"A checkpoint's index is below 1 MB; at most {megabytes(MAX_PICKLE_BYTES)} "
-                "are accepted.",
+                hint=_SMALL_PICKLES,
             )
         # torch stores every member as it is, so that tensors can be mapped into memory
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
@@ -125,3 +131,21 @@ def _check_torch_members(shown: str, members: list[zipfile.ZipInfo]) -> None:
                 "which torch never does.",
                 hint="If the checkpoint was repacked, save it again with torch.save.",
             )
+
+
+def _check_legacy_pickles(path: Path, size: int) -> None:
+    """Refuse a legacy file whose four leading pickles are too large, without running them."""
+    if size <= MAX_PICKLE_BYTES:
+        return
+    with path.open("rb") as file:
+        start = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+    try:
+        for _ in range(4):  # magic number, protocol version, machine, and the object itself
+            for _ in pickletools.genops(start):
+                pass
+    except ValueError as error:
+        raise CheckpointError(
+            f"{printable(path)}: its pickle is damaged or larger than "
+            f"{megabytes(MAX_PICKLE_BYTES)}; it was not read ({printable(error)}).",
+            hint=_SMALL_PICKLES,
+        ) from error

@@ -63,13 +63,15 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
     Raises:
         CheckpointError: If a weight-normed layer lacks one of its two tensors.
     """  # noqa: DOC502  (raised by _locate)
-    layers: dict[str, tuple[str, Branch | None, dict[str, StoredTensor]]] = {}
+    layers: dict[tuple[object, str], tuple[str, Branch | None, dict[str, StoredTensor]]] = {}
     for tensor in checkpoint.tensors.values():
         if key := parse_key(tensor.path):
-            _, _, parts = layers.setdefault(key.module, (key.name, key.branch, {}))
+            _, _, parts = layers.setdefault(
+                (tensor.path[:-1], key.module), (key.name, key.branch, {})
+            )
             parts[key.part] = tensor
     found = []
-    for module, (name, branch, parts) in layers.items():
+    for (_, module), (name, branch, parts) in layers.items():
         if head := _locate(checkpoint, name, branch, parts):
             found.append((module, head, parts["direction" if head.scale_key else "weight"]))
     heads = _infer_branches(_merge_shared(found))
