@@ -1,0 +1,21 @@
+"""`collapse-audit schema`: what the JSON means, for machines."""
+
+import click
+
+
+@click.command(
+    name="schema",
+    epilog="""\b
+Example:
+  collapse-audit schema > report.schema.json""",
+)
+def schema_command() -> None:
+    """Print the JSON Schema of the reports.
+
+    Every output of `--format json`, reports and error documents alike, obeys it (draft 2020-12).
+    """
+    from collapse_audit.cli.console import emit
+    from collapse_audit.report.json_text import to_json
+    from collapse_audit.report.schema import report_schema
+
+    emit(to_json(report_schema()), None)
