@@ -26,8 +26,9 @@ from typing import Any, Final
 import click
 
 from collapse_audit.cli.console import Session, say
-from collapse_audit.cli.group import root
+from collapse_audit.cli.group import cli
 from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning
+from collapse_audit.report import error_document, to_json
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
@@ -46,14 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     session = Session.from_environment(os.environ)
     with _notes(session):
         try:
-            result = root.main(arguments, "collapse-audit", standalone_mode=False, obj=session)
+            result = cli.main(arguments, "collapse-audit", standalone_mode=False, obj=session)
         except (click.Abort, KeyboardInterrupt):
             say("error", "interrupted", session)
             return INTERRUPTED
-        except SystemExit as request:
-            # click answers a closed pipe with exit code 1, which means "a finding" here
-            closed = isinstance(request.__context__, BrokenPipeError)
-            return 0 if closed else int(request.code or 0)
         except click.exceptions.NoArgsIsHelpError as request:
             request.show()
             return USAGE
@@ -70,9 +67,6 @@ def _report_error(error: Exception, session: Session, *, as_json: bool) -> None:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     say("error", f"{message} {hint}".strip(), session)
     if as_json:
-        from collapse_audit.report.json_text import to_json
-        from collapse_audit.report.schema import error_document
-
         kind = type(error).__name__
         click.echo(to_json(error_document(kind, message, hint)), nl=False)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from itertools import takewhile
@@ -10,9 +12,9 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from collapse_audit import __version__
 from collapse_audit.cli.console import Session
 from collapse_audit.errors import ManifestError, SourceError
+from collapse_audit.version import __version__
 
 
 class _Command(NamedTuple):
@@ -73,9 +75,18 @@ class CommandGroup(click.Group):
 
         Returns:
             What the command returns.
+
+        Raises:
+            SourceError: As the command raised it, with the longer hint.
+            ManifestError: Likewise.
+            Exit: With code 0, if the reader of a pipe went away.
         """
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            # `| head` has read enough. Python flushes once more at exit: let that go nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
         except (SourceError, ManifestError) as error:
             word = ctx.meta.get(__name__, "")
             if not (close := difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.7)):
@@ -92,8 +103,8 @@ class CommandGroup(click.Group):
 def _shared_options() -> list[click.Option]:
     """Options of every command; they set the session and are not passed on."""
 
-    def setting(name: str, value: bool) -> Callable[..., None]:  # noqa: FBT001
-        def apply(ctx: click.Context, _: click.Parameter, given: bool) -> None:  # noqa: FBT001
+    def setting(name: str, value: bool) -> Callable[..., None]:
+        def apply(ctx: click.Context, _: click.Parameter, given: bool) -> None:
             if given:
                 setattr(ctx.ensure_object(Session), name, value)
                 if name == "color":
@@ -125,7 +136,7 @@ Results go to stdout, everything else to stderr.
 Exit codes: 0 fine, 1 a finding, 2 usage or input error, 130 interrupted.""",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
-def root() -> None:
+def cli() -> None:
     """Tell whether the prototypes of a self-supervised head are really different.
 
     `collapse-audit SOURCE` is short for `collapse-audit audit SOURCE`. SOURCE is a file, or an id

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from collapse_audit.cli.formats import FORMAT_OF_SUFFIX, FORMATS
 from collapse_audit.prototypes import Branch, check_epsilon
-from collapse_audit.report import FORMATS
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_SUFFIXES: Final = {suffix: form for form, suffixes in FORMATS.items() for suffix in suffixes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,6 @@ class AuditOptions:
         head: Name of one head; ``None`` for every head of the file.
         branch: Which network, where the method has two.
         checkpoint_dir: Where the files of manifest ids are.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; ``None`` chooses.
         sweep: Count over several epsilons too.
         nearest: Measure the nearest cosine of every prototype too.
     """
@@ -37,7 +33,6 @@ class AuditOptions:
     head: str | None
     branch: Branch
     checkpoint_dir: Path | None
-    device: str | None
     sweep: bool
     nearest: bool
 
@@ -47,7 +42,7 @@ class OutputOptions:
     """How to print it.
 
     Attributes:
-        form: One of :data:`collapse_audit.report.FORMATS`.
+        form: One of :data:`collapse_audit.cli.formats.FORMATS`.
         output: File to write; ``None`` for stdout.
         progress: Whether progress bars are wanted at all.
     """
@@ -81,14 +76,6 @@ def audit_options(command: F) -> F:
             type=click.Path(path_type=Path, file_okay=False),
             metavar="DIR",
             help="Where to look for the files of manifest ids.",
-        ),
-        click.option(
-            "--device",
-            default="auto",
-            show_default=True,
-            metavar="auto|cpu|cuda[:N]",
-            callback=_device,
-            help="Where to compute; the result is the same everywhere.",
         ),
         click.option("--sweep/--no-sweep", default=True, help="M over several epsilons."),
         click.option("--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles."),
@@ -147,12 +134,5 @@ def _output(
         raise click.UsageError(f"--json and --format {form} contradict each other.")
     if output == Path("-"):
         output = None
-    implied = _SUFFIXES.get(output.suffix.lower(), "table") if output else "table"
+    implied = FORMAT_OF_SUFFIX.get(output.suffix.lower(), "table") if output else "table"
     return OutputOptions("json" if as_json else form or implied, output, progress)
-
-
-def _device(_ctx: click.Context, _option: click.Parameter, value: str) -> str | None:
-    """``None`` for auto; whether the device exists is for the engine to say."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise click.BadParameter(f"{value!r} is not auto, cpu, cuda or cuda:N.")
-    return None if value == "auto" else value

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from collapse_audit.cli.console import Session, check_output, emit
+from collapse_audit.cli.formats import render
 from collapse_audit.cli.options import AuditOptions, OutputOptions
-from collapse_audit.cli.progress import Progress, progress_bars
-from collapse_audit.report import render
-from collapse_audit.report.table import WIDEST
+from collapse_audit.cli.progress import progress_bars
 
 if TYPE_CHECKING:
+    from collapse_audit.audit import Published, Source
+    from collapse_audit.manifest import PublishedCount
     from collapse_audit.prototypes import Prototypes
+    from collapse_audit.similarity import Progress
 
 _CHUNK: Final = 1 << 23
 
 
 def deliver(
-    measure: Callable[[Progress | None], dict[str, Any]],
-    output: OutputOptions,
+    measure: Callable[[Progress], dict[str, Any]],
+    options: OutputOptions,
     *,
     source: str | None = None,
 ) -> None:
@@ -32,19 +34,18 @@ def deliver(
 
     Args:
         measure: Makes the report, given where to tell its progress.
-        output: Format and destination; the destination is checked before the work.
+        options: Format and destination; the destination is checked before the work.
         source: What is audited, which the output must not overwrite.
     """
-    if output.output is not None:
-        check_output(output.output, source)
+    if options.output is not None:
+        check_output(options.output, source)
     quiet = click.get_current_context().ensure_object(Session).quiet
-    with progress_bars(wanted=output.progress and not quiet) as progress:
+    with progress_bars(wanted=options.progress and not quiet) as progress:
         report = measure(progress)
-    width = shutil.get_terminal_size((WIDEST, 24)).columns if output.output is None else WIDEST
-    emit(render(report, output.form, width=width), output.output)
+    emit(render(report, options.form, to_terminal=options.output is None), options.output)
 
 
-def audit_source(source: str, options: AuditOptions, progress: Progress | None) -> dict[str, Any]:
+def audit_source(source: str, options: AuditOptions, progress: Progress) -> dict[str, Any]:
     """Audit what a user typed.
 
     Args:
@@ -55,24 +56,17 @@ def audit_source(source: str, options: AuditOptions, progress: Progress | None) 
     Returns:
         The report.
     """
-    from collapse_audit.checkpoints import load_heads, resolve_source
+    from collapse_audit.audit import Source
+    from collapse_audit.checkpoints.ids import locate_source
     from collapse_audit.manifest import load_manifest
 
-    resolved = resolve_source(source, checkpoint_dir=options.checkpoint_dir)
-    heads = load_heads(resolved.path, branch=options.branch, head=options.head)
-    return _report(
-        heads,
-        options,
-        progress,
-        spec=resolved.spec,
-        id=resolved.id,
-        family=resolved.family,
-        sha256=file_sha256(resolved.path, progress),
-        published=load_manifest().get(resolved.id).published if resolved.id else (),
-    )
+    found = locate_source(source, checkpoint_dir=options.checkpoint_dir)
+    counts = load_manifest().get(found.id).published if found.id else ()
+    described = Source(spec=found.spec, id=found.id, family=found.family)
+    return _audit_file(found.path, described, counts, options, progress)
 
 
-def audit_embedded(options: AuditOptions, progress: Progress | None) -> dict[str, Any]:
+def audit_embedded(options: AuditOptions, progress: Progress) -> dict[str, Any]:
     """Audit the head inside the package.
 
     Args:
@@ -82,18 +76,14 @@ def audit_embedded(options: AuditOptions, progress: Progress | None) -> dict[str
     Returns:
         The report; its source is ``demo``.
     """
-    from collapse_audit.checkpoints import load_heads
+    from collapse_audit.audit import Source
     from collapse_audit.examples import embedded_head
 
-    path = embedded_head()
-    heads = load_heads(path, branch=options.branch, head=options.head)
-    sha256 = file_sha256(path, progress)
-    return _report(
-        heads, options, progress, spec="demo", id=None, family="dino", sha256=sha256, published=()
-    )
+    described = Source(spec="demo", family="dino")
+    return _audit_file(embedded_head(), described, (), options, progress)
 
 
-def file_sha256(path: Path, progress: Progress | None = None) -> str:
+def file_sha256(path: Path, progress: Progress) -> str:
     """Checksum of a file, read once in chunks of 8 MiB.
 
     Args:
@@ -108,26 +98,46 @@ def file_sha256(path: Path, progress: Progress | None = None) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
             done += len(chunk)
-            if progress is not None:
-                progress("checksum", done, size)
+            progress("checksum", done, size)
     return digest.hexdigest()
 
 
-def _report(
-    heads: Sequence[Prototypes], options: AuditOptions, progress: Progress | None, **source: Any
+def _audit_file(
+    path: Path,
+    described: Source,
+    counts: tuple[PublishedCount, ...],
+    options: AuditOptions,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Audit every head on its own: heads are never pooled."""
+    """Audit every head of a file on its own: heads are never pooled."""
     from collapse_audit.audit import audit_prototypes, build_report
+    from collapse_audit.checkpoints import load_heads
 
-    audits = [
-        audit_prototypes(
-            prototypes,
-            epsilon=options.epsilon,
-            sweep=options.sweep,
-            nearest=options.nearest,
-            device=options.device,
-            progress=progress,
-        )
-        for prototypes in heads
-    ]
-    return build_report(audits, **source)
+    heads = load_heads(path, branch=options.branch, head=options.head)
+    described = replace(described, sha256=file_sha256(path, progress))
+    return build_report(
+        [
+            audit_prototypes(
+                prototypes,
+                epsilon=options.epsilon,
+                sweep=options.sweep,
+                nearest=options.nearest,
+                source=replace(described, published=_comparable(counts, prototypes, options)),
+                progress=progress,
+            )
+            for prototypes in heads
+        ]
+    )
+
+
+def _comparable(
+    counts: tuple[PublishedCount, ...], prototypes: Prototypes, options: AuditOptions
+) -> tuple[Published, ...]:
+    """Published counts of this head at this epsilon; sources that state neither are kept."""
+    from collapse_audit.audit import Published
+
+    return tuple(
+        Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
+        for count in counts
+        if count.k in (None, prototypes.k) and count.epsilon in (None, options.epsilon)
+    )

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-#: Called with the stage, what is done of it, and the total.
-Progress: TypeAlias = Callable[[str, int, int], None]
+    from collapse_audit.similarity import Progress
 
 #: Shorter work gets no bar: it would only flicker.
 DELAY_SECONDS: Final = 2.0
 
 
 @contextmanager
-def progress_bars(*, wanted: bool) -> Iterator[Progress | None]:
+def progress_bars(*, wanted: bool) -> Iterator[Progress]:
     """One bar per stage, cleared when the work is over.
 
     Args:
         wanted: ``False`` if the user wants none; there is none either where stderr is no terminal.
 
     Yields:
-        The callback to pass on, or ``None``.
+        The callback to pass on.
     """
     if not wanted or not sys.stderr.isatty():
-        yield None
+        from collapse_audit.similarity import silent
+
+        yield silent
         return
     from tqdm import tqdm
 
-    bars: dict[str, tqdm[None]] = {}
+    bars: dict[str, tqdm[Any]] = {}
 
     def report(stage: str, done: int, total: int) -> None:
         if stage not in bars:
@@ -48,6 +49,6 @@ def progress_bars(*, wanted: bool) -> Iterator[Progress | None]:
         _close(bars)
 
 
-def _close(bars: dict[str, tqdm[None]]) -> None:
+def _close(bars: dict[str, tqdm[Any]]) -> None:
     while bars:
         bars.popitem()[1].close()

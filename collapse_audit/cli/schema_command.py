@@ -2,6 +2,9 @@
 
 import click
 
+from collapse_audit.cli.console import emit
+from collapse_audit.report import report_schema, to_json
+
 
 @click.command(
     name="schema",
@@ -14,8 +17,4 @@ def schema_command() -> None:
 
     Every output of `--format json`, reports and error documents alike, obeys it (draft 2020-12).
     """
-    from collapse_audit.cli.console import emit
-    from collapse_audit.report.json_text import to_json
-    from collapse_audit.report.schema import report_schema
-
     emit(to_json(report_schema()), None)

@@ -37,12 +37,15 @@ def measures(head: dict[str, Any], epsilon: float) -> Iterator[tuple[str, str]]:
     yield "mean redundancy factor, K / M", words.number(factors["mean"])
     yield "Gini of the redundancy factors", words.number(factors["gini"])
     yield "effective number", words.number(factors["effective_number"])
-    if "exact_duplicates" in head:
+    if head.get("exact_duplicates") is not None:
         yield "exact duplicates", words.count(head["exact_duplicates"])
     if norms := head.get("norms"):
         low, median, high = (words.number(norms[key]) for key in ("min", "median", "max"))
         yield "norms, min / median / max", f"{low} / {median} / {high}"
-        yield "largest norm spread in a group", words.number(norms["max_spread_in_group"])
+        yield (
+            "largest factor between norms of one group",
+            words.number(norms["max_spread_in_group"]),
+        )
     if "mean_direction_norm" in head:
         yield "norm of the mean direction", words.number(head["mean_direction_norm"])
     if null := head.get("null"):

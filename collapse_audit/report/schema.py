@@ -6,11 +6,8 @@ import json
 from importlib.resources import files
 from typing import Any
 
-#: Value of ``schema`` in a report, and in the document that stands in for one after an error.
-REPORT_SCHEMA = "collapse-audit/report"
+#: Value of ``schema`` in the document that stands in for a report after an error.
 ERROR_SCHEMA = "collapse-audit/error"
-#: Additive changes raise the second number, anything else the first.
-SCHEMA_VERSION = "1.0"
 
 
 def report_schema() -> dict[str, Any]:

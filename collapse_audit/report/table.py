@@ -10,7 +10,7 @@ from collapse_audit.report import words
 
 #: Wider than this is hard to read and breaks in e-mails, issues and logs; narrower does not fit.
 WIDEST: Final = 100
-NARROWEST: Final = 64
+NARROWEST: Final = 72
 
 _LABEL = 20
 _BAR = "\N{FULL BLOCK}"
@@ -21,7 +21,7 @@ def to_table(report: dict[str, Any], *, width: int = WIDEST) -> str:
 
     Args:
         report: A report that obeys the schema.
-        width: Columns to use, brought into [64, 100].
+        width: Columns to use, brought into [72, 100].
 
     Returns:
         Text of which no line is longer than ``width``. The bars of the histogram are the only
@@ -45,7 +45,7 @@ def _head(head: dict[str, Any], parameters: dict[str, Any], width: int) -> Itera
     )
     yield words.shorten(words.head_name(head), width - len(size)) + size
     yield "-" * width
-    yield words.headline(head)
+    yield from textwrap.wrap(words.headline(head), width)
     yield ""
     yield from _counts(head, parameters, width)
     yield ""
@@ -89,15 +89,15 @@ def _counts(head: dict[str, Any], parameters: dict[str, Any], width: int) -> Ite
 
 def _extras(head: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What a report may hold beyond the counts."""
-    if "exact_duplicates" in head:
+    if head.get("exact_duplicates") is not None:
         copies = words.plural(head["exact_duplicates"], "prototype")
         yield "exact duplicates", f"{copies} with exactly the direction of an earlier one"
     if norms := head.get("norms"):
         low, median, high = (words.number(norms[key]) for key in ("min", "median", "max"))
         yield (
             "norms",
-            f"{low} to {high}, median {median}; "
-            f"largest spread inside a group {words.number(norms['max_spread_in_group'])}",
+            f"{low} to {high}, median {median}; in one group they differ by a factor of up to "
+            f"{words.number(norms['max_spread_in_group'])}",
         )
     if "mean_direction_norm" in head:
         value = words.number(head["mean_direction_norm"])
