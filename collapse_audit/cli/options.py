@@ -77,8 +77,12 @@ def audit_options(command: F) -> F:
             metavar="DIR",
             help="Where to look for the files of manifest ids.",
         ),
-        click.option("--sweep/--no-sweep", default=True, help="M over several epsilons."),
-        click.option("--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles."),
+        click.option(
+            "--sweep/--no-sweep", default=True, help="Count over several epsilons; on by default."
+        ),
+        click.option(
+            "--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles; on by default."
+        ),
     )
     names = tuple(field.name for field in fields(AuditOptions))
     return _bundled(command, "audit", AuditOptions, declared, names)
@@ -101,7 +105,11 @@ def output_options(command: F) -> F:
             metavar="FILE",
             help="Write to FILE instead of stdout: completely or not at all.",
         ),
-        click.option("--progress/--no-progress", default=True, help="Progress bars on stderr."),
+        click.option(
+            "--progress/--no-progress",
+            default=True,
+            help="Bars on stderr for work over two seconds.",
+        ),
     )
     return _bundled(command, "output", _output, declared, ("form", "as_json", "output", "progress"))
 
