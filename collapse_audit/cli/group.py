@@ -53,7 +53,6 @@ class CommandGroup(click.Group):
         command: click.Command = getattr(module, where.attribute)
         known = {parameter.name for parameter in command.params}
         command.params.extend(option for option in _shared_options() if option.name not in known)
-        command.context_settings.setdefault("help_option_names", ["-h", "--help"])
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
