@@ -53,6 +53,8 @@ class CommandGroup(click.Group):
         command: click.Command = getattr(module, where.attribute)
         known = {parameter.name for parameter in command.params}
         command.params.extend(option for option in _shared_options() if option.name not in known)
+        if "help" not in known:
+            click.help_option("-h", "--help")(command)
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -123,7 +125,6 @@ def _shared_options() -> list[click.Option]:
 
 @click.group(
     cls=CommandGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
   collapse-audit demo                         a small head, offline
@@ -134,6 +135,7 @@ Examples:
 Results go to stdout, everything else to stderr.
 Exit codes: 0 fine, 1 a finding, 2 usage or input error, 130 interrupted.""",
 )
+@click.help_option("-h", "--help")
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Tell whether the prototypes of a self-supervised head are really different.
