@@ -11,11 +11,13 @@ from pathlib import Path
 
 from collapse_audit.checkpoints.description import CheckpointDescription, describe
 from collapse_audit.checkpoints.discovery import HeadLocation, discover_heads
+from collapse_audit.checkpoints.ids import full_checkpoint_hint, locate_source
+from collapse_audit.checkpoints.layouts import guess_family
 from collapse_audit.checkpoints.reading import read_checkpoint
 from collapse_audit.checkpoints.selection import select_default, select_heads
-from collapse_audit.checkpoints.sources import ResolvedSource, resolve_source
+from collapse_audit.checkpoints.sources import ResolvedSource
 from collapse_audit.checkpoints.tensors import Checkpoint
-from collapse_audit.errors import PrototypeError
+from collapse_audit.errors import NoPrototypesError, PrototypeError
 from collapse_audit.prototypes import Branch, Prototypes
 
 __all__ = [
@@ -26,7 +28,7 @@ __all__ = [
     "find_heads",
     "load_heads",
     "load_prototypes",
-    "resolve_source",
+    "locate_source",
 ]
 
 
@@ -43,8 +45,8 @@ def find_heads(path: str | Path) -> tuple[HeadLocation, ...]:
         SourceError: If there is no such file.
         CheckpointError: If it is damaged or no checkpoint.
         UnsafePickleError: If its pickle names an object outside the allow-list.
-    """  # noqa: DOC502  (raised by the functions it composes)
-    return discover_heads(read_checkpoint(resolve_source(path).path))
+    """
+    return discover_heads(read_checkpoint(locate_source(path).path))
 
 
 def load_prototypes(
@@ -53,7 +55,8 @@ def load_prototypes(
     """Load the prototypes of one head.
 
     Args:
-        source: A file of torch.save (zip or legacy), safetensors, ``.npy`` or ``.npz``.
+        source: A file of torch.save (zip or legacy), safetensors, ``.npy`` or ``.npz``, or the id
+            of a manifest entry whose file is in the cache.
         branch: The network, where the method has two. The default, the teacher, is the one that
             the literature audits; a file without one gives the student, with a warning, or its
             single network.
@@ -69,16 +72,19 @@ def load_prototypes(
         UnsafePickleError: If its pickle names an object outside the allow-list.
         NoPrototypesError: If it is a backbone only.
         PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
-    """  # noqa: DOC502  (raised by the functions it composes)
-    resolved = resolve_source(source)
+    """
+    resolved = locate_source(source)
     checkpoint = read_checkpoint(resolved.path)
-    heads = discover_heads(checkpoint)
-    chosen = select_heads(checkpoint, heads, branch=branch, head=head, spec=resolved.spec)
-    return _load(checkpoint, select_default(chosen, resolved.spec), resolved.spec)
+    chosen = _select(checkpoint, resolved, branch=branch, head=head)
+    return _load(checkpoint, select_default(chosen, resolved.spec), resolved)
 
 
 def load_heads(
-    source: str | Path, *, branch: Branch = "teacher", head: str | None = None
+    source: str | Path,
+    *,
+    branch: Branch = "teacher",
+    head: str | None = None,
+    checkpoint_dir: Path | None = None,
 ) -> tuple[Prototypes, ...]:
     """Load the prototypes of every head of a branch.
 
@@ -86,6 +92,7 @@ def load_heads(
         source: As for :func:`load_prototypes`.
         branch: As for :func:`load_prototypes`.
         head: As for :func:`load_prototypes`, but all heads by default.
+        checkpoint_dir: Folder in which the files of ids are looked for before the cache.
 
     Returns:
         One entry per head, in file order. They are never pooled: heads are independent.
@@ -96,15 +103,26 @@ def load_heads(
         UnsafePickleError: If its pickle names an object outside the allow-list.
         NoPrototypesError: If it is a backbone only.
         PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
-    """  # noqa: DOC502  (raised by the functions it composes)
-    resolved = resolve_source(source)
+    """
+    resolved = locate_source(source, checkpoint_dir=checkpoint_dir)
     checkpoint = read_checkpoint(resolved.path)
+    chosen = _select(checkpoint, resolved, branch=branch, head=head)
+    return tuple(_load(checkpoint, location, resolved) for location in chosen)
+
+
+def _select(
+    checkpoint: Checkpoint, resolved: ResolvedSource, *, branch: Branch, head: str | None
+) -> tuple[HeadLocation, ...]:
     heads = discover_heads(checkpoint)
-    chosen = select_heads(checkpoint, heads, branch=branch, head=head, spec=resolved.spec)
-    return tuple(_load(checkpoint, location, resolved.spec) for location in chosen)
+    try:
+        return select_heads(checkpoint, heads, branch=branch, head=head, spec=resolved.spec)
+    except NoPrototypesError as error:
+        known = full_checkpoint_hint(resolved.path)
+        raise NoPrototypesError(error.message, hint=known or error.hint) from error
 
 
-def _load(checkpoint: Checkpoint, head: HeadLocation, spec: str) -> Prototypes:
+def _load(checkpoint: Checkpoint, head: HeadLocation, resolved: ResolvedSource) -> Prototypes:
+    spec = resolved.spec
     read = {key: checkpoint.tensors[key].read() for key in head.tensor_keys}
     try:
         prototypes = Prototypes.from_weight(
@@ -118,4 +136,6 @@ def _load(checkpoint: Checkpoint, head: HeadLocation, spec: str) -> Prototypes:
         )
     except PrototypeError as error:
         raise PrototypeError(f"{spec}: {error.message}", hint=error.hint) from error
-    return replace(prototypes, dtype=head.dtype)  # bfloat16 may have been widened on the way
+    family = resolved.family or guess_family(checkpoint, [head.name])
+    # The stored type: bfloat16 may have been widened on the way.
+    return replace(prototypes, dtype=head.dtype, family=family)

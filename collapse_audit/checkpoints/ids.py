@@ -54,6 +54,21 @@ def locate_source(source: str | Path, *, checkpoint_dir: Path | None = None) -> 
         raise SourceError(error.message, hint=likely) from error
 
 
+def full_checkpoint_hint(path: Path) -> str:
+    """Where the head of a backbone-only file is.
+
+    Args:
+        path: A file without prototypes.
+
+    Returns:
+        The address of the full checkpoint, if the manifest knows the file by its name; else "".
+    """
+    for entry in load_manifest().entries:
+        if entry.backbone_url and entry.url and Path(entry.backbone_url).name == path.name:
+            return f"Its head is in the full checkpoint {entry.url} (id {entry.id})."
+    return ""
+
+
 def cache_dir() -> Path:
     """Folder in which downloaded files are kept.
 

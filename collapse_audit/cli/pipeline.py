@@ -114,7 +114,8 @@ def _audit_file(
     from collapse_audit.checkpoints import load_heads
 
     heads = load_heads(path, branch=options.branch, head=options.head)
-    described = replace(described, sha256=file_sha256(path, progress))
+    family = described.family or heads[0].family
+    described = replace(described, family=family, sha256=file_sha256(path, progress))
     return build_report(
         [
             audit_prototypes(

@@ -201,7 +201,7 @@ class _Search:
                 if other == part:
                     np.fill_diagonal(close, val=False)
                 alone[part] &= ~close.any(axis=1)
-        return alone
+        return np.asarray(alone)
 
 
 def first_copies(prototypes: Prototypes) -> Index:
