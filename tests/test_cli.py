@@ -144,7 +144,14 @@ def test_every_format_prints_the_same_audit(run: Run, head: str) -> None:
     report = json.loads(run(head, "--format", "json")[1])
     jsonschema.Draft202012Validator(report_schema()).validate(report)
     assert report["source"]["spec"] == head
-    assert report["heads"][0]["unique"] == {"greedy": 5, "components": 5, "isolated": 1}
+    assert report["heads"][0]["unique"] == {
+        "greedy": 5,
+        "components": 5,
+        "isolated": 1,
+        "bracket": [5, 5],
+        "order_range": None,
+        "definition_independent": True,
+    }
     assert report["heads"][0]["redundancy_factors"]["top"] == [5, 4, 3, 2, 1]
     (row,) = csv.DictReader(io.StringIO(run(head, "--format", "csv")[1]))
     assert (row["k"], row["unique"], row["redundancy_max"]) == ("15", "5", "5")
@@ -514,7 +521,14 @@ def test_the_demo_finds_what_was_planted_and_says_how_to_go_on(run: Run) -> None
     assert code == 0
     assert report["source"]["spec"] == "demo"
     assert (embedded["k"], embedded["d"]) == (1024, 64)
-    assert embedded["unique"] == {"greedy": 137, "components": 137, "isolated": 61}
+    assert embedded["unique"] == {
+        "greedy": 137,
+        "components": 137,
+        "isolated": 61,
+        "bracket": [137, 137],
+        "order_range": None,
+        "definition_independent": True,
+    }
     assert embedded["redundancy_factors"]["top"][:10] == [303, 103, 80, 45, 38, 35, 24, 21, 18, 13]
     assert all(line.startswith("hint: collapse-audit ") for line in err.splitlines())
     assert len(err.splitlines()) == 4

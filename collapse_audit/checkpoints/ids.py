@@ -34,8 +34,10 @@ def locate_source(source: str | Path, *, checkpoint_dir: Path | None = None) -> 
         SourceError: If there is no such file or id, the file of an id is not on this machine, or
             a word is the name of both a file here and an id.
     """
-    entries = {entry.id: entry for entry in load_manifest().entries}
     typed = str(source)
+    if os.sep in typed or Path(typed).suffix:  # no id has either
+        return resolve_source(source, checkpoint_dir=checkpoint_dir)
+    entries = {entry.id: entry for entry in load_manifest().entries}
     if typed in entries:
         if Path(typed).exists():
             raise SourceError(
@@ -46,10 +48,8 @@ def locate_source(source: str | Path, *, checkpoint_dir: Path | None = None) -> 
     try:
         return resolve_source(source, checkpoint_dir=checkpoint_dir)
     except SourceError as error:
-        if os.sep in typed or Path(typed).exists():
-            raise
         likely = did_you_mean(typed, entries)
-        if not likely:
+        if not likely or not error.message.endswith("no such file."):
             raise
         raise SourceError(error.message, hint=likely) from error
 
