@@ -187,6 +187,7 @@ def audit_prototypes(
     epsilon: float = DEFAULT_EPSILON,
     sweep: bool = True,
     nearest: bool = True,
+    device: str = "auto",
     source: Source | None = None,
     progress: Progress = silent,
 ) -> CollapseAudit:
@@ -198,6 +199,7 @@ def audit_prototypes(
             headline value of Arteaga et al. 2026.
         sweep: Whether to count at the other thresholds of the papers too.
         nearest: Whether to find the nearest other prototype of each one.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each.
         source: What is audited, for the report.
         progress: Called with (stage, done, total) while it runs.
 
@@ -205,7 +207,7 @@ def audit_prototypes(
         The audit; equal on every device and thread count for the same stored weights.
 
     Raises:
-        ParameterError: If epsilon is not between 0 and 1.
+        ParameterError: If epsilon is not between 0 and 1, or there is no such device.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -219,6 +221,7 @@ def audit_prototypes(
         epsilon=epsilon,
         sweep=SWEEP_EPSILONS if sweep else (),
         nearest=nearest,
+        device=device,
         progress=progress,
     )
     return CollapseAudit(

@@ -114,6 +114,7 @@ def measure_redundancy(
     epsilon: float = DEFAULT_EPSILON,
     sweep: Sequence[float] = SWEEP_EPSILONS,
     nearest: bool = True,
+    device: str = "auto",
     progress: Progress = silent,
 ) -> Redundancy:
     """Count the unique prototypes of a head and how often each one is repeated.
@@ -130,20 +131,23 @@ def measure_redundancy(
         epsilon: Cosine distance, between 0 and 1.
         sweep: Other thresholds to count at; empty for none.
         nearest: Whether to find the nearest other prototype of each one.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each.
         progress: Called with (stage, done, total) while it runs.
 
     Returns:
         The groups and counts; equal on every machine for the same stored weights.
 
     Raises:
-        ParameterError: If a threshold is not between 0 and 1.
+        ParameterError: If a threshold is not between 0 and 1, or there is no such device.
 
     Example:
         >>> weight = np.array([[1.0, 0.0], [2.0, 0.01], [0.0, 1.0]])
         >>> measure_redundancy(Prototypes.from_weight(weight)).redundancy_factors.tolist()
         [2, 1]
     """
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel_kind(prototypes))
+    comparison = Comparison(
+        prototypes, Threshold(epsilon), panel=panel_kind(prototypes, device=device)
+    )
     cover = leader_cover(comparison, progress=progress)
     links = link_groups(comparison, cover, progress=progress)
     levels = sweep_levels(comparison, sweep, progress=progress) if len(sweep) else ()

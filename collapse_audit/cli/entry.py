@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1, 2 or 130, as the module says.
     """
+    # Threads that spin while they wait stall for milliseconds each time a core is taken by another
+    # process; OpenMP reads this when it is loaded, which is later than here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if argv is None else argv)
     session = Session.from_environment(os.environ)
     with _notes(session):

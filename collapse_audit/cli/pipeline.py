@@ -123,6 +123,7 @@ def _audit_file(
                 epsilon=options.epsilon,
                 sweep=options.sweep,
                 nearest=options.nearest,
+                device=options.device,
                 source=replace(described, published=_comparable(counts, prototypes, options)),
                 progress=progress,
             )
