@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -116,6 +115,9 @@ class CollapseAudit:
                 "greedy": r.num_unique,
                 "components": r.components,
                 "isolated": r.isolated,
+                "bracket": [r.bracket.low, r.bracket.high],
+                "order_range": r.bracket.order_range and list(r.bracket.order_range),
+                "definition_independent": r.bracket.definition_independent,
             },
             "unique_fraction": r.unique_fraction,
             "redundancy_factors": {
@@ -149,8 +151,8 @@ class CollapseAudit:
         return build_report([self])
 
     def to_json(self) -> str:
-        """The report as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+        """The report as JSON."""
+        return report.to_json(self.to_dict())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per unique prototype: leader, redundancy factor, whether it is a clique."""
@@ -222,7 +224,7 @@ def audit_prototypes(
     return CollapseAudit(
         prototypes=prototypes,
         redundancy=measured,
-        source=source or Source(spec=prototypes.source),
+        source=source or Source(spec=prototypes.source, family=prototypes.family),
     )
 
 

@@ -10,16 +10,17 @@ import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity import (
+    Bracket,
     Comparison,
-    Cover,
-    Links,
     Nearest,
     Progress,
     SweepLevel,
     Threshold,
+    bracket_unique,
     leader_cover,
     link_groups,
     nearest_prototypes,
+    panel_kind,
     silent,
     sweep_levels,
 )
@@ -41,6 +42,7 @@ class Redundancy:
         components: Connected components of the duplicate graph (single linkage).
         neighbours: Other prototypes within epsilon, for each prototype (k, int64).
         cliques: Whether all members of a group are within epsilon of each other (m).
+        bracket: How far M depends on the scan order and the counting rule.
         sweep: The counts at other thresholds, in rising order of epsilon; may be empty.
         nearest: Nearest other prototype of each one; ``None`` if it was not asked for.
     """
@@ -51,6 +53,7 @@ class Redundancy:
     components: int
     neighbours: npt.NDArray[np.int64]
     cliques: npt.NDArray[np.bool_]
+    bracket: Bracket
     sweep: tuple[SweepLevel, ...] = ()
     nearest: Nearest | None = None
 
@@ -119,7 +122,8 @@ def measure_redundancy(
     duplicate is not transitive, so a grouping rule is needed: the greedy leader cover in index
     order (definition 4.1 of Govindarajan et al. 2024 and 2.1 of Arteaga et al. 2026 ask for a
     partition with a representative within epsilon of every member, and fix no algorithm).
-    ``components`` counts the same graph by single linkage and bounds M from below.
+    ``components`` counts the same graph by single linkage and bounds M from below; ``bracket``
+    says how far any other scan order could be from M.
 
     Args:
         prototypes: The prototypes of one head.
@@ -139,23 +143,13 @@ def measure_redundancy(
         >>> measure_redundancy(Prototypes.from_weight(weight)).redundancy_factors.tolist()
         [2, 1]
     """
-    comparison = Comparison(prototypes, Threshold(epsilon))
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel_kind(prototypes))
     cover = leader_cover(comparison, progress=progress)
     links = link_groups(comparison, cover, progress=progress)
     levels = sweep_levels(comparison, sweep, progress=progress) if len(sweep) else ()
     found = nearest_prototypes(comparison, cover, progress=progress) if nearest else None
-    return _by_size(epsilon, cover, links, levels, found)
-
-
-def _by_size(
-    epsilon: float,
-    cover: Cover,
-    links: Links,
-    levels: tuple[SweepLevel, ...],
-    nearest: Nearest | None,
-) -> Redundancy:
-    """Renumber the groups by falling size, ties by the leader met first."""
-    rank = np.argsort(-cover.sizes, kind="stable")
+    bracket = bracket_unique(comparison, cover, links, progress=progress)
+    rank = np.argsort(-cover.sizes, kind="stable")  # ties: the leader met first
     number = np.empty(len(rank), dtype=np.int64)
     number[rank] = np.arange(len(rank))
     return Redundancy(
@@ -165,6 +159,7 @@ def _by_size(
         components=links.num_components,
         neighbours=links.neighbours,
         cliques=links.clique[rank],
+        bracket=bracket,
         sweep=levels,
-        nearest=nearest,
+        nearest=found,
     )
