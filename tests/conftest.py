@@ -17,7 +17,9 @@ import pytest
 from hypothesis import settings
 
 from collapse_audit.prototypes import Prototypes
+from collapse_audit.similarity.comparison import PanelKind
 from collapse_audit.similarity.panels import Float32Panel, Operand, Panel
+from collapse_audit.similarity.row_sources import RowSource
 
 # CI draws the same examples in every run; at a desk each run draws new ones. A test machine that
 # is busy must not fail a test, so neither profile has a deadline.
@@ -53,9 +55,9 @@ class WorstPanel(Float32Panel):
     where a good arithmetic hides it.
     """
 
-    def __init__(self, prototypes: Prototypes) -> None:
-        super().__init__(prototypes)
-        self._rng = np.random.default_rng(prototypes.k)
+    def __init__(self, source: RowSource) -> None:
+        super().__init__(source)
+        self._rng = np.random.default_rng(source.shape)
         self._noise = 0.02
         self.error += self._noise
 
@@ -66,21 +68,37 @@ class WorstPanel(Float32Panel):
         return scores
 
 
+def from_torch(name: str) -> PanelKind:
+    """A panel of the torch module, which is imported when it is used."""
+
+    def make(source: RowSource) -> Panel:
+        from collapse_audit.similarity import torch_panel
+
+        kind: PanelKind = getattr(torch_panel, name)
+        return kind(source)
+
+    return make
+
+
 # Every arithmetic that the engine can run in, by name: a test that takes `panel` runs once in each.
-PANELS: dict[str, Callable[[Prototypes], Panel]] = {
-    "float32": Float32Panel,
+PANELS: dict[str, PanelKind] = {
+    "numpy": Float32Panel,
     "worst": WorstPanel,
+    "bfloat16": from_torch("BFloat16Panel"),
+    "float32": from_torch("TorchFloat32Panel"),
 }
+# The same products in another library take the part of the tests that could tell them apart.
+_FEW = {"float32"}
 
 
-@pytest.fixture(scope="session", params=list(PANELS))
-def panel(request: pytest.FixtureRequest) -> Callable[[Prototypes], Panel]:
-    """Makes a panel of some prototypes, in each of the arithmetics."""
+@pytest.fixture(scope="session", params=[name for name in PANELS if name not in _FEW])
+def panel(request: pytest.FixtureRequest) -> PanelKind:
+    """Kind of panel to compare with: each of the arithmetics."""
     return PANELS[request.param]
 
 
 @pytest.fixture(scope="session")
-def panels() -> dict[str, Callable[[Prototypes], Panel]]:
+def panels() -> dict[str, PanelKind]:
     """All of them, for tests that compare one with another."""
     return PANELS
 
@@ -246,9 +264,7 @@ def collapsed(rng: np.random.Generator, k: int, d: int, m: int, sigma: float = 0
     return noisy(rng, random_unit(rng, m, d)[rng.permutation(labels)], sigma)
 
 
-def at_distance(
-    rng: np.random.Generator, hub: Rows, distances: npt.NDArray[np.float64]
-) -> Rows:
+def at_distance(rng: np.random.Generator, hub: Rows, distances: npt.NDArray[np.float64]) -> Rows:
     """Unit rows at given cosine distances from a unit row."""
     aside = rng.standard_normal((len(distances), len(hub)))
     aside -= np.outer(aside @ hub, hub)

@@ -84,9 +84,7 @@ def test_unit_rows_have_unit_norm_for_any_selection():
     np.testing.assert_allclose(np.linalg.norm(prototypes.unit_rows(), axis=1), 1, rtol=1e-15)
     picked = np.array([7, 0, 7])
     np.testing.assert_array_equal(prototypes.unit_rows(picked), prototypes.unit_rows()[picked])
-    np.testing.assert_array_equal(
-        prototypes.unit_rows(slice(2, 5)), prototypes.unit_rows()[2:5]
-    )
+    np.testing.assert_array_equal(prototypes.unit_rows(slice(2, 5)), prototypes.unit_rows()[2:5])
 
 
 @pytest.mark.parametrize("size", [1e-320, 1e-300, 1e-150, 1.0, 1e150, 1e300])
@@ -151,7 +149,11 @@ def broken(row, value):
         (broken(2, np.nan), {}, r"2 of 4 prototypes hold NaN or infinite .*first at index 2"),
         (broken(1, np.inf), {}, r"3 of 4 prototypes hold NaN or infinite .*first at index 1"),
         (broken(3, -np.inf).astype(np.float64), {}, r"1 of 4 .*NaN or infinite .*index 3"),
-        (np.eye(4)[:, :3], {}, r"1 of 4 prototypes are all zero .*first at index 3.*use an earlier"),
+        (
+            np.eye(4)[:, :3],
+            {},
+            r"1 of 4 prototypes are all zero .*first at index 3.*use an earlier",
+        ),
         (np.ones((2, 3), dtype=np.int64), {}, "must be floating point, got int64"),
         (np.ones((2, 3), dtype=np.complex64), {}, "must be floating point, got complex64"),
         (torch.ones(2, 3, dtype=torch.int8), {}, "must be floating point, got int8"),

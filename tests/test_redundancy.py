@@ -20,7 +20,9 @@ def at_degrees(*degrees):
 
 def repeated(*factors):
     """Orthogonal directions, each repeated as often as its factor says."""
-    return Prototypes.from_weight(np.eye(max(len(factors), 2))[np.repeat(range(len(factors)), factors)])
+    return Prototypes.from_weight(
+        np.eye(max(len(factors), 2))[np.repeat(range(len(factors)), factors)]
+    )
 
 
 def counts(prototypes, **arguments):

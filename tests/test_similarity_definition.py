@@ -19,7 +19,7 @@ from collapse_audit.similarity import (
 @pytest.fixture
 def comparison(any_head, panel):
     prototypes = any_head.prototypes
-    return Comparison(prototypes, Threshold(any_head.epsilon), panel=panel(prototypes))
+    return Comparison(prototypes, Threshold(any_head.epsilon), panel=panel)
 
 
 def test_the_cover_is_the_greedy_one_in_index_order(any_head, comparison):
@@ -101,7 +101,7 @@ def test_ties_for_the_nearest_go_to_the_smallest_index(definition, panel, k, eps
     rows *= 2.0 ** rng.integers(-3, 4, (k, 1))
     truth = definition(rows, epsilon)
     prototypes = Prototypes.from_weight(rows)
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel(prototypes))
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
     nearest = nearest_prototypes(comparison, leader_cover(comparison))
     squared = [truth.squared_chords(row) for row in range(k)]
     assert nearest.index.tolist() == [int(s.argmin()) for s in squared]
@@ -113,7 +113,7 @@ def test_the_nearest_ones_do_not_depend_on_the_cover(make_head, panel):
     prototypes = make_head("wide groups").prototypes
     found = []
     for epsilon in (1e-6, 0.01, 0.025, 0.3, 0.95):
-        comparison = Comparison(prototypes, Threshold(epsilon), panel=panel(prototypes))
+        comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
         nearest = nearest_prototypes(comparison, leader_cover(comparison))
         found.append((nearest.index.tobytes(), nearest.distance.tobytes()))
     assert len(set(found)) == 1
@@ -123,11 +123,13 @@ def test_near_copies_are_ranked_where_one_minus_the_cosine_is_all_rounding(kinds
     # A row and others at angles of 1e-8, 1.01e-8, 1.02e-8 ...: their cosines all round to one.
     angles = 1e-8 * (1 + 0.01 * np.arange(40))
     hub = kinds.random_unit(np.random.default_rng(3), 1, 64)[0]
-    aside = np.linalg.qr(np.column_stack([hub, np.random.default_rng(4).random((64, 40))]))[0][:, 1:]
+    aside = np.linalg.qr(np.column_stack([hub, np.random.default_rng(4).random((64, 40))]))[0][
+        :, 1:
+    ]
     order = np.random.default_rng(5).permutation(40)
     rows = np.concatenate([hub[None], (hub[:, None] + angles * aside).T[order]])
     prototypes = Prototypes.from_weight(rows)
-    comparison = Comparison(prototypes, Threshold(0.025), panel=panel(prototypes))
+    comparison = Comparison(prototypes, Threshold(0.025), panel=panel)
     nearest = nearest_prototypes(comparison, leader_cover(comparison))
     assert nearest.index[0] == 1 + int(order.argmin())
     np.testing.assert_allclose(nearest.angle[0], 1e-8, rtol=1e-6)
@@ -155,7 +157,7 @@ def test_near_copies_are_ranked_where_one_minus_the_cosine_is_all_rounding(kinds
 def test_a_pair_at_exactly_the_threshold_is_no_duplicate(panel, rows, epsilon, unique):
     weight = np.array(rows, dtype=np.float64)
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel(prototypes))
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
     cover = leader_cover(comparison)
     links = link_groups(comparison, cover)
     assert len(cover.leaders) == links.num_components == unique

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -23,7 +23,7 @@ SOME_HEADS = ["collapsed", "healthy, linked", "chained", "wide groups near by", 
 
 def results(prototypes, epsilon, panel, block_rows=1024):
     """Everything that the engine computes, as bytes."""
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel(prototypes))
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
     cover = leader_cover(comparison, block_rows=block_rows)
     links = link_groups(comparison, cover)
     nearest = nearest_prototypes(comparison, cover)
@@ -36,7 +36,7 @@ def results(prototypes, epsilon, panel, block_rows=1024):
 def counts(weight, epsilon, panel):
     """M, components, isolated and sorted neighbour counts."""
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel(prototypes))
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
     cover = leader_cover(comparison)
     links = link_groups(comparison, cover)
     return len(cover.leaders), links.num_components, links.neighbours.tolist()
@@ -48,16 +48,18 @@ weights = st.tuples(st.integers(2, 24), st.integers(1, 5)).flatmap(
     lambda shape: arrays(np.float64, shape, elements=coordinates)
 )
 weights = weights.filter(lambda w: (w != 0).any(axis=1).all())
+few = settings(max_examples=20)
 thresholds = st.sampled_from([0.001, 0.025, 0.1, 0.2, 0.25, 0.4, 0.5, 0.75, 0.96])
 
 
+@settings(max_examples=40)
 @given(weights, thresholds, st.integers(1, 30))
 def test_any_small_head_equals_its_definition_for_every_block_size(
     definition, panel, weight, epsilon, block_rows
 ):
     truth = definition(weight, epsilon)
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel(prototypes))
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
     cover = leader_cover(comparison, block_rows=block_rows)
     assert (cover.leaders.tolist(), cover.group.tolist()) == truth.greedy()
     links = link_groups(comparison, cover)
@@ -69,20 +71,22 @@ def test_any_small_head_equals_its_definition_for_every_block_size(
     np.testing.assert_allclose(nearest.distance, smallest, rtol=1e-12, atol=1e-28)
 
 
+@few
 @given(weights, st.sets(thresholds, min_size=1, max_size=4))
 def test_a_sweep_of_any_small_head_equals_counts_from_scratch(definition, panel, weight, epsilons):
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(0.3), panel=panel(prototypes))
+    comparison = Comparison(prototypes, Threshold(0.3), panel=panel)
     for level in sweep_levels(comparison, sorted(epsilons)):
         truth = definition(weight, level.epsilon)
         assert level.greedy == len(truth.greedy()[0])
         assert (level.components, level.isolated) == (truth.components, truth.isolated)
 
 
+@few
 @given(weights, thresholds, thresholds)
 def test_the_counts_obey_the_laws_of_the_duplicate_graph(panel, weight, one, other):
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(one), panel=panel(prototypes))
+    comparison = Comparison(prototypes, Threshold(one), panel=panel)
     cover = leader_cover(comparison)
     links = link_groups(comparison, cover)
     isolated = int((links.neighbours == 0).sum())
@@ -100,6 +104,7 @@ def test_the_counts_obey_the_laws_of_the_duplicate_graph(panel, weight, one, oth
     assert levels[0].isolated >= levels[-1].isolated
 
 
+@few
 @given(weights, thresholds, st.randoms(use_true_random=False))
 def test_permuting_the_rows_permutes_what_does_not_depend_on_order(panel, weight, epsilon, random):
     order = np.array(random.sample(range(len(weight)), len(weight)))
@@ -109,23 +114,27 @@ def test_permuting_the_rows_permutes_what_does_not_depend_on_order(panel, weight
     assert neighbours_too == np.array(neighbours)[order].tolist()
 
 
+@few
 @given(weights, thresholds, st.randoms(use_true_random=False))
 def test_scanning_in_an_order_equals_permuting_the_rows(panel, weight, epsilon, random):
     order = np.array(random.sample(range(len(weight)), len(weight)))
     here, there = Prototypes.from_weight(weight), Prototypes.from_weight(weight[order])
     scanned = leader_cover(
-        Comparison(here, Threshold(epsilon), panel=panel(here)), order=order, block_rows=7
+        Comparison(here, Threshold(epsilon), panel=panel), order=order, block_rows=7
     )
-    permuted = leader_cover(Comparison(there, Threshold(epsilon), panel=panel(there)))
+    permuted = leader_cover(Comparison(there, Threshold(epsilon), panel=panel))
     assert scanned.leaders.tolist() == order[permuted.leaders].tolist()
     assert scanned.group[order].tolist() == permuted.group.tolist()
 
 
+@few
 @given(weights, thresholds, st.data())
 def test_scaling_rows_by_powers_of_two_changes_no_byte(panel, weight, epsilon, data):
     powers = data.draw(arrays(np.int64, len(weight), elements=st.integers(-200, 200)))
     scaled = Prototypes.from_weight(weight * 2.0 ** powers[:, None])
-    assert results(scaled, epsilon, panel) == results(Prototypes.from_weight(weight), epsilon, panel)
+    assert results(scaled, epsilon, panel) == results(
+        Prototypes.from_weight(weight), epsilon, panel
+    )
 
 
 @pytest.mark.parametrize("name", SOME_HEADS)
@@ -154,7 +163,7 @@ def test_padding_with_zero_columns_changes_no_count(make_head, panel, name):
 
 
 @pytest.mark.parametrize("name", SOME_HEADS)
-@pytest.mark.parametrize("block_rows", [1, 64, 100_000])
+@pytest.mark.parametrize("block_rows", [7, 100_000])
 def test_the_block_size_changes_no_byte(make_head, panel, name, block_rows):
     head = make_head(name)
     expected = results(head.prototypes, head.epsilon, panel)
@@ -181,10 +190,9 @@ def test_every_panel_gives_the_same_bytes(make_head, panels, name):
 
 def test_one_panel_serves_many_thresholds(make_head, panel):
     head = make_head("wide groups near by")
-    made = panel(head.prototypes)
-    elsewhere = Comparison(head.prototypes, Threshold(0.5), panel=made)
+    elsewhere = Comparison(head.prototypes, Threshold(0.5), panel=panel)
     here = elsewhere.at(head.epsilon)
-    assert here.panel is made
+    assert here.panel is elsewhere.panel
     assert leader_cover(here).leaders.tolist() == head.truth.greedy()[0]
     assert leader_cover(elsewhere).leaders.tolist() == head.truth.at(0.5).greedy()[0]
 
@@ -196,8 +204,7 @@ def test_progress_runs_up_to_the_whole_in_every_stage(make_head, panel):
     def progress(stage, done, total):
         seen.setdefault(stage, []).append((done, total))
 
-    made = panel(head.prototypes)
-    comparison = Comparison(head.prototypes, Threshold(head.epsilon), panel=made)
+    comparison = Comparison(head.prototypes, Threshold(head.epsilon), panel=panel)
     cover = leader_cover(comparison, block_rows=50, progress=progress)
     link_groups(comparison, cover, progress=progress)
     sweep_levels(comparison, [0.1, 0.2], progress=progress)

@@ -41,7 +41,7 @@ def case(request, make_head, clear_epsilon):
 
 def compared(case, panel):
     prototypes, epsilon = case
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel(prototypes))
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
     return comparison, leader_cover(comparison)
 
 
@@ -92,7 +92,9 @@ def test_the_nearest_are_those_of_scikit_learn(case, panel):
 @pytest.mark.slow
 def test_a_head_of_many_blocks_agrees_with_the_peers(kinds, clear_epsilon):
     rng = np.random.default_rng(12)
-    rows = np.concatenate([kinds.collapsed(rng, 4000, 32, 60, 0.16), rng.standard_normal((2500, 32))])
+    rows = np.concatenate(
+        [kinds.collapsed(rng, 4000, 32, 60, 0.16), rng.standard_normal((2500, 32))]
+    )
     prototypes = Prototypes.from_weight(rng.permutation(rows))
     epsilon = clear_epsilon(prototypes.rows, 0.025)
     comparison = Comparison(prototypes, Threshold(epsilon))

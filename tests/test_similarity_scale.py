@@ -22,14 +22,15 @@ from collapse_audit.similarity import (
 
 def compare(rows, epsilon, panel):
     prototypes = Prototypes.from_weight(rows)
-    return Comparison(prototypes, Threshold(epsilon), panel=panel(prototypes))
+    return Comparison(prototypes, Threshold(epsilon), panel=panel)
 
 
+@pytest.mark.slow
 def test_a_large_group_exactly_at_the_threshold_is_counted_exactly(panel):
     # +-1 rows: the base, and rows that differ from it in one of 16 entries. They are 0.125 from
     # the base and exactly 0.25 from each other, which is not below 0.25.
     rng = np.random.default_rng(0)
-    flipped = rng.integers(0, 17, 1500)
+    flipped = rng.integers(0, 17, 1100)
     flipped[0] = 16
     rows = np.where(np.arange(16) == flipped[:, None], -1.0, 1.0)
     comparison = compare(rows, 0.25, panel)
@@ -37,7 +38,7 @@ def test_a_large_group_exactly_at_the_threshold_is_counted_exactly(panel):
     assert cover.leaders.tolist() == [0]
     links = link_groups(comparison, cover)
     size = np.bincount(flipped, minlength=17)
-    expected = np.where(flipped == 16, 1500 - 1, size[flipped] + size[16] - 1)
+    expected = np.where(flipped == 16, 1100 - 1, size[flipped] + size[16] - 1)
     assert links.neighbours.tolist() == expected.tolist()
     assert links.num_components == 1
     assert links.clique.tolist() == [False]
@@ -71,30 +72,31 @@ def test_wide_groups_linked_across_segments(definition, kinds, panel):
     assert links.num_components == truth.components
 
 
-def test_more_groups_than_a_chunk_of_leaders_and_links_between_far_chunks(kinds, panel):
-    # 5,000 leaders, then a second member for each, far from its leader in the scan order; pairs
+@pytest.mark.parametrize("m", [2200, pytest.param(4500, marks=pytest.mark.slow)])
+def test_more_groups_than_a_chunk_of_leaders_and_links_between_far_chunks(kinds, panel, m):
+    # Leaders, then a second member for each, far from its leader in the scan order; pairs
     # are 0.01 apart and all else about orthogonal.
     rng = np.random.default_rng(3)
-    leaders = kinds.random_unit(rng, 5000, 48)
-    partner = rng.permutation(5000)
+    leaders = kinds.random_unit(rng, m, 48)
+    partner = rng.permutation(m)
     seconds = np.concatenate(
         [kinds.at_distance(rng, row, np.array([0.01])) for row in leaders[partner]]
     )
     rows = np.concatenate([leaders, seconds])
     comparison = compare(rows, 0.025, panel)
     cover = leader_cover(comparison)
-    assert cover.leaders.tolist() == list(range(5000))
-    assert cover.group.tolist() == [*range(5000), *partner.tolist()]
+    assert cover.leaders.tolist() == list(range(m))
+    assert cover.group.tolist() == [*range(m), *partner.tolist()]
     links = link_groups(comparison, cover)
     assert (links.neighbours == 1).all()
-    assert links.num_components == 5000
+    assert links.num_components == m
     assert links.clique.all()
     nearest = nearest_prototypes(comparison, cover)
-    assert nearest.index[5000:].tolist() == partner.tolist()
+    assert nearest.index[m:].tolist() == partner.tolist()
     np.testing.assert_allclose(nearest.distance, 0.01, rtol=1e-12)
     low, high = sweep_levels(comparison, [0.009, 0.011])
-    assert (low.greedy, low.components, low.isolated) == (10000, 10000, 10000)
-    assert (high.greedy, high.components, high.isolated) == (5000, 5000, 0)
+    assert (low.greedy, low.components, low.isolated) == (2 * m, 2 * m, 2 * m)
+    assert (high.greedy, high.components, high.isolated) == (m, m, 0)
 
 
 def test_a_singleton_is_linked_to_a_member_of_a_large_group_far_away_in_the_order(panel):
