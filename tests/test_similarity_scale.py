@@ -72,6 +72,26 @@ def test_wide_groups_linked_across_segments(definition, kinds, panel):
     assert links.num_components == truth.components
 
 
+def test_groups_whose_edges_touch_are_linked_across_segments(definition, panel):
+    # On a circle, in units of theta: hubs 2.6 apart, members up to 0.9 and 0.8 to both sides in
+    # turn. Members of neighbouring groups are 0.9 apart at the edges, hubs out of reach of members
+    # of the other group; groups of the two radii lie in different segments.
+    theta = 0.05
+    reach = np.where(np.arange(30) % 2, 0.8, 0.9)
+    # uneven offsets, the edges among them, keep pairs away from the threshold
+    offsets = np.append(np.random.default_rng(0).uniform(-1, 1, 49), [-1, 1])[:, None] * reach
+    hubs = 2.6017 * np.arange(30)
+    angles = theta * np.concatenate([hubs, (hubs + offsets).ravel()])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    epsilon = float(1 - np.cos(theta))
+    comparison = compare(rows, epsilon, panel)
+    cover = leader_cover(comparison)
+    assert cover.leaders.tolist() == list(range(30))
+    links = link_groups(comparison, cover)
+    assert links.num_components == 1
+    assert links.neighbours.tolist() == definition(rows, epsilon).neighbours
+
+
 @pytest.mark.parametrize("m", [2200, pytest.param(4500, marks=pytest.mark.slow)])
 def test_more_groups_than_a_chunk_of_leaders_and_links_between_far_chunks(kinds, panel, m):
     # Leaders, then a second member for each, far from its leader in the scan order; pairs
