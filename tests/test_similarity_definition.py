@@ -164,3 +164,18 @@ def test_a_pair_at_exactly_the_threshold_is_no_duplicate(panel, rows, epsilon, u
     assert links.neighbours.tolist() == [2 - unique] * 2
     (level,) = sweep_levels(comparison, [epsilon])
     assert (level.greedy, level.components, level.isolated) == (unique, unique, 2 * unique - 2)
+
+
+def test_equally_near_members_of_a_group_are_ranked_beyond_float32(kinds, panel):
+    # 20 members of one group, each with two others 0.02 away but for a factor of 1 + 1e-9
+    rng = np.random.default_rng(6)
+    hub = kinds.random_unit(rng, 1, 64)[0]
+    members = kinds.at_distance(rng, hub, np.full(20, 0.005))
+    near = [kinds.at_distance(rng, m, 0.0002 * np.array([1 + 1e-9, 1.0])) for m in members]
+    rows = np.concatenate([hub[None], members, *near])
+    prototypes = Prototypes.from_weight(rows)
+    comparison = Comparison(prototypes, Threshold(0.025), panel=panel)
+    cover = leader_cover(comparison)
+    assert len(cover.leaders) == 1
+    found = nearest_prototypes(comparison, cover).index
+    assert found[1:21].tolist() == [22 + 2 * i for i in range(20)]

@@ -198,3 +198,13 @@ def test_65536_prototypes_are_audited_within_two_gigabytes():
         "same_groups": True,
         "same_neighbours": True,
     }
+
+
+def test_the_nearest_of_random_rows_are_found_across_all_chunks(kinds, panel):
+    unit = kinds.random_unit(np.random.default_rng(5), 4300, 32)
+    comparison = compare(unit, 0.025, panel)
+    nearest = nearest_prototypes(comparison, leader_cover(comparison))
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -2)
+    assert nearest.index.tolist() == cosine.argmax(axis=1).tolist()
+    np.testing.assert_allclose(nearest.cosine, cosine.max(axis=1), atol=1e-14)
