@@ -80,15 +80,25 @@ def from_torch(name: str) -> PanelKind:
     return make
 
 
+def on_device(source: RowSource) -> Panel:
+    """The CUDA panel's code on CPU tensors, in blocks small enough to be several."""
+    from collapse_audit.similarity.device_panel import DevicePanel
+
+    panel = DevicePanel(source, "cpu")
+    panel.block_rows, panel.scan_rows, panel.chunk_rows = 600, 250, 400
+    return panel
+
+
 # Every arithmetic that the engine can run in, by name: a test that takes `panel` runs once in each.
 PANELS: dict[str, PanelKind] = {
     "numpy": Float32Panel,
     "worst": WorstPanel,
     "bfloat16": from_torch("BFloat16Panel"),
     "float32": from_torch("TorchFloat32Panel"),
+    "device": on_device,
 }
 # The same products in another library take the part of the tests that could tell them apart.
-_FEW = {"float32"}
+_FEW = {"float32", "device"}
 
 
 @pytest.fixture(scope="session", params=[name for name in PANELS if name not in _FEW])
