@@ -76,10 +76,10 @@ def test_an_arithmetic_can_be_chosen_by_argument_and_by_environment(monkeypatch,
     prototypes = make_head("collapsed").prototypes
     names = {"numpy": "Float32Panel", "float32": "TorchFloat32Panel", "bfloat16": "BFloat16Panel"}
     for name, kind in names.items():
-        assert panel_kind(prototypes, name).__name__ == kind
+        assert panel_kind(prototypes, arithmetic=name).__name__ == kind
         monkeypatch.setenv("COLLAPSE_AUDIT_ARITHMETIC", name)
         assert panel_kind(prototypes).__name__ == kind
     monkeypatch.setenv("COLLAPSE_AUDIT_ARITHMETIC", "fp8")
     with pytest.raises(ParameterError, match=r"unknown arithmetic 'fp8'\. .*may be one of auto,"):
         panel_kind(prototypes)
-    assert panel_kind(prototypes, "auto").__name__ in names.values()
+    assert panel_kind(prototypes, arithmetic="auto").__name__ in names.values()
