@@ -103,7 +103,7 @@ _FEW = {"float32", "device"}
 
 @pytest.fixture(scope="session", params=[name for name in PANELS if name not in _FEW])
 def panel(request: pytest.FixtureRequest) -> PanelKind:
-    """Kind of panel to compare with: each of the arithmetics."""
+    """Kind of panel to compare with: each arithmetic."""
     return PANELS[request.param]
 
 

@@ -11,10 +11,10 @@ from collapse_audit.similarity.comparison import NONE, Comparison
 from collapse_audit.similarity.panels import Index, Mask, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
-# Share of a block that became leaders above which the head looks healthy.
-_MANY_LEADERS = 0.3
-# Shorter scans are over before folding has paid for itself.
+# A scan of this many prototypes is long enough for folding to pay, and after half of them the share
+# that became leaders tells a healthy head from a collapsed one, whose leaders come early.
 _LONG_SCAN = 16384
+_MANY_LEADERS = 0.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +69,10 @@ def leader_cover(
         live = _join(comparison, scan[start : start + size], leaders, group)
         found = _scan_among_themselves(comparison, live, group, offset=leaders.count)
         leaders.extend(found)
-        if untried and len(found) > _MANY_LEADERS * size:
-            comparison.try_folding(leaders.index())
+        if untried and 2 * start >= _LONG_SCAN:
             untried = False
+            if leaders.count > _MANY_LEADERS * start:
+                comparison.try_folding(leaders.index())
         progress("cover", min(start + size, len(scan)), len(scan))
     return Cover(leaders=leaders.index(), group=group)
 
