@@ -8,14 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.similarity.comparison import NONE, Comparison
-from collapse_audit.similarity.exact import Index, Mask
-from collapse_audit.similarity.panels import Operand
+from collapse_audit.similarity.exact import Mask
+from collapse_audit.similarity.panels import Index, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
 _BLOCK_ROWS = 1024
 # Leaders are met in chunks, small ones first: popular leaders come early and empty the block.
 _FIRST_CHUNKS = (512, 512, 1024)
 _CHUNK = 2048
+# Share of a block that became leaders above which the head looks healthy.
+_MANY_LEADERS = 0.3
+# Shorter scans are over before folding has paid for itself.
+_LONG_SCAN = 16384
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +66,14 @@ def leader_cover(
     """
     scan = np.arange(comparison.prototypes.k) if order is None else np.asarray(order, np.intp)
     group = np.full(comparison.prototypes.k, NONE, dtype=np.intp)
-    leaders = _Leaders(comparison)
+    leaders = _Leaders()
+    tried = len(scan) < _LONG_SCAN
     for start in range(0, len(scan), block_rows):
         live = scan[start : start + block_rows]
         for offset, chunk in leaders.chunks():
             if not live.size:
                 break
-            first = comparison.first_duplicate(comparison.take(live), chunk)
+            first = comparison.first_duplicate(Operand(live), chunk)
             covered = first != NONE
             group[live[covered]] = first[covered] + offset
             live = live[~covered]
@@ -76,6 +81,9 @@ def leader_cover(
             new, joined = _scan_block(comparison, live)
             group[live] = leaders.count + joined
             leaders.extend(live[new])
+            if not tried and new.sum() > _MANY_LEADERS * block_rows:
+                comparison.try_folding(leaders.index())
+                tried = True
         progress("cover", min(start + block_rows, len(scan)), len(scan))
     return Cover(leaders=leaders.index(), group=group)
 
@@ -83,8 +91,7 @@ def leader_cover(
 class _Leaders:
     """The leaders so far, gathered in chunks that are built once they are full."""
 
-    def __init__(self, comparison: Comparison) -> None:
-        self._comparison = comparison
+    def __init__(self) -> None:
         self._full: list[tuple[int, Operand]] = []
         self._tail: list[Index] = []
         self._in_tail = 0
@@ -105,7 +112,7 @@ class _Leaders:
                 self._tail, self._in_tail = [], 0
 
     def _gather_tail(self) -> tuple[int, Operand]:
-        return self.count - self._in_tail, self._comparison.take(np.concatenate(self._tail))
+        return self.count - self._in_tail, Operand(np.concatenate(self._tail))
 
     def chunks(self) -> list[tuple[int, Operand]]:
         return [*self._full, self._gather_tail()] if self._in_tail else list(self._full)
@@ -117,7 +124,7 @@ class _Leaders:
 
 def _scan_block(comparison: Comparison, rows: Index) -> tuple[Mask, npt.NDArray[np.intp]]:
     """Resolve uncovered rows: which are new leaders, and each row's place among those."""
-    operand = comparison.take(rows)
+    operand = Operand(rows)
     close = comparison.duplicates(operand, operand)
     new = np.ones(len(rows), dtype=np.bool_)
     leader = np.arange(len(rows))

@@ -9,10 +9,10 @@ arithmetic. That is sound only if the *clear* is proved, so every product comes 
 
 .. math:: \lvert\langle u_i,u_j\rangle - \langle h_i,h_j\rangle\rvert
     = \lvert\langle u_i - h_i, u_j\rangle + \langle h_i, u_j - h_j\rangle\rvert
-    \le e\,(1 + \max_i\lVert h_i\rVert)
+    \le e\,(1 + \max_i\lVert h_i\rVert) \le e\,(2 + e)
 
-by Cauchy-Schwarz. :math:`e` is *measured* in float64 (:func:`measured_bound`), which halves the
-bound that the format alone gives (:func:`format_bound`).
+by Cauchy-Schwarz. :math:`e` is *measured* (:func:`measured_bound`), which halves the bound that
+the format alone gives (:func:`format_bound`).
 
 **Accumulation.** A sum of d products in any order, each operation rounding to nearest with unit
 roundoff u, is off by at most :math:`\gamma_d \lVert h_i\rVert\lVert h_j\rVert`,
@@ -72,20 +72,18 @@ def accumulation_bound(d: int, *, largest_norm: float = 1.0, truncating: bool = 
     return factor * gamma(d + _EXTRA_OPERATIONS, roundoff) * largest_norm**2
 
 
-def measured_bound(
-    d: int, *, residual: float, largest_norm: float, truncating: bool = False
-) -> float:
+def measured_bound(d: int, *, residual: float, truncating: bool = False) -> float:
     """Error of a cosine computed from rounded rows whose rounding error was measured.
 
     Args:
         d: Dimension.
-        residual: Largest norm of (unit row - multiplied row), measured in float64.
-        largest_norm: Largest norm of a multiplied row.
+        residual: Largest norm of (unit row - multiplied row), measured.
         truncating: Whether the hardware truncates instead of rounding.
 
     Returns:
         Absolute error bound; 0.004 for bf16 at d = 256.
     """
+    largest_norm = 1.0 + residual
     inputs = residual * (1.0 + largest_norm)
     return inputs + accumulation_bound(d, largest_norm=largest_norm, truncating=truncating)
 
@@ -107,7 +105,7 @@ def format_bound(arithmetic: Arithmetic, d: int, *, truncating: bool = False) ->
     unit = _INPUT_ROUNDOFF[arithmetic]
     # Entries below the smallest normal number are flushed or rounded absolutely: d of them at most.
     tiny = d**0.5 * 2.0**-126
-    return measured_bound(d, residual=unit + tiny, largest_norm=1.0 + unit, truncating=truncating)
+    return measured_bound(d, residual=unit + tiny, truncating=truncating)
 
 
 def float64_bound(d: int) -> float:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes, check_epsilon
 from collapse_audit.similarity.error_bounds import float64_bound
+from collapse_audit.similarity.panels import Index
 
-Index: TypeAlias = npt.NDArray[np.intp]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 # Pairs gathered at once: two gathered blocks of this many rows stay in the second-level cache.
@@ -45,7 +45,7 @@ class ExactPairs:
     """Decides single pairs: float64 where that is beyond doubt, rational arithmetic where not."""
 
     def __init__(self, prototypes: Prototypes) -> None:
-        self._rows = prototypes.rows
+        self._rows, self._lengths = prototypes.rows, prototypes.lengths
         self._bound = float64_bound(prototypes.d)
         self._known: dict[tuple[bytes, bytes, float], bool] = {}
 
@@ -56,9 +56,10 @@ class ExactPairs:
             part = slice(start, start + _PAIRS_AT_ONCE)
             a = self._rows[first[part]].astype(np.float64)
             b = self._rows[second[part]].astype(np.float64)
-            # Two roots, not one of the product: the squares may be 2^600 each.
-            norms = np.sqrt(np.einsum("pd,pd->p", a, a)) * np.sqrt(np.einsum("pd,pd->p", b, b))
-            out[part] = np.einsum("pd,pd->p", a, b) / norms
+            out[part] = np.einsum("pd,pd->p", a, b)
+        # One length after the other: their product may leave float64.
+        out /= self._lengths[first]
+        out /= self._lengths[second]
         return out
 
     def closer(self, first: Index, second: Index, threshold: Threshold) -> Mask:

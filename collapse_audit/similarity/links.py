@@ -13,7 +13,8 @@ from scipy.sparse.csgraph import connected_components
 from collapse_audit.similarity.comparison import NONE, Comparison
 from collapse_audit.similarity.cover import Cover
 from collapse_audit.similarity.error_bounds import float64_bound
-from collapse_audit.similarity.exact import Index, Mask
+from collapse_audit.similarity.exact import Mask
+from collapse_audit.similarity.panels import Index, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024
@@ -150,9 +151,9 @@ class _Linker:
         """Pairs of groups (first..last x column..end) that the triangle inequality allows."""
         comparison, leaders = self._comparison, self._cover.leaders
         reach = self._theta + self._sorted_radius[first:last] + self._sorted_radius[column]
-        rows = comparison.take(leaders[self._rank[first:last]])
-        columns = comparison.take(leaders[self._rank[column:end]])
-        scores = comparison.scores_at_least(rows, columns, np.cos(np.minimum(reach, np.pi)))
+        rows = Operand(leaders[self._rank[first:last]])
+        columns = Operand(leaders[self._rank[column:end]])
+        scores = comparison.may_reach(rows, columns, np.cos(np.minimum(reach, np.pi)))
         later = np.arange(column, end)[None, :] > np.arange(first, last)[:, None]
         return np.asarray(scores & later)
 
@@ -169,8 +170,8 @@ class _Linker:
         """Compare members, and count and link what is closer than the threshold."""
         comparison = self._comparison
         row_index, column_index = self._members[rows], self._members[columns]
-        row_operand = comparison.take(row_index)
-        column_operand = row_operand if same else comparison.take(column_index)
+        row_operand = Operand(row_index)
+        column_operand = row_operand if same else Operand(column_index)
         hits = comparison.duplicates(row_operand, column_operand)
         if hits is None:
             return None

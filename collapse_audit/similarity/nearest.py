@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
+from collapse_audit.similarity.chunk_maxima import ChunkMaxima, parts
 from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover
 from collapse_audit.similarity.error_bounds import format_bound
-from collapse_audit.similarity.exact import Index
+from collapse_audit.similarity.panels import Index, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024
@@ -57,7 +58,7 @@ def nearest_prototypes(
 
     in float64, ties to the smallest index. Inside a group, rows are compared by their differences
     to the leader, because a product of the rows themselves cannot rank neighbours closer than
-    1e-5. Between groups, a block's largest score tells which blocks can hold the nearest one.
+    1e-5. Between groups, the largest score of a chunk tells which chunks can hold the nearest.
 
     Args:
         comparison: The prototypes; its threshold does not change the result.
@@ -135,18 +136,18 @@ class _Search:
         centre = self._prototypes.unit_rows(np.array([leader]))
         differences = np.empty((len(members), self._prototypes.d), dtype=np.float32)
         scale = 0.0
-        for part in _parts(len(members), _ROWS):
+        for part in parts(len(members), _ROWS):
             chunk = self._prototypes.unit_rows(members[part]) - centre
             scale = max(scale, float(np.abs(chunk).max()))
-        for part in _parts(len(members), _ROWS):
+        for part in parts(len(members), _ROWS):
             differences[part] = (self._prototypes.unit_rows(members[part]) - centre) / scale
         norms = np.einsum("nd,nd->n", differences, differences, dtype=np.float64)
         # Each entry is off by 2^-24 of the largest; a product by its own bound; both count twice.
         slack = 4.0 * float(norms.max()) * format_bound("float32", self._prototypes.d)
-        for part in _parts(len(members), _ROWS):
+        for part in parts(len(members), _ROWS):
             best = np.full(len(members[part]), np.inf, dtype=np.float64)
             tiles = []
-            for columns in _parts(len(members), _COLUMNS):
+            for columns in parts(len(members), _COLUMNS):
                 squared = norms[columns] - 2.0 * (differences[part] @ differences[columns].T)
                 _drop_diagonal(squared, part, columns, np.inf)
                 np.minimum(best, squared.min(axis=1), out=best)
@@ -159,26 +160,15 @@ class _Search:
     def between_groups(self, progress: Progress) -> None:
         """Find nearer ones in other groups, for the rows that may have any there."""
         rows = self._may_have_foreign()
-        columns = [self._comparison.take(c) for c in _chunks(self._distinct, _COLUMNS)]
-        error = self._comparison.panel.error
-        for start in range(0, len(rows), _ROWS):
-            block = self._comparison.take(rows[start : start + _ROWS])
-            known = 1.0 - self.squared[block.index] / 2.0
-            largest = np.empty((len(block), len(columns)))
-            for c, column in enumerate(columns):
-                tile = self._comparison.panel.tile(block, column)
-                _drop_self(tile, block.index, column.index)
-                largest[:, c] = tile.max(axis=1)
-            floor = np.maximum(largest.max(axis=1) - 2 * error, known - error)
-            for c, column in enumerate(columns):
-                near = np.flatnonzero(largest[:, c] >= floor)
-                if near.size:
-                    part = self._comparison.take(block.index[near])
-                    tile = self._comparison.panel.tile(part, column)
-                    _drop_self(tile, part.index, column.index)
-                    i, j = np.nonzero(tile >= floor[near][:, None])
-                    self.offer(part.index[i], column.index[j])
-            progress("nearest", min(start + _ROWS, len(rows)), len(rows))
+        if not rows.size:
+            return
+        panel = self._comparison.panel
+        everything = 2 * len(rows) > len(self._distinct)
+        rows = self._distinct if everything else rows
+        maxima = ChunkMaxima(panel, rows, self._distinct, progress)
+        known = 1.0 - self.squared[rows] / 2.0  # -inf where none was found yet
+        for near, columns in maxima.candidates(known):
+            self.offer(near, columns)
 
     def _may_have_foreign(self) -> Index:
         """Distinct rows whose nearest one may sit in another group, by the triangle inequality."""
@@ -199,15 +189,15 @@ class _Search:
         """Groups no other group of which comes within reach of the leader."""
         comparison, leaders = self._comparison, self._cover.leaders
         alone = reach < np.pi - radius.max() - 1e-6
-        chunks = list(_parts(len(leaders), _COLUMNS))
-        operands = [comparison.take(leaders[part]) for part in chunks]
+        chunks = list(parts(len(leaders), _COLUMNS))
+        operands = [Operand(leaders[part]) for part in chunks]
         for part, rows in zip(chunks, operands, strict=True):
             if not alone[part].any():
                 continue
             for other, columns in zip(chunks, operands, strict=True):
                 widest = float(radius[other].max())
                 limit = np.cos(np.minimum(reach[part] + widest + 1e-6, np.pi))
-                close = comparison.scores_at_least(rows, columns, limit)
+                close = comparison.may_reach(rows, columns, limit)
                 if other == part:
                     np.fill_diagonal(close, val=False)
                 alone[part] &= ~close.any(axis=1)
@@ -218,7 +208,7 @@ def first_copies(prototypes: Prototypes) -> Index:
     """Index of the first prototype with bit-equal direction in float64, for each one (k)."""
     k = prototypes.k
     weights = np.cos(np.arange(prototypes.d))  # any fixed vector: it only sorts rows into buckets
-    keys = np.concatenate([prototypes.unit_rows(part) @ weights for part in _parts(k, 4096)])
+    keys = np.concatenate([prototypes.unit_rows(part) @ weights for part in parts(k, 4096)])
     # A product may differ in its last bits between equal rows; rounding puts them together.
     order = np.argsort(keys, kind="stable")
     near = np.diff(keys[order]) <= 1e-12 * prototypes.d
@@ -241,7 +231,7 @@ def _runs(near: npt.NDArray[np.bool_]) -> Iterator[slice]:
 
 def _squared_chords(prototypes: Prototypes, first: Index, second: Index) -> npt.NDArray[np.float64]:
     out = np.empty(len(first))
-    for part in _parts(len(first), _PAIRS_AT_ONCE):
+    for part in parts(len(first), _PAIRS_AT_ONCE):
         difference = prototypes.unit_rows(first[part]) - prototypes.unit_rows(second[part])
         out[part] = np.einsum("pd,pd->p", difference, difference)
     return out
@@ -253,18 +243,3 @@ def _drop_diagonal(
     """Overwrite the entries that compare a place with itself."""
     shared = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
     tile[shared - rows.start, shared - columns.start] = value
-
-
-def _drop_self(tile: npt.NDArray[np.floating], rows: Index, columns: Index) -> None:
-    """Overwrite the entries that compare a prototype with itself; columns are sorted."""
-    place = np.minimum(np.searchsorted(columns, rows), len(columns) - 1)
-    same = np.flatnonzero(columns[place] == rows)
-    tile[same, place[same]] = -np.inf
-
-
-def _chunks(index: Index, size: int) -> Iterator[Index]:
-    return (index[part] for part in _parts(len(index), size))
-
-
-def _parts(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))

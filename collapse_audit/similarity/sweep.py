@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover, leader_cover
-from collapse_audit.similarity.exact import Index, Threshold
+from collapse_audit.similarity.exact import Threshold
 from collapse_audit.similarity.links import Links, link_groups
+from collapse_audit.similarity.panels import Index
 from collapse_audit.similarity.progress import Progress, silent
 
 
