@@ -6,19 +6,19 @@ tensors of the head are read.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from collapse_audit.checkpoints.description import CheckpointDescription, describe
 from collapse_audit.checkpoints.discovery import HeadLocation, discover_heads
+from collapse_audit.checkpoints.loading import prototypes_of
 from collapse_audit.checkpoints.reading import read_checkpoint
 from collapse_audit.checkpoints.selection import select_default, select_heads
 from collapse_audit.checkpoints.sources import ResolvedSource, resolve_source
 from collapse_audit.checkpoints.tensors import Checkpoint
-from collapse_audit.errors import PrototypeError
 from collapse_audit.prototypes import Branch, Prototypes
 
 __all__ = [
+    "Checkpoint",
     "CheckpointDescription",
     "HeadLocation",
     "ResolvedSource",
@@ -43,7 +43,7 @@ def find_heads(path: str | Path) -> tuple[HeadLocation, ...]:
         SourceError: If there is no such file.
         CheckpointError: If it is damaged or no checkpoint.
         UnsafePickleError: If its pickle names an object outside the allow-list.
-    """  # noqa: DOC502  (raised by the functions it composes)
+    """
     return discover_heads(read_checkpoint(resolve_source(path).path))
 
 
@@ -69,12 +69,12 @@ def load_prototypes(
         UnsafePickleError: If its pickle names an object outside the allow-list.
         NoPrototypesError: If it is a backbone only.
         PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
-    """  # noqa: DOC502  (raised by the functions it composes)
+    """
     resolved = resolve_source(source)
     checkpoint = read_checkpoint(resolved.path)
     heads = discover_heads(checkpoint)
     chosen = select_heads(checkpoint, heads, branch=branch, head=head, spec=resolved.spec)
-    return _load(checkpoint, select_default(chosen, resolved.spec), resolved.spec)
+    return prototypes_of(checkpoint, select_default(chosen, resolved.spec), resolved.spec)
 
 
 def load_heads(
@@ -96,26 +96,9 @@ def load_heads(
         UnsafePickleError: If its pickle names an object outside the allow-list.
         NoPrototypesError: If it is a backbone only.
         PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
-    """  # noqa: DOC502  (raised by the functions it composes)
+    """
     resolved = resolve_source(source)
     checkpoint = read_checkpoint(resolved.path)
     heads = discover_heads(checkpoint)
     chosen = select_heads(checkpoint, heads, branch=branch, head=head, spec=resolved.spec)
-    return tuple(_load(checkpoint, location, resolved.spec) for location in chosen)
-
-
-def _load(checkpoint: Checkpoint, head: HeadLocation, spec: str) -> Prototypes:
-    read = {key: checkpoint.tensors[key].read() for key in head.tensor_keys}
-    try:
-        prototypes = Prototypes.from_weight(
-            read[head.weight_key],
-            scale=read[head.scale_key] if head.scale_key else None,
-            bias=read[head.bias_key] if head.bias_key else None,
-            name=head.name,
-            branch=head.branch,
-            tensor_keys=head.tensor_keys,
-            source=spec,
-        )
-    except PrototypeError as error:
-        raise PrototypeError(f"{spec}: {error.message}", hint=error.hint) from error
-    return replace(prototypes, dtype=head.dtype)  # bfloat16 may have been widened on the way
+    return tuple(prototypes_of(checkpoint, location, resolved.spec) for location in chosen)

@@ -10,104 +10,28 @@ dictionaries, lists, plain values and :class:`TensorRef`.
 from __future__ import annotations
 
 import pickletools
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from collapse_audit.errors import CheckpointError, UnsafePickleError
+from collapse_audit.checkpoints.pickle_values import (
+    ALLOWED,
+    STORAGE_TYPES,
+    Name,
+    Opaque,
+    Options,
+    StorageRef,
+    TensorRef,
+    natural,
+    tensor_of,
+)
+from collapse_audit.errors import CheckpointError, CollapseAuditError, UnsafePickleError
 
 # A tensor takes about 40 operations, so this is an index of some 40,000 tensors. Together with
 # the limit on the size of the index it bounds time (seconds) and memory (some 100 MB).
 MAX_OPERATIONS = 1_500_000
-_MAX_DIMENSIONS = 64  # as in torch
 
-_STORAGE_TYPES = {
-    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
-    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
-    "BoolStorage": "bool", "UntypedStorage": "uint8",
-}  # fmt: skip
-# What genuine checkpoints name. All of it builds data, and here it does not even do that.
-_ALLOWED = re.compile(
-    r"""collections\ (?:OrderedDict|Counter|defaultdict)
-      | argparse\ Namespace
-      | (?:__builtin__|builtins)\ (?:set|frozenset|bytearray|complex|list|dict|tuple|int|float|bool|str)
-      | _codecs\ encode
-      | numpy(?:\._core|\.core)\.multiarray\ scalar
-      | numpy\ dtype(?:\[\w+\])?
-      | numpy\.dtypes\ \w+DType
-      | copyreg\ _reconstructor | copy_reg\ _reconstructor | (?:__builtin__|builtins)\ object
-      | torch\ (?:Size|Tensor|device|\w+Storage|strided|contiguous_format|preserve_format
-                |(?:b?float|u?int|complex|q?u?int|bfloat)\w+|double|half|long|short|bool)
-      | torch\._utils\ _rebuild_\w+
-      | torch\._tensor\ _rebuild_from_type_v2
-      | torch\.nn\.parameter\ (?:Parameter|UninitializedParameter|Buffer)
-      | torch\.storage\ (?:UntypedStorage|TypedStorage|_load_from_bytes)
-      | torch\.serialization\ _get_layout""",
-    re.VERBOSE,
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StorageRef:
-    """A block of values in the file.
-
-    Attributes:
-        key: Its name among the members of the archive.
-        dtype: Type of its values.
-        numel: How many there are.
-    """
-
-    key: str
-    dtype: str
-    numel: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TensorRef:
-    """A tensor as a view of a storage, counted in values.
-
-    Attributes:
-        storage: The storage.
-        dtype: Type of the values.
-        offset: First value.
-        shape: Its shape.
-        strides: Distance to the next value along each dimension.
-    """
-
-    storage: StorageRef
-    dtype: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-@dataclass(slots=True, eq=False)
-class Options:
-    """An ``argparse.Namespace`` of the file.
-
-    Attributes:
-        values: Its options.
-    """
-
-    values: dict[Any, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Name:
-    """A name that the pickle wants to import."""
-
-    module: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Opaque:
-    """Something without tensors that need not be understood."""
-
-
-_OPAQUE = _Opaque()
+_OPAQUE = Opaque()
 _MARK = object()
 
 
@@ -125,24 +49,24 @@ def read_pickle_index(data: bytes, shown: str) -> Any:
     Raises:
         UnsafePickleError: If it names or does something that checkpoints never need.
         CheckpointError: If it is damaged or absurdly long.
-    """
+    """  # noqa: DOC501  (passed on)
     machine = _Machine(shown)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if count > MAX_OPERATIONS:
-                raise CheckpointError(
-                    f"{shown}: its index has more than {MAX_OPERATIONS:,} operations.",
-                    hint="No checkpoint needs as many; it was not read any further.",
-                )
+        for opcode, argument, _ in islice(pickletools.genops(data), MAX_OPERATIONS):
             machine.step(opcode.name, argument)
-        return machine.result
-    except CheckpointError:
+    except CollapseAuditError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, UnicodeError) as error:
         raise CheckpointError(
             f"{shown}: its index is damaged ({type(error).__name__}).",
             hint="Compare the size of the file with the source.",
         ) from None
+    if not machine.stopped:
+        raise CheckpointError(
+            f"{shown}: its index has more than {MAX_OPERATIONS:,} operations.",
+            hint="No checkpoint needs as many; it was not read any further.",
+        )
+    return machine.result
 
 
 class _Machine:
@@ -153,6 +77,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self.result: Any = None
+        self.stopped = False
 
     def step(self, name: str, argument: Any) -> None:
         if name in _CONSTANTS:
@@ -193,7 +118,7 @@ class _Machine:
         return self._stack[-1]
 
     def _stop(self, _: Any) -> None:
-        self.result = self._pop()
+        self.result, self.stopped = self._pop(), True
 
     def _put(self, index: int) -> None:
         self._memo[int(index)] = self._stack[-1]
@@ -230,7 +155,7 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing nested tuples can take for ever; no path to a tensor has such a key.
             plain = key is None or isinstance(key, str | int | float | bytes)
-            target[key if plain else _Opaque()] = value
+            target[key if plain else Opaque()] = value
         return target
 
     def _list(self, _: Any) -> None:
@@ -247,9 +172,9 @@ class _Machine:
 
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
-        if not _ALLOWED.fullmatch(argument):
+        if not ALLOWED.fullmatch(argument):
             raise self._unsafe(f"names {f'{module}.{name}'[:120]!r}")
-        self._stack.append(_Name(module, name))
+        self._stack.append(Name(module, name))
 
     def _stack_global(self, _: Any) -> None:
         name, module = self._pop(), self._pop()
@@ -257,10 +182,10 @@ class _Machine:
 
     def _persistent(self, _: Any) -> None:
         kind, storage_type, key, _location, numel = self._pop()[:5]
-        if kind != "storage" or not isinstance(storage_type, _Name) or not isinstance(key, str):
+        if kind != "storage" or not isinstance(storage_type, Name) or not isinstance(key, str):
             raise ValueError("not a storage")
-        dtype = _STORAGE_TYPES.get(storage_type.name, storage_type.name)
-        self._stack.append(StorageRef(key, dtype, _natural(numel)))
+        dtype = STORAGE_TYPES.get(storage_type.name, storage_type.name)
+        self._stack.append(StorageRef(key, dtype, natural(numel)))
 
     def _reduce(self, _: Any) -> None:
         arguments, function = self._pop(), self._pop()
@@ -272,23 +197,21 @@ class _Machine:
 
     def _call(self, function: Any, arguments: Any) -> Any:
         """What a call would give, for the calls that lead to tensors."""
-        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
+        if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise self._unsafe("calls something that is no name")
         match function.name:
             case "_rebuild_tensor_v2" | "_rebuild_tensor" | "_rebuild_tensor_v3":
                 typed = function.name.endswith("v3")
-                return _tensor(arguments, arguments[6] if typed else None)
+                return tensor_of(arguments, arguments[6] if typed else None)
             case "_rebuild_parameter" | "_rebuild_parameter_with_state" | "Parameter":
                 return arguments[0] if arguments else _OPAQUE
             case "_rebuild_from_type_v2":
                 return self._call(arguments[0], arguments[2])
-            case "OrderedDict" | "dict" | "defaultdict":
+            case "OrderedDict":
                 pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
                 return self._fill({}, [part for pair in pairs for part in pair[:2]])
             case "Namespace":
                 return Options()
-            case "_reconstructor":
-                return self._call(arguments[0], ())
         return _OPAQUE
 
     def _build(self, _: Any) -> None:
@@ -296,10 +219,10 @@ class _Machine:
         target = self._stack[-1]
         if isinstance(target, Options):
             target.values = state if isinstance(state, dict) else {}
-        elif not isinstance(target, dict | TensorRef | _Opaque):
+        elif not isinstance(target, dict | TensorRef | Opaque):
             raise self._unsafe("sets the state of something that has none")
 
-    def _unframed(self, _: Any) -> None:
+    def _drop(self, _: Any) -> None:
         self._pop()
 
     def _pop_mark(self, _: Any) -> None:
@@ -307,31 +230,6 @@ class _Machine:
 
     def _mark(self, _: Any) -> None:
         self._stack.append(_MARK)
-
-    def _duplicate(self, _: Any) -> None:
-        self._stack.append(self._stack[-1])
-
-
-def _natural(number: Any) -> int:
-    if type(number) is not int or number < 0:
-        raise ValueError("not a natural number")
-    return number
-
-
-def _tensor(arguments: tuple[Any, ...], dtype: Any) -> TensorRef:
-    """A tensor from the arguments of ``_rebuild_tensor_v2(storage, offset, shape, strides, ...)``."""
-    storage, offset, shape, strides = arguments[:4]
-    if not isinstance(storage, StorageRef) or len(shape) != len(strides):
-        raise ValueError("not a tensor")
-    if len(shape) > _MAX_DIMENSIONS:
-        raise ValueError("too many dimensions")
-    return TensorRef(
-        storage=storage,
-        dtype=dtype.name if isinstance(dtype, _Name) else storage.dtype,
-        offset=_natural(offset),
-        shape=tuple(map(_natural, shape)),
-        strides=tuple(map(_natural, strides)),
-    )
 
 
 _CONSTANTS = frozenset({
@@ -350,9 +248,8 @@ _VALUES: dict[str, Callable[[], Any]] = {
 }
 _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": _Machine._mark,
-    "POP": _Machine._unframed,
+    "POP": _Machine._drop,
     "POP_MARK": _Machine._pop_mark,
-    "DUP": _Machine._duplicate,
     "STOP": _Machine._stop,
     "PUT": _Machine._put,
     "BINPUT": _Machine._put,

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from collapse_audit.checkpoints.pickle_index import Options, TensorRef, read_pickle_index
+from collapse_audit.checkpoints.pickle_index import read_pickle_index
+from collapse_audit.checkpoints.pickle_values import Options, TensorRef
 from collapse_audit.checkpoints.ranged_zip import RangedZip
 from collapse_audit.checkpoints.tensors import Container, megabytes, printable
 from collapse_audit.errors import CheckpointError
@@ -16,7 +17,7 @@ from collapse_audit.storage import SAFETENSORS_TYPES, FileVersion, RemoteFile
 
 _MAX_PICKLE_BYTES = 16 * 1024**2  # those of published checkpoints have 20 kB to 1 MB
 _MAX_HEADER_BYTES = 32 * 1024**2
-_MAX_DEPTH = 12  # as for local files
+_MAX_DEPTH, _MAX_KEY = 12, 1000  # as for local files
 _WIDTHS = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
@@ -124,10 +125,7 @@ class RangedIndex:
             The index; ``None`` if the values are not of this version of the program.
         """
         try:
-            tensors = tuple(
-                RangedTensor(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
-                for t in values["tensors"]
-            )
+            tensors = tuple(_from_json(tensor) for tensor in values["tensors"])
             return cls(
                 values["container"],
                 tensors,
@@ -137,6 +135,14 @@ class RangedIndex:
             )
         except (KeyError, TypeError):
             return None
+
+
+def _from_json(values: dict[str, Any]) -> RangedTensor:
+    """JSON has no tuples: its lists become tuples again."""
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return RangedTensor(**fields)
 
 
 def read_index(file: RemoteFile) -> RangedIndex | None:
@@ -151,7 +157,7 @@ def read_index(file: RemoteFile) -> RangedIndex | None:
     Raises:
         CheckpointError: If the index is damaged or absurd.
         UnsafePickleError: If it names something outside the allow-list.
-    """  # noqa: DOC502  (raised on the way)
+    """
     if file.version.size is None:
         return None
     if file.head.startswith(b"PK\x03\x04"):
@@ -212,7 +218,7 @@ def _walk(
         children = node.items() if isinstance(node, Mapping) else enumerate(node)
         for key, child in children:
             if isinstance(child, TensorRef | Mapping | list | tuple):
-                yield from _walk(child, (*path, printable(key)), seen)
+                yield from _walk(child, (*path, printable(key, _MAX_KEY)), seen)
 
 
 def _safetensors_index(file: RemoteFile) -> RangedIndex:

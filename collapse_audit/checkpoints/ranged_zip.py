@@ -47,7 +47,7 @@ class RangedZip:
         self._file = file
         self.size = file.version.size or 0
         try:
-            with zipfile.ZipFile(_Window(file, self.size)) as archive:  # type: ignore[call-overload]
+            with zipfile.ZipFile(_Window(file, self.size)) as archive:
                 infos = archive.infolist()
         except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, struct.error) as e:
             raise CheckpointError(
@@ -75,28 +75,6 @@ class RangedZip:
             )
         self.members[info.filename] = Member(info.header_offset, info.file_size, info.CRC)
 
-    def data_offset(self, member: Member) -> int:
-        """Where the content of a member begins.
-
-        Args:
-            member: The member.
-
-        Returns:
-            Its position in the file.
-
-        Raises:
-            CheckpointError: If there is no member at the place that the directory gives.
-        """
-        header = self._file.read(member.header_offset, _LOCAL_HEADER.size)
-        signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-        start = member.header_offset + _LOCAL_HEADER.size + int(name_length) + int(extra_length)
-        if signature != b"PK\x03\x04" or start + member.size > self.size:
-            raise CheckpointError(
-                f"{self._file.shown}: its zip directory points to places without a member.",
-                hint="The file is damaged: compare its size with the source.",
-            )
-        return start
-
     def read(self, name: str, limit: int) -> bytes:
         """The content of a small member.
 
@@ -117,9 +95,35 @@ class RangedZip:
             raise CheckpointError(
                 f"{self._file.shown}: its index {printable(name)!r} declares "
                 f"{megabytes(member.size)}; it was not read.",
-                hint=f"A checkpoint's index is about 1 MB; at most {megabytes(limit)} are accepted.",
+                hint=f"A checkpoint's index has about 1 MB; at most {megabytes(limit)} are read.",
             )
-        return self._file.read(self.data_offset(member), member.size) if member.size else b""
+        start = content_start(self._file, member.header_offset, member.size)
+        return self._file.read(start, member.size) if member.size else b""
+
+
+def content_start(file: RemoteFile, header_offset: int, size: int) -> int:
+    """Where the content of a zip member begins: behind its local header, whose length varies.
+
+    Args:
+        file: The archive.
+        header_offset: Where the directory says that the local header is.
+        size: Bytes of the content.
+
+    Returns:
+        Its position in the file.
+
+    Raises:
+        CheckpointError: If there is no member of this size there.
+    """
+    header = file.read(header_offset, _LOCAL_HEADER.size)
+    signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    start = header_offset + _LOCAL_HEADER.size + int(name_length) + int(extra_length)
+    if signature != b"PK\x03\x04" or start + size > (file.version.size or 0):
+        raise CheckpointError(
+            f"{file.shown}: its zip directory points to places without a member.",
+            hint="The file is damaged: compare its size with the source.",
+        )
+    return start
 
 
 class _Window(io.RawIOBase):
@@ -165,7 +169,7 @@ class _Window(io.RawIOBase):
         self._fetched += length
         if self._fetched > _MAX_INDEX_BYTES:
             raise CheckpointError(
-                f"{self._file.shown}: its zip directory has more than {megabytes(_MAX_INDEX_BYTES)}.",
+                f"{self._file.shown}: its zip directory has over {megabytes(_MAX_INDEX_BYTES)}.",
                 hint="No checkpoint needs as much; it was not read any further.",
             )
         return self._file.read(start, length)

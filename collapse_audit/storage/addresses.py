@@ -200,7 +200,7 @@ def address_to_open(url: str, settings: StorageSettings) -> str:
         url = _hub_url(url)
     if urlsplit(url).scheme == "http" and not settings.insecure_http:
         raise SourceError(
-            f"{redact(url)}: plain http is refused, because anybody on the way can change the file.",
+            f"{redact(url)}: plain http is refused, for anybody on the way can change the file.",
             hint="Use https://, or allow it with --insecure-http.",
         )
     return url

@@ -90,7 +90,7 @@ class FsspecFile:
                 f"{self.shown}: {scheme}:// needs a package that is not installed.",
                 hint=f"{scrub(error)}.",
             ) from None
-        except Exception as error:  # each file system fails in its own way
+        except Exception as error:  # noqa: BLE001 - each file system fails in its own way
             raise self._failed(error) from None
         return system, str(path)
 
@@ -115,7 +115,7 @@ class FsspecFile:
                 return action()
             except (TimeoutError, ConnectionError) as error:
                 self._patience.wait_after(TransientError(scrub(error) or type(error).__name__))
-            except Exception as error:  # each file system fails in its own way
+            except Exception as error:  # noqa: BLE001 - each file system fails in its own way
                 raise self._failed(error) from None
 
     def _failed(self, error: Exception) -> SourceError:

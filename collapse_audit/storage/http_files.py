@@ -9,33 +9,34 @@ from __future__ import annotations
 
 import base64
 import http.client
-import os
-import re
-import socket
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from email.message import Message
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from collapse_audit.errors import SourceError
-from collapse_audit.storage.addresses import redact, scrub
+from collapse_audit.storage.addresses import redact
+from collapse_audit.storage.http_answers import (
+    check_complete,
+    first_byte,
+    refused,
+    transient,
+    unreachable,
+    version_of,
+)
 from collapse_audit.storage.remote_files import (
     HEAD_BYTES,
     FileVersion,
     Patience,
     RangesUnusableError,
     TransientError,
+    too_large,
 )
 from collapse_audit.storage.settings import StorageSettings
 from collapse_audit.version import __version__
 
 _BLOCK = 1 << 20
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-_LONGEST_REQUESTED_WAIT = 120.0
 
 
 class HttpFile:
@@ -73,7 +74,7 @@ class HttpFile:
         Raises:
             SourceError: If the server does not give them.
             RangesUnusableError: If it answers with something else.
-        """  # noqa: DOC502  (raised on the way)
+        """
         return b"".join(self.stream(start, length, whole_allowed=False))
 
     def stream(
@@ -93,7 +94,7 @@ class HttpFile:
         Raises:
             SourceError: If the server does not give them.
             RangesUnusableError: If it answers with something else, and that is not allowed.
-        """  # noqa: DOC502  (raised on the way)
+        """
         if length is None and self.version.size is not None:
             length = self.version.size - start
         position, since_failure, last = start, 0, None if length is None else start + length
@@ -105,10 +106,7 @@ class HttpFile:
                     yield block
                 if last is None:
                     return
-                if position < last:
-                    raise TransientError(
-                        f"the connection was cut off after {position:,} of {last:,} bytes"
-                    )
+                check_complete(position, last)
             except TransientError as failure:
                 if since_failure > _BLOCK:  # else a server that gives single bytes goes on for ever
                     self._patience.renew()
@@ -120,12 +118,10 @@ class HttpFile:
         while True:
             try:
                 with self._request(0, HEAD_BYTES) as response:
-                    self.version = _version(response)
+                    self.version = version_of(response)
                     self.has_ranges = response.status == http.HTTPStatus.PARTIAL_CONTENT
                     self.head = b"".join(self._blocks(response, HEAD_BYTES))
-                wanted = HEAD_BYTES if self.version.size is None else self.version.size
-                if len(self.head) < min(wanted, HEAD_BYTES) and self.version.size is not None:
-                    raise TransientError(f"the connection was cut off after {len(self.head)} bytes")
+                check_complete(len(self.head), min(self.version.size or 0, HEAD_BYTES))
             except TransientError as failure:
                 self._patience.wait_after(failure)
             else:
@@ -134,7 +130,7 @@ class HttpFile:
     def _body(self, start: int, last: int | None, whole_allowed: bool) -> Iterator[bytes]:
         """The blocks of one answer, checked to be of this file and this part."""
         with self._request(start, last) as response:
-            if _version(response).differs_from(self.version):
+            if version_of(response).differs_from(self.version):
                 raise SourceError(
                     f"{self.shown}: the file changed on the server while it was read.",
                     hint="Run it again.",
@@ -144,7 +140,7 @@ class HttpFile:
                 if not whole_allowed:
                     raise RangesUnusableError(f"{self.shown}: the server ignores ranges.")
                 skip = start
-            elif _first_byte(response) != start:
+            elif first_byte(response) != start:
                 raise RangesUnusableError(f"{self.shown}: the server sent another range.")
             left = None if last is None else skip + last - start
             for block in self._blocks(response, left):
@@ -162,7 +158,7 @@ class HttpFile:
                 # read1 returns what has come: a server that drips bytes must not outlast the limit
                 block = response.read1(_BLOCK if left is None else min(_BLOCK, left - received))
             except (OSError, http.client.HTTPException) as error:
-                raise _transient(error) from error
+                raise transient(error) from error
             if not block:
                 return
             received += len(block)
@@ -176,61 +172,19 @@ class HttpFile:
         request = urllib.request.Request(self._url)  # noqa: S310 - the scheme has been checked
         request.add_header("User-Agent", f"collapse-audit/{__version__}")
         request.add_header("Accept-Encoding", "identity")  # offsets are those of the file
-        request.add_header("Range", f"bytes={start}-" if last is None else f"bytes={start}-{last - 1}")
+        request.add_header(
+            "Range", f"bytes={start}-" if last is None else f"bytes={start}-{last - 1}"
+        )
         if self._authorization:
             request.add_unredirected_header("Authorization", self._authorization)
         try:
             response = self._opener.open(request, timeout=self._patience.timeout)
         except urllib.error.HTTPError as error:
             with error:
-                raise self._refused(error) from None
+                raise refused(self.shown, error) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._unreachable(error) from None
+            raise unreachable(self.shown, error) from None
         return response  # type: ignore[no-any-return]
-
-    def _refused(self, error: urllib.error.HTTPError) -> Exception:
-        """What a status above 400 means, and what to do."""
-        status = f"{error.code} {http.client.responses.get(error.code, '')}".strip()
-        if error.code in _TRANSIENT_STATUS:
-            wait = _retry_after(error.headers)
-            what = f"the server answered {status}"
-            hint = "Too many requests: try again later, or from another network."
-            if error.code != http.HTTPStatus.TOO_MANY_REQUESTS:
-                hint = "The server is in trouble: try again later, or give another address."
-            if wait is not None and wait > _LONGEST_REQUESTED_WAIT:
-                what = f"{what} and asks to wait {wait:,.0f} s"
-                return SourceError(f"{self.shown}: {what}.", hint=hint)
-            return TransientError(what, hint=hint, wait=wait)
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return SourceError(
-                f"{self.shown}: the file is empty or shorter than before ({status}).",
-                hint="Check the address; the upload may be unfinished.",
-            )
-        hints = {
-            401: "It needs a login: put a token in place (HF_TOKEN for hf://), or download it "
-            "by hand.",
-            403: "Not allowed: the link may have expired, need a query string, or a licence to be "
-            "accepted in a browser first.",
-            404: "No such file: check the address; if the manifest gives it, it has moved.",
-            410: "It was removed: look for another copy.",
-        }
-        what = scrub(error.reason) if error.code < 400 else f"the server answered {status}"
-        return SourceError(
-            f"{self.shown}: {what}.",
-            hint=hints.get(error.code, "Open the address in a browser to see what it says."),
-        )
-
-    def _unreachable(self, error: Exception) -> Exception:
-        """A failure without a status."""
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return SourceError(
-                f"{self.shown}: the server's certificate is not valid ({reason.verify_message}).",
-                hint="Behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate.",
-            )
-        if isinstance(reason, ValueError) and not isinstance(reason, OSError):
-            return SourceError(f"{self.shown}: not a usable address ({scrub(reason)}).")
-        return _transient(reason)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -239,13 +193,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, *, insecure_http: bool) -> None:
         self._insecure_http = insecure_http
 
-    def redirect_request(
+    def redirect_request(  # noqa: PLR0917 - the base class calls it so
         self,
         req: urllib.request.Request,
         fp: IO[bytes],
         code: int,
         msg: str,
-        headers: Message[str, str],
+        headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
         scheme = urlsplit(newurl).scheme
@@ -276,53 +230,3 @@ def _credentials(url: str, token: str | None) -> tuple[str, str | None]:
     if at:
         return bare, "Basic " + base64.b64encode(unquote(user).encode()).decode()
     return bare, f"Bearer {token}" if token else None
-
-
-def _version(response: http.client.HTTPResponse) -> FileVersion:
-    size: int | None = None
-    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-        match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-        size = int(match[3]) if match and match[3] != "*" else None
-    elif (length := response.headers.get("Content-Length", "")).isdecimal():
-        size = int(length)
-    headers = response.headers
-    return FileVersion(size, headers.get("ETag"), headers.get("Last-Modified"))
-
-
-def _first_byte(response: http.client.HTTPResponse) -> int | None:
-    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-    return int(match[1]) if match else None
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds that a server asks to wait; a date is left to the usual backoff."""
-    text = headers.get("Retry-After", "") if headers is not None else ""
-    return float(text) if text.isdecimal() else None
-
-
-def _transient(error: object) -> TransientError:
-    if isinstance(error, socket.gaierror):
-        return TransientError(
-            "the name of the server is not known", hint="Check the address and the network."
-        )
-    if isinstance(error, TimeoutError):
-        return TransientError("the server does not answer", hint="Try again later.")
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-    return TransientError(f"the connection failed ({scrub(reason) or type(error).__name__})")
-
-
-def too_large(shown: str, size: int | None, limit: int) -> SourceError:
-    """The error for a file that is larger than allowed.
-
-    Args:
-        shown: Its address as it may be printed.
-        size: Its size; ``None`` if the server never said.
-        limit: The largest size allowed.
-
-    Returns:
-        The error, to be raised.
-    """
-    what = f"has {size:,} bytes" if size is not None else "does not end"
-    return SourceError(
-        f"{shown}: {what}, and at most {limit:,} are fetched.", hint="Raise --max-bytes if it is right."
-    )

@@ -13,9 +13,7 @@ from collapse_audit.storage.writing import exclusive, read_json, write_json
 _SCHEMA = "collapse-audit/lock"
 
 
-def check_and_record(
-    remote: Remote, digests: dict[str, str], settings: StorageSettings
-) -> None:
+def check_and_record(remote: Remote, digests: dict[str, str], settings: StorageSettings) -> None:
     """Compare what was fetched with the lock file; record what is not in it yet.
 
     Args:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from collapse_audit.errors import SourceError
 from collapse_audit.storage.addresses import Remote, address_to_open
 from collapse_audit.storage.fsspec_files import FsspecFile
-from collapse_audit.storage.http_files import HttpFile, too_large
-from collapse_audit.storage.remote_files import RemoteFile
+from collapse_audit.storage.http_files import HttpFile
+from collapse_audit.storage.remote_files import RemoteFile, too_large
 from collapse_audit.storage.reporting import Reporter
 from collapse_audit.storage.settings import StorageSettings
 
@@ -32,7 +32,7 @@ def open_remote(url: str, settings: StorageSettings) -> RemoteFile:
 
     Raises:
         SourceError: If it cannot be opened, is empty or too large, or is a web page.
-    """
+    """  # noqa: DOC501  (too_large makes one)
     opened = address_to_open(url, settings)
     file: RemoteFile
     if urlsplit(opened).scheme in {"http", "https"}:

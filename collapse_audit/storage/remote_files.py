@@ -143,3 +143,21 @@ class Patience:
                 hint=failure.hint or "Check the network and run it again.",
             ) from failure
         time.sleep(pause)
+
+
+def too_large(shown: str, size: int | None, limit: int) -> SourceError:
+    """The error for a file that is larger than allowed.
+
+    Args:
+        shown: Its address as it may be printed.
+        size: Its size; ``None`` if the server never said.
+        limit: The largest size allowed.
+
+    Returns:
+        The error, to be raised.
+    """
+    what = f"has {size:,} bytes" if size is not None else "does not end"
+    return SourceError(
+        f"{shown}: {what}, and at most {limit:,} are fetched.",
+        hint="Raise --max-bytes if it is right.",
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-Update = Callable[[int], None]
+Update = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Reporter:
             desc=title, total=total, initial=done, unit="B", unit_scale=True, file=sys.stderr
         )
         with bar:
-            yield lambda count: bar.update(count) and None
+            yield bar.update
 
 
 SILENT = Reporter(notes=False, bars=False)

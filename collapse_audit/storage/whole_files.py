@@ -87,7 +87,7 @@ def fetch_file(
     Raises:
         SourceError: If it cannot be fetched.
         IntegrityError: If it is not the file of the manifest or of the lock file.
-    """  # noqa: DOC502  (raised on the way)
+    """
     folder = _folder(remote, settings)
     if settings.offline and (path := cached_file(remote, settings)):
         return path
@@ -96,7 +96,9 @@ def fetch_file(
             return path
         return try_mirrors(
             remote,
-            lambda file: _fetch(remote, file, folder, settings, reporter, why),
+            lambda file: _fetch(
+                remote, file, folder, settings=settings, reporter=reporter, why=why
+            ),
             settings,
             reporter,
         )
@@ -106,6 +108,7 @@ def _fetch(
     remote: Remote,
     file: RemoteFile,
     folder: Path,
+    *,
     settings: StorageSettings,
     reporter: Reporter,
     why: str,
@@ -141,13 +144,14 @@ def _check(remote: Remote, file: RemoteFile, partial: Path, settings: StorageSet
     """The SHA-256 of what has arrived, if it is what it should be; else it is removed."""
     with partial.open("rb") as arrived:
         digest = hashlib.file_digest(arrived, "sha256").hexdigest()
+    if remote.sha256 is not None and digest != remote.sha256:
+        discard(partial)
+        raise IntegrityError(
+            f"{file.shown}: has SHA-256 {digest}, the manifest says {remote.sha256}; "
+            "what was downloaded has been removed.",
+            hint="The file has changed or was damaged on the way: run it once more.",
+        )
     try:
-        if remote.sha256 is not None and digest != remote.sha256:
-            raise IntegrityError(
-                f"{file.shown}: has SHA-256 {digest}, the manifest says {remote.sha256}; "
-                "what was downloaded has been removed.",
-                hint="The file has changed or was damaged on the way: run it once more.",
-            )
         check_and_record(remote, {"file": digest}, settings)
     except IntegrityError:
         discard(partial)

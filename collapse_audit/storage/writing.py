@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_audit.errors import SourceError
-from collapse_audit.storage.http_files import too_large
-from collapse_audit.storage.remote_files import RemoteFile
+from collapse_audit.storage.remote_files import RemoteFile, too_large
 from collapse_audit.storage.reporting import Reporter
 from collapse_audit.storage.settings import StorageSettings
 
@@ -34,7 +33,7 @@ def exclusive(folder: Path, settings: StorageSettings) -> Iterator[None]:
 
     Raises:
         SourceError: If it cannot be had in time, or the cache cannot be written.
-    """
+    """  # noqa: DOC501  (made by the functions below)
     from filelock import FileLock, Timeout
 
     try:
@@ -64,7 +63,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
 
     Raises:
         SourceError: If it cannot be written.
-    """
+    """  # noqa: DOC501  (made by the functions below)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +129,7 @@ def fetch_part(
 
     Raises:
         SourceError: If the transfer fails for good, or the part is too large.
-    """
+    """  # noqa: DOC501  (made by the functions below)
     if length is not None and length > settings.max_bytes:
         raise too_large(file.shown, length, settings.max_bytes)
     note = partial.with_name(partial.name + ".json")
@@ -167,7 +166,7 @@ def publish(partial: Path, path: Path) -> None:
 
     Raises:
         SourceError: If it cannot be renamed.
-    """
+    """  # noqa: DOC501  (made by the functions below)
     try:
         partial.replace(path)
         _sync_folder(path.parent)
