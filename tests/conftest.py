@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,3 +32,45 @@ def shared_checkpoints(repository: Path) -> Path:
     if not (folder / "truth.json").is_file():
         pytest.skip("no genuine-format checkpoints beside the repository")
     return folder
+
+
+def _helper(name: str) -> ModuleType:
+    """A module of this folder; tests are imported one by one and cannot import each other."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A web server on the loopback address; see tests/loopback_server.py."""
+    running = _helper("loopback_server").LoopbackServer()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def genuine_files() -> ModuleType:
+    """Builders of checkpoints in the original layout; see tests/genuine_files.py."""
+    return _helper("genuine_files")
+
+
+@pytest.fixture(scope="session")
+def small_dino(genuine_files: ModuleType) -> bytes:
+    """A full DINO checkpoint of 0.1 MB with 20 unique prototypes in the teacher."""
+    return bytes(genuine_files.dino_checkpoint())
+
+
+@pytest.fixture(scope="session")
+def large_dino(genuine_files: ModuleType) -> bytes:
+    """One of some 60 MB, 8.4 MB of which are the teacher's prototypes, 200 of them unique."""
+    return bytes(genuine_files.dino_checkpoint(8192, 256, teacher_unique=200, width=512, blocks=6))
+
+
+@pytest.fixture(scope="session")
+def legacy_dino(genuine_files: ModuleType) -> bytes:
+    """A full DINO checkpoint in the container of torch before 1.6."""
+    return bytes(genuine_files.dino_checkpoint(2048, 128, _use_new_zipfile_serialization=False))

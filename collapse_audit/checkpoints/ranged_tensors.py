@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.checkpoints.ranged_files import RangedIndex, RangedTensor
-from collapse_audit.checkpoints.ranged_zip import content_start
+from collapse_audit.checkpoints.ranged_zip import Member, RangedZip, content_start
 from collapse_audit.checkpoints.tensors import Checkpoint, StoredTensor, widen_bfloat16
 from collapse_audit.errors import SourceError
 from collapse_audit.storage import (
@@ -112,14 +112,17 @@ class RangedReader:
         if len(raw) != tensor.span:
             discard(partial_path)
             raise SourceError(f"{file.shown}: {len(raw):,} bytes came instead of {tensor.span:,}.")
-        doubtful = tensor.span == tensor.block and zlib.crc32(raw) != tensor.crc
-        # torch can be told to save without checksums, so what comes twice is accepted
-        if doubtful and tensor.crc is not None and file.read(start, tensor.span) != raw:
-            discard(partial_path)
-            raise SourceError(
-                f"{file.shown}: {tensor.key!r} came different the second time.",
-                hint="The file changes, or the connection damages it: run it again.",
-            )
+        if tensor.crc is not None and tensor.span == tensor.block and zlib.crc32(raw) != tensor.crc:
+            # torch can be told to save without checksums: what comes twice is what is stored
+            member = Member(tensor.base, tensor.block, tensor.crc)
+            same_file = member in RangedZip(file).members.values()
+            if not same_file or file.read(start, tensor.span) != raw:
+                discard(partial_path)
+                raise SourceError(
+                    f"{file.shown}: {tensor.key!r} does not have the checksum of the index.",
+                    hint="The file changes, or the connection damages it: clear the cache "
+                    "(collapse-audit cache clear) and run it again.",
+                )
         return _contiguous(tensor, raw)
 
 

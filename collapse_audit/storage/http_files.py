@@ -184,6 +184,12 @@ class HttpFile:
                 raise refused(self.shown, error) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise unreachable(self.shown, error) from None
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            response.close()
+            raise SourceError(
+                f"{self.shown}: the server compresses what it sends, though it was asked not to.",
+                hint="Download the file in a browser and give its path.",
+            )
         return response  # type: ignore[no-any-return]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,32 @@ def check_and_record(remote: Remote, digests: dict[str, str], settings: StorageS
         IntegrityError: If something is not what it was; the message has both hashes.
         SourceError: If the lock file is damaged.
     """
-    path = settings.lock_file
-    with exclusive(path.parent / ".collapse_audit", settings):
+    path = settings.lock_file.absolute()
+    if not _new(remote, digests, _read(path), path):
+        return
+    # the guard is in the cache, so that nothing but the lock file lies beside a project
+    guard = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    with exclusive(settings.cache_dir / "guards" / guard, settings):
         content = _read(path)
-        recorded: dict[str, str] = content["sources"].setdefault(remote.lock_key, {})
-        for name, digest in digests.items():
-            if recorded.get(name, digest) != digest:
-                raise IntegrityError(
-                    f"{remote.name}: {name.removeprefix('tensor:')} has SHA-256 {digest}, "
-                    f"but was {recorded[name]} when it was fetched first.",
-                    hint=f"Somebody changed the file. If you trust the new one, remove "
-                    f"{remote.lock_key!r} from {path.name} and run `collapse-audit cache clear`.",
-                )
-        if digests.items() - recorded.items():
-            recorded.update(digests)
+        if new := _new(remote, digests, content, path):
+            content["sources"].setdefault(remote.lock_key, {}).update(new)
             write_json(path, content)
+
+
+def _new(
+    remote: Remote, digests: dict[str, str], content: dict[str, Any], path: Path
+) -> dict[str, str]:
+    """What is not recorded yet; what is must be the same."""
+    recorded: dict[str, str] = content["sources"].get(remote.lock_key, {})
+    for name, digest in digests.items():
+        if recorded.get(name, digest) != digest:
+            raise IntegrityError(
+                f"{remote.name}: {name.removeprefix('tensor:')} has SHA-256 {digest}, "
+                f"but was {recorded[name]} when it was fetched first.",
+                hint=f"Somebody changed the file. If you trust the new one, remove "
+                f"{remote.lock_key!r} from {path.name} and run `collapse-audit cache clear`.",
+            )
+    return {name: digest for name, digest in digests.items() if name not in recorded}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Patience:
         """
         if time.monotonic() >= self._end:
             raise SourceError(
-                f"{self._shown}: gave up after {self._settings.limit_seconds:,.0f} s.",
+                f"{self._shown}: gave up after {self._settings.limit_seconds:,g} s.",
                 hint="Run it again: what has arrived is kept where the server allows to resume.",
             )
 
