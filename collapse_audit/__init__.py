@@ -7,6 +7,7 @@ from collapse_audit.version import __version__
 
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit, Published, Source, audit_prototypes
+    from collapse_audit.checkpoints import load_heads, load_prototypes
     from collapse_audit.errors import (
         CheckpointError,
         CollapseAuditError,
@@ -40,6 +41,8 @@ _HOME = {
     "SourceError": "errors",
     "UnsafePickleError": "errors",
     "audit_prototypes": "audit",
+    "load_heads": "checkpoints",
+    "load_prototypes": "checkpoints",
     "measure_redundancy": "redundancy",
 }
 
@@ -61,6 +64,8 @@ __all__ = [
     "UnsafePickleError",
     "__version__",
     "audit_prototypes",
+    "load_heads",
+    "load_prototypes",
     "measure_redundancy",
 ]
 

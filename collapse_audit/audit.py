@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -116,6 +115,9 @@ class CollapseAudit:
                 "greedy": r.num_unique,
                 "components": r.components,
                 "isolated": r.isolated,
+                "bracket": [r.bracket.low, r.bracket.high],
+                "order_range": r.bracket.order_range and list(r.bracket.order_range),
+                "definition_independent": r.bracket.definition_independent,
             },
             "unique_fraction": r.unique_fraction,
             "redundancy_factors": {
@@ -149,8 +151,8 @@ class CollapseAudit:
         return build_report([self])
 
     def to_json(self) -> str:
-        """The report as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+        """The report as JSON."""
+        return report.to_json(self.to_dict())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per unique prototype: leader, redundancy factor, whether it is a clique."""
@@ -185,6 +187,7 @@ def audit_prototypes(
     epsilon: float = DEFAULT_EPSILON,
     sweep: bool = True,
     nearest: bool = True,
+    device: str = "auto",
     source: Source | None = None,
     progress: Progress = silent,
 ) -> CollapseAudit:
@@ -196,6 +199,7 @@ def audit_prototypes(
             headline value of Arteaga et al. 2026.
         sweep: Whether to count at the other thresholds of the papers too.
         nearest: Whether to find the nearest other prototype of each one.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each.
         source: What is audited, for the report.
         progress: Called with (stage, done, total) while it runs.
 
@@ -203,7 +207,7 @@ def audit_prototypes(
         The audit; equal on every device and thread count for the same stored weights.
 
     Raises:
-        ParameterError: If epsilon is not between 0 and 1.
+        ParameterError: If epsilon is not between 0 and 1, or there is no such device.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -217,12 +221,13 @@ def audit_prototypes(
         epsilon=epsilon,
         sweep=SWEEP_EPSILONS if sweep else (),
         nearest=nearest,
+        device=device,
         progress=progress,
     )
     return CollapseAudit(
         prototypes=prototypes,
         redundancy=measured,
-        source=source or Source(spec=prototypes.source),
+        source=source or Source(spec=prototypes.source, family=prototypes.family),
     )
 
 

@@ -40,6 +40,7 @@ class Prototypes:
         tensor_keys: Keys of the stored tensors, joined by ``/`` where dictionaries are nested.
         dtype: Type of the stored weights, such as ``"float16"``.
         source: What the user asked for: a path, an id, or ``"memory"``.
+        family: Family of methods, such as ``"dino"``, where the file or the manifest tells.
     """
 
     rows: Array
@@ -51,6 +52,7 @@ class Prototypes:
     tensor_keys: tuple[str, ...] = ()
     dtype: str = "float32"
     source: str = "memory"
+    family: str | None = None
 
     @classmethod
     def from_weight(

@@ -10,16 +10,17 @@ import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity import (
+    Bracket,
     Comparison,
-    Cover,
-    Links,
     Nearest,
     Progress,
     SweepLevel,
     Threshold,
+    bracket_unique,
     leader_cover,
     link_groups,
     nearest_prototypes,
+    panel_kind,
     silent,
     sweep_levels,
 )
@@ -41,6 +42,7 @@ class Redundancy:
         components: Connected components of the duplicate graph (single linkage).
         neighbours: Other prototypes within epsilon, for each prototype (k, int64).
         cliques: Whether all members of a group are within epsilon of each other (m).
+        bracket: How far M depends on the scan order and the counting rule.
         sweep: The counts at other thresholds, in rising order of epsilon; may be empty.
         nearest: Nearest other prototype of each one; ``None`` if it was not asked for.
     """
@@ -51,6 +53,7 @@ class Redundancy:
     components: int
     neighbours: npt.NDArray[np.int64]
     cliques: npt.NDArray[np.bool_]
+    bracket: Bracket
     sweep: tuple[SweepLevel, ...] = ()
     nearest: Nearest | None = None
 
@@ -111,6 +114,7 @@ def measure_redundancy(
     epsilon: float = DEFAULT_EPSILON,
     sweep: Sequence[float] = SWEEP_EPSILONS,
     nearest: bool = True,
+    device: str = "auto",
     progress: Progress = silent,
 ) -> Redundancy:
     """Count the unique prototypes of a head and how often each one is repeated.
@@ -119,43 +123,37 @@ def measure_redundancy(
     duplicate is not transitive, so a grouping rule is needed: the greedy leader cover in index
     order (definition 4.1 of Govindarajan et al. 2024 and 2.1 of Arteaga et al. 2026 ask for a
     partition with a representative within epsilon of every member, and fix no algorithm).
-    ``components`` counts the same graph by single linkage and bounds M from below.
+    ``components`` counts the same graph by single linkage and bounds M from below; ``bracket``
+    says how far any other scan order could be from M.
 
     Args:
         prototypes: The prototypes of one head.
         epsilon: Cosine distance, between 0 and 1.
         sweep: Other thresholds to count at; empty for none.
         nearest: Whether to find the nearest other prototype of each one.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each.
         progress: Called with (stage, done, total) while it runs.
 
     Returns:
         The groups and counts; equal on every machine for the same stored weights.
 
     Raises:
-        ParameterError: If a threshold is not between 0 and 1.
+        ParameterError: If a threshold is not between 0 and 1, or there is no such device.
 
     Example:
         >>> weight = np.array([[1.0, 0.0], [2.0, 0.01], [0.0, 1.0]])
         >>> measure_redundancy(Prototypes.from_weight(weight)).redundancy_factors.tolist()
         [2, 1]
     """
-    comparison = Comparison(prototypes, Threshold(epsilon))
+    comparison = Comparison(
+        prototypes, Threshold(epsilon), panel=panel_kind(prototypes, device=device)
+    )
     cover = leader_cover(comparison, progress=progress)
     links = link_groups(comparison, cover, progress=progress)
     levels = sweep_levels(comparison, sweep, progress=progress) if len(sweep) else ()
     found = nearest_prototypes(comparison, cover, progress=progress) if nearest else None
-    return _by_size(epsilon, cover, links, levels, found)
-
-
-def _by_size(
-    epsilon: float,
-    cover: Cover,
-    links: Links,
-    levels: tuple[SweepLevel, ...],
-    nearest: Nearest | None,
-) -> Redundancy:
-    """Renumber the groups by falling size, ties by the leader met first."""
-    rank = np.argsort(-cover.sizes, kind="stable")
+    bracket = bracket_unique(comparison, cover, links, progress=progress)
+    rank = np.argsort(-cover.sizes, kind="stable")  # ties: the leader met first
     number = np.empty(len(rank), dtype=np.int64)
     number[rank] = np.arange(len(rank))
     return Redundancy(
@@ -165,6 +163,7 @@ def _by_size(
         components=links.num_components,
         neighbours=links.neighbours,
         cliques=links.clique[rank],
+        bracket=bracket,
         sweep=levels,
-        nearest=nearest,
+        nearest=found,
     )

@@ -19,6 +19,15 @@ settings.register_profile("dev", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reaches the internet by naming a checkpoint, and none sees the user's cache."""
+    monkeypatch.setenv("COLLAPSE_AUDIT_OFFLINE", "1")
+    if "COLLAPSE_AUDIT_CACHE" not in os.environ:
+        folder = tmp_path_factory.getbasetemp() / "cache"
+        monkeypatch.setenv("COLLAPSE_AUDIT_CACHE", str(folder))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """Root of the repository."""

@@ -14,8 +14,8 @@ from collapse_audit.checkpoints import (
     describe,
     load_heads,
     load_prototypes,
-    resolve_source,
 )
+from collapse_audit.checkpoints.sources import resolve_source
 from collapse_audit.cli.info_command import info_command
 from collapse_audit.errors import (
     CheckpointError,

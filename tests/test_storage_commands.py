@@ -22,6 +22,7 @@ from collapse_audit.manifest import Manifest, PublishedCount, load_manifest
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLLAPSE_AUDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("COLLAPSE_AUDIT_OFFLINE")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 

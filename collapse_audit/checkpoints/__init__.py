@@ -10,15 +10,19 @@ from pathlib import Path
 
 from collapse_audit.checkpoints.description import CheckpointDescription, describe
 from collapse_audit.checkpoints.discovery import HeadLocation, discover_heads
-from collapse_audit.checkpoints.loading import prototypes_of
+from collapse_audit.checkpoints.ids import locate_source
+from collapse_audit.checkpoints.loading import heads_of, prototypes_of
 from collapse_audit.checkpoints.reading import read_checkpoint
-from collapse_audit.checkpoints.selection import select_default, select_heads
-from collapse_audit.checkpoints.sources import ResolvedSource, resolve_source
-from collapse_audit.checkpoints.tensors import Checkpoint
+from collapse_audit.checkpoints.remote import (
+    load_remote_heads,
+    load_remote_prototypes,
+    remote_for,
+)
+from collapse_audit.checkpoints.selection import select_default
+from collapse_audit.checkpoints.sources import ResolvedSource
 from collapse_audit.prototypes import Branch, Prototypes
 
 __all__ = [
-    "Checkpoint",
     "CheckpointDescription",
     "HeadLocation",
     "ResolvedSource",
@@ -26,7 +30,7 @@ __all__ = [
     "find_heads",
     "load_heads",
     "load_prototypes",
-    "resolve_source",
+    "locate_source",
 ]
 
 
@@ -44,7 +48,7 @@ def find_heads(path: str | Path) -> tuple[HeadLocation, ...]:
         CheckpointError: If it is damaged or no checkpoint.
         UnsafePickleError: If its pickle names an object outside the allow-list.
     """
-    return discover_heads(read_checkpoint(resolve_source(path).path))
+    return discover_heads(read_checkpoint(locate_source(path).path))
 
 
 def load_prototypes(
@@ -53,7 +57,8 @@ def load_prototypes(
     """Load the prototypes of one head.
 
     Args:
-        source: A file of torch.save (zip or legacy), safetensors, ``.npy`` or ``.npz``.
+        source: A file of torch.save (zip or legacy), safetensors, ``.npy`` or ``.npz``, or the id
+            of a manifest entry whose file is in the cache.
         branch: The network, where the method has two. The default, the teacher, is the one that
             the literature audits; a file without one gives the student, with a warning, or its
             single network.
@@ -70,15 +75,21 @@ def load_prototypes(
         NoPrototypesError: If it is a backbone only.
         PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
     """
-    resolved = resolve_source(source)
+    if remote := remote_for(source):
+        return load_remote_prototypes(remote, branch=branch, head=head)
+    resolved = locate_source(source)
     checkpoint = read_checkpoint(resolved.path)
-    heads = discover_heads(checkpoint)
-    chosen = select_heads(checkpoint, heads, branch=branch, head=head, spec=resolved.spec)
-    return prototypes_of(checkpoint, select_default(chosen, resolved.spec), resolved.spec)
+    chosen = heads_of(checkpoint, resolved.path, resolved.spec, branch=branch, head=head)
+    location = select_default(chosen, resolved.spec)
+    return prototypes_of(checkpoint, location, resolved.spec, resolved.family)
 
 
 def load_heads(
-    source: str | Path, *, branch: Branch = "teacher", head: str | None = None
+    source: str | Path,
+    *,
+    branch: Branch = "teacher",
+    head: str | None = None,
+    checkpoint_dir: Path | None = None,
 ) -> tuple[Prototypes, ...]:
     """Load the prototypes of every head of a branch.
 
@@ -86,6 +97,7 @@ def load_heads(
         source: As for :func:`load_prototypes`.
         branch: As for :func:`load_prototypes`.
         head: As for :func:`load_prototypes`, but all heads by default.
+        checkpoint_dir: Folder in which the files of ids are looked for before the cache.
 
     Returns:
         One entry per head, in file order. They are never pooled: heads are independent.
@@ -97,8 +109,11 @@ def load_heads(
         NoPrototypesError: If it is a backbone only.
         PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
     """
-    resolved = resolve_source(source)
+    if remote := remote_for(source, checkpoint_dir=checkpoint_dir):
+        return load_remote_heads(remote, branch=branch, head=head)
+    resolved = locate_source(source, checkpoint_dir=checkpoint_dir)
     checkpoint = read_checkpoint(resolved.path)
-    heads = discover_heads(checkpoint)
-    chosen = select_heads(checkpoint, heads, branch=branch, head=head, spec=resolved.spec)
-    return tuple(prototypes_of(checkpoint, location, resolved.spec) for location in chosen)
+    chosen = heads_of(checkpoint, resolved.path, resolved.spec, branch=branch, head=head)
+    return tuple(
+        prototypes_of(checkpoint, location, resolved.spec, resolved.family) for location in chosen
+    )

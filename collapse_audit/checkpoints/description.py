@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from collapse_audit.checkpoints.discovery import HeadLocation, default_head, discover_heads
+from collapse_audit.checkpoints.ids import locate_source
 from collapse_audit.checkpoints.layouts import guess_family
 from collapse_audit.checkpoints.reading import read_checkpoint
-from collapse_audit.checkpoints.sources import resolve_source
 from collapse_audit.checkpoints.tensors import Checkpoint, Container
 
 _CENTRE = re.compile(r"(?:.+[./])?center(?:2|_grid)?")
@@ -92,8 +92,8 @@ def describe(path: str | Path) -> CheckpointDescription:
     Raises:
         SourceError: If there is no such file.
         CheckpointError: If it is damaged or no checkpoint.
-    """  # noqa: DOC502  (raised by the functions it composes)
-    source = resolve_source(path)
+    """
+    source = locate_source(path)
     checkpoint = read_checkpoint(source.path)
     heads = discover_heads(checkpoint)
     preferred = tuple(head for head in heads if head.branch != "student") or heads

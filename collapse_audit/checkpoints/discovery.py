@@ -62,7 +62,7 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
 
     Raises:
         CheckpointError: If a weight-normed layer lacks one of its two tensors.
-    """  # noqa: DOC502  (raised by _locate)
+    """
     layers: dict[tuple[object, str], tuple[str, Branch | None, dict[str, StoredTensor]]] = {}
     for tensor in checkpoint.tensors.values():
         if key := parse_key(tensor.path):

@@ -32,7 +32,7 @@ def read_numpy_file(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: If the file is damaged, truncated or holds Python objects.
-    """  # noqa: DOC501, DOC502  (raised through _damaged)
+    """  # noqa: DOC501  (raised through _damaged)
     try:
         with path.open("rb") as file:
             shape, dtype = _read_header(file)

@@ -24,7 +24,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         SourceError: If the file cannot be opened.
         CheckpointError: If it is damaged or no checkpoint.
         UnsafePickleError: If its pickle names an object outside the allow-list.
-    """  # noqa: DOC502  (raised by the readers below)
+    """
     container = sniff(path)
     if container == "safetensors":
         return read_safetensors_file(path)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collapse_audit.checkpoints.discovery import HeadLocation, discover_heads
-from collapse_audit.checkpoints.loading import prototypes_of
+from pathlib import Path
+
+from collapse_audit.checkpoints.ids import cache_dir
+from collapse_audit.checkpoints.loading import heads_of, prototypes_of
 from collapse_audit.checkpoints.ranged_files import RangedIndex, read_index
 from collapse_audit.checkpoints.ranged_tensors import RangedReader
 from collapse_audit.checkpoints.reading import read_checkpoint
-from collapse_audit.checkpoints.selection import select_heads
+from collapse_audit.checkpoints.selection import select_default
 from collapse_audit.checkpoints.tensors import Checkpoint
 from collapse_audit.errors import CheckpointError, SourceError, UnsafePickleError
-from collapse_audit.manifest import load_manifest
+from collapse_audit.manifest import candidate_file_names, load_manifest
+from collapse_audit.manifest.entries import base_name
 from collapse_audit.prototypes import Branch, Prototypes
 from collapse_audit.storage import (
+    SILENT,
     RangesUnusableError,
     Remote,
     RemoteFile,
@@ -45,6 +49,54 @@ def find_remote(source: str) -> Remote:
     """
     return (
         remote_of_url(source) if is_remote(source) else remote_of_entry(load_manifest().get(source))
+    )
+
+
+def remote_for(
+    source: str | Path,
+    *,
+    checkpoint_dir: Path | None = None,
+    settings: StorageSettings | None = None,
+) -> Remote | None:
+    """The remote file that a source means, unless it means a file of this machine.
+
+    Args:
+        source: What the user typed.
+        checkpoint_dir: Where local copies of the files of ids may be.
+        settings: Where the cache is, and whether connections are allowed.
+
+    Returns:
+        The remote file of an address, or of an id without a local copy; ``None`` for paths, for
+        local copies, and for ids of which neither the network nor the cache can give the file.
+
+    Raises:
+        SourceError: If it is no usable address.
+    """
+    if is_remote(source):
+        return remote_of_url(str(source))
+    entry = next((entry for entry in load_manifest().entries if entry.id == str(source)), None)
+    if entry is None or Path(source).exists():
+        return None
+    settings = settings or StorageSettings.from_environment()
+    folders = [folder for folder in (checkpoint_dir, cache_dir()) if folder is not None]
+    names = candidate_file_names(entry)
+    if any((folder / name).is_file() for folder in folders for name in names):
+        return None
+    try:
+        remote = remote_of_entry(entry)
+    except SourceError:
+        return None  # the local search tells how to get it by hand
+    if settings.offline and not _is_here(remote, settings):
+        return None
+    return remote
+
+
+def _is_here(remote: Remote, settings: StorageSettings) -> bool:
+    """Whether something of it is in a cache."""
+    return (
+        TensorStore(remote, settings).index() is not None
+        or cached_file(remote, settings) is not None
+        or file_of_other_tools(remote, SILENT) is not None
     )
 
 
@@ -81,15 +133,12 @@ def read_remote_checkpoint(
         index, why = _index(remote, settings, reporter)
     if index is None:
         return read_checkpoint(fetch_file(remote, settings, reporter, why=why))
-    try:
-        return RangedReader(remote, index, settings, reporter).checkpoint()
-    except RangesUnusableError as error:
-        return read_checkpoint(fetch_file(remote, settings, reporter, why=error.message))
+    return RangedReader(remote, index, settings, reporter).checkpoint()
 
 
 def load_remote_heads(
     remote: Remote,
-    settings: StorageSettings,
+    settings: StorageSettings | None = None,
     *,
     branch: Branch = "teacher",
     head: str | None = None,
@@ -99,7 +148,7 @@ def load_remote_heads(
 
     Args:
         remote: The file.
-        settings: Cache, limits and patience.
+        settings: Cache, limits and patience; by default those of the environment.
         branch: The network, where the method has two.
         head: Name of a head, or key of any matrix of the file; all heads by default.
         reporter: Told what is fetched.
@@ -112,22 +161,64 @@ def load_remote_heads(
         CheckpointError: If it is damaged, no checkpoint, or lacks the head or branch.
         PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
     """
-    reporter = reporter or Reporter()
-    checkpoint = read_remote_checkpoint(remote, settings, reporter)
-    try:
-        return _load(checkpoint, remote, branch, head)
-    except RangesUnusableError as error:
-        # found out only now that the server gives other bytes than those asked for
-        path = fetch_file(remote, settings, reporter, why=error.message)
-        return _load(read_checkpoint(path), remote, branch, head)
+    return _load(remote, settings, reporter, branch=branch, head=head, only_default=False)
+
+
+def load_remote_prototypes(
+    remote: Remote,
+    settings: StorageSettings | None = None,
+    *,
+    branch: Branch = "teacher",
+    head: str | None = None,
+    reporter: Reporter | None = None,
+) -> Prototypes:
+    """Load the prototypes of one head of a remote file; nothing of its other heads is fetched.
+
+    Args:
+        remote: The file.
+        settings: Cache, limits and patience; by default those of the environment.
+        branch: The network, where the method has two.
+        head: Name of a head, or key of any matrix of the file; the image-level head by default.
+        reporter: Told what is fetched.
+
+    Returns:
+        Its prototypes.
+
+    Raises:
+        SourceError: If it cannot be fetched.
+        CheckpointError: If it is damaged, no checkpoint, or lacks the head or branch.
+        PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
+    """
+    (prototypes,) = _load(remote, settings, reporter, branch=branch, head=head, only_default=True)
+    return prototypes
 
 
 def _load(
-    checkpoint: Checkpoint, remote: Remote, branch: Branch, head: str | None
+    remote: Remote,
+    settings: StorageSettings | None,
+    reporter: Reporter | None,
+    *,
+    branch: Branch,
+    head: str | None,
+    only_default: bool,
 ) -> tuple[Prototypes, ...]:
-    heads: tuple[HeadLocation, ...] = discover_heads(checkpoint)
-    chosen = select_heads(checkpoint, heads, branch=branch, head=head, spec=remote.name)
-    return tuple(prototypes_of(checkpoint, location, remote.name) for location in chosen)
+    settings = settings or StorageSettings.from_environment()
+    reporter = reporter or Reporter()
+
+    def load(checkpoint: Checkpoint) -> tuple[Prototypes, ...]:
+        name = Path(base_name(remote.urls[0]))
+        chosen = heads_of(checkpoint, name, remote.name, branch=branch, head=head)
+        if only_default:
+            chosen = (select_default(chosen, remote.name),)
+        return tuple(
+            prototypes_of(checkpoint, location, remote.name, remote.family) for location in chosen
+        )
+
+    try:
+        return load(read_remote_checkpoint(remote, settings, reporter))
+    except RangesUnusableError as error:
+        # found out only now that the server gives other bytes than those asked for
+        return load(read_checkpoint(fetch_file(remote, settings, reporter, why=error.message)))
 
 
 def _index(

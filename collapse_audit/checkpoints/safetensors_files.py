@@ -56,7 +56,7 @@ def read_safetensors_file(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: If the header is damaged or promises bytes that the file does not have.
-    """  # noqa: DOC501, DOC502  (raised through _damaged)
+    """  # noqa: DOC501  (raised through _damaged)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

@@ -36,7 +36,7 @@ def select_heads(
         NoPrototypesError: If the file has no heads, and ``head`` names no matrix of it.
         CheckpointError: If there is no such branch or head, or an ``.npz`` leaves the
             choice open.
-    """  # noqa: DOC501, DOC502  (raised through the functions below)
+    """  # noqa: DOC501  (raised through the functions below)
     if head is not None:
         by_key = _by_key(checkpoint, heads, head)
         if by_key is not None:

@@ -43,8 +43,8 @@ def read_torch_file(path: Path, container: Container) -> Checkpoint:
     Raises:
         UnsafePickleError: If the pickle names an object outside the allow-list.
         CheckpointError: If the file is damaged or truncated.
-    """  # noqa: DOC501, DOC502  (raised through _explain)
-    import torch  # noqa: PLC0415  (seconds: not for those who read safetensors)
+    """  # noqa: DOC501  (raised through _explain)
+    import torch
 
     try:
         with (
@@ -78,7 +78,7 @@ class _NumpyNumber:
 
 def _allowed_globals() -> list[Any]:
     """What published checkpoints hold beside tensors: their arguments and numpy numbers."""
-    from _codecs import encode  # noqa: PLC0415
+    from _codecs import encode
 
     return [
         argparse.Namespace,
@@ -148,7 +148,7 @@ def _walk(
     node: object, path: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
     """Every dense tensor below a node; each dictionary once, for they may hold one another."""
-    import torch  # noqa: PLC0415
+    import torch
 
     if isinstance(node, torch.Tensor):
         # sparse, quantised and meta tensors have no plain memory, and no head is one of them

@@ -22,7 +22,7 @@ def info_command(source: str, *, as_json: bool) -> None:
 
     SOURCE is a file of torch.save, safetensors or numpy. Nothing in it is executed.
     """
-    from collapse_audit.checkpoints import describe  # noqa: PLC0415  (keeps --help fast)
+    from collapse_audit.checkpoints import describe
 
     description = describe(source)
     if as_json:

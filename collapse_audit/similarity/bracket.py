@@ -9,9 +9,8 @@ import numpy as np
 
 from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover, leader_cover
-from collapse_audit.similarity.exact import Mask
 from collapse_audit.similarity.links import Links
-from collapse_audit.similarity.panels import Index, Operand
+from collapse_audit.similarity.panels import Index, Mask, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
 _ORDERS = 8

@@ -33,7 +33,7 @@ class ChunkMaxima:
         tiles = -(-len(columns) // _COLUMNS)
         self._width = _COLUMNS * -(-tiles // _CHUNKS)
         chunks = -(-len(columns) // self._width)
-        # Upper bounds: chunks without a positive score stay at zero, whose order codes do not keep.
+        # Codes keep no order among negative scores: chunks without a positive one stay at zero.
         self._maxima = np.zeros((len(rows), chunks), dtype=np.float32)
         symmetric = len(rows) == len(columns)
         for part in parts(len(rows), _ROWS):
@@ -43,21 +43,13 @@ class ChunkMaxima:
             progress("nearest", part.stop, len(rows))
 
     def _record(self, part: slice, other: slice, *, symmetric: bool) -> None:
-        tile = self._tile(self._rows[part], self._columns[other])
+        rows, columns = Operand(self._rows[part]), Operand(self._columns[other])
+        by_row, by_column = self._panel.maxima(rows, columns)
         chunk = self._maxima[part, other.start // self._width]
-        np.maximum(chunk, self._panel.values(tile.max(axis=1)), out=chunk)
+        np.maximum(chunk, by_row, out=chunk)
         if symmetric and other.start >= part.stop:
             chunk = self._maxima[other, part.start // self._width]
-            np.maximum(chunk, self._panel.values(tile.max(axis=0)), out=chunk)
-
-    def _tile(self, rows: Index, columns: Index) -> npt.NDArray[np.generic]:
-        """Scores; a prototype compared with itself gets the lowest code, so it is no maximum."""
-        tile = self._panel.tile(Operand(rows), Operand(columns))
-        if rows[0] <= columns[-1] and columns[0] <= rows[-1]:
-            place = np.minimum(np.searchsorted(columns, rows), len(columns) - 1)
-            same = np.flatnonzero(columns[place] == rows)
-            tile[same, place[same]] = self._panel.lowest
-        return tile
+            np.maximum(chunk, by_column, out=chunk)
 
     def candidates(self, known: npt.NDArray[np.float64]) -> Iterator[tuple[Index, Index]]:
         """Pairs that may be nearest, in batches.
@@ -68,22 +60,19 @@ class ChunkMaxima:
         Yields:
             Rows and columns of pairs: every row's nearest, unless the known one is nearer.
         """
-        error, rounding = self._panel.error, self._panel.rounding
-        best = self._maxima.max(axis=1).astype(np.float64)
-        floor = np.where(best > 0, best * (1 - 2 * rounding) - 2 * error, -np.inf)
-        floor = np.maximum(floor, known - error - rounding)
+        low, high = self._panel.bounds(self._maxima)
+        floor = np.maximum(low.max(axis=1), known)
         for chunk in range(self._maxima.shape[1]):
             start = chunk * self._width
             stop = min(start + self._width, len(self._columns))
-            near = np.flatnonzero(self._maxima[:, chunk] >= floor)
+            near = np.flatnonzero(high[:, chunk] >= floor)
             for part in parts(len(near), _ROWS):
                 rows = near[part]
+                operand = Operand(self._rows[rows])
                 for other in parts(stop, _COLUMNS, start=start):
-                    tile = self._tile(self._rows[rows], self._columns[other])
-                    low = self._panel.codes(float(floor[rows].min()), 1.0)[0]
-                    r, c = np.divmod(np.flatnonzero(tile >= low), tile.shape[1])
-                    kept = self._panel.values(tile[r, c]) >= floor[rows][r]
-                    i, j = self._rows[rows[r[kept]]], self._columns[other][c[kept]]
+                    columns = Operand(self._columns[other])
+                    r, c = self._panel.may_reach(operand, columns, floor[rows])
+                    i, j = operand.index[r], columns.index[c]
                     yield i[i != j], j[i != j]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.exact import ExactPairs, Mask, Threshold
-from collapse_audit.similarity.panels import Float32Panel, Index, Operand, Panel, RecheckPanel, Tile
+from collapse_audit.similarity.exact import ExactPairs, Threshold
+from collapse_audit.similarity.panels import Float32Panel, Index, Mask, Operand, Panel, RecheckPanel
 from collapse_audit.similarity.row_sources import FoldedRows, RowSource, UnitRows
 
 NONE = -1
@@ -21,6 +20,7 @@ _FOLD_CANDIDATES = 1e-4
 _FOLD_SAMPLE = 1024
 _FOLDED_DIMENSIONS = (48, 64, 128)
 
+Answer = TypeVar("Answer")
 PanelKind: TypeAlias = Callable[[RowSource], Panel]
 
 
@@ -91,15 +91,20 @@ class Comparison:
             if 2 * dimensions > self.prototypes.d:
                 return
             panel = self._panels.folded(dimensions)
-            tile, low, _ = self._tile(panel, sample, sample)
-            candidates = np.count_nonzero(tile >= low) - len(sample)
-            if candidates <= _FOLD_CANDIDATES * tile.size:
+            left = panel.candidates(sample, sample, self.threshold.cosine).size - len(sample)
+            if left <= _FOLD_CANDIDATES * len(sample) ** 2:
                 self._fold = panel
                 return
 
     def duplicates(self, rows: Operand, columns: Operand) -> Mask | None:
         """Which pairs are closer than the threshold (rows x columns); ``None`` if no pair is."""
-        screened = self._screen(rows, columns)
+        pairs = self._folded_pairs(rows, columns)
+        if pairs is None:
+            screened = self._settled(lambda p: p.screen(rows, columns, self.threshold.cosine))
+        elif pairs.size:
+            screened = np.zeros((len(rows), len(columns)), dtype=np.bool_), pairs
+        else:
+            screened = None
         if screened is None:
             return None
         mask, doubtful = screened
@@ -109,42 +114,32 @@ class Comparison:
 
     def first_duplicate(self, rows: Operand, columns: Operand) -> Index:
         """Position of the first column closer than the threshold, per row; -1 where none is."""
-        screened = self._screen(rows, columns)
-        if screened is None:
+        none = np.full(len(rows), len(columns))
+        pairs = self._folded_pairs(rows, columns)
+        if pairs is None:
+            found = self._settled(lambda p: p.first_certain(rows, columns, self.threshold.cosine))
+        else:
+            found = (none, pairs) if pairs.size else None
+        if found is None:
             return np.full(len(rows), NONE)
-        certain, doubtful = screened
-        first = np.where(certain.any(axis=1), certain.argmax(axis=1), len(columns))
+        first, doubtful = found
         r, c = np.divmod(doubtful, len(columns))
-        # Only a doubtful pair that comes before the first certain one can change the answer.
-        matters = c < first[r]
-        r, c = r[matters], c[matters]
         closer = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
         np.minimum.at(first, r[closer], c[closer])
         return np.where(first < len(columns), first, NONE)
 
-    def may_reach(self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]) -> Mask:
-        """Pairs whose cosine may reach the row's value: a superset, no pair of which is missed."""
-        tile = self.panel.tile(rows, columns)
-        low = np.array([self.panel.band(float(cosine))[0] for cosine in cosines])
-        return np.asarray(tile >= low[:, None])
-
-    def _screen(self, rows: Operand, columns: Operand) -> tuple[Mask, Index] | None:
-        """Pairs certainly closer than the threshold, and places of the doubtful ones."""
-        if self._fold is not None:
-            tile, low, _ = self._tile(self._fold, rows, columns)
-            if tile.max() < low:
-                return None
-            candidates = np.flatnonzero(tile >= low)
-            if candidates.size <= _MANY:
-                return np.zeros(tile.shape, dtype=np.bool_), candidates
-        tile, low, high = self._tile(self.panel, rows, columns)
-        if tile.max() < low:
+    def _folded_pairs(self, rows: Operand, columns: Operand) -> Index | None:
+        """Places of the pairs that folding leaves; ``None`` if they are many, or without folds."""
+        if self._fold is None:
             return None
-        doubtful = np.flatnonzero((tile >= low) & (tile <= high))
-        if doubtful.size > _MANY:
-            tile, low, high = self._tile(self._panels.recheck, rows, columns)
-            doubtful = np.flatnonzero((tile >= low) & (tile <= high))
-        return np.asarray(tile > high), doubtful
+        pairs = self._fold.candidates(rows, columns, self.threshold.cosine)
+        return pairs if pairs.size <= _MANY else None
 
-    def _tile(self, panel: Panel, rows: Operand, columns: Operand) -> tuple[Tile, Any, Any]:
-        return panel.tile(rows, columns), *panel.band(self.threshold.cosine)
+    def _settled(
+        self, question: Callable[[Panel], tuple[Answer, Index] | None]
+    ) -> tuple[Answer, Index] | None:
+        """The first product's answer, or that of a finer one where too much is left in doubt."""
+        answer = question(self._panels.first)
+        if answer is not None and answer[1].size > _MANY:
+            return question(self._panels.recheck)
+        return answer

@@ -8,14 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.similarity.comparison import NONE, Comparison
-from collapse_audit.similarity.exact import Mask
-from collapse_audit.similarity.panels import Index, Operand
+from collapse_audit.similarity.panels import Index, Mask, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
-_BLOCK_ROWS = 1024
-# Leaders are met in chunks, small ones first: popular leaders come early and empty the block.
-_FIRST_CHUNKS = (512, 512, 1024)
-_CHUNK = 2048
 # Share of a block that became leaders above which the head looks healthy.
 _MANY_LEADERS = 0.3
 # Shorter scans are over before folding has paid for itself.
@@ -45,7 +40,7 @@ def leader_cover(
     comparison: Comparison,
     *,
     order: Index | None = None,
-    block_rows: int = _BLOCK_ROWS,
+    block_rows: int | None = None,
     progress: Progress = silent,
 ) -> Cover:
     """Scan the prototypes; each joins the first leader closer than epsilon, or becomes a leader.
@@ -58,7 +53,8 @@ def leader_cover(
     Args:
         comparison: The prototypes and the threshold.
         order: Prototypes to scan, in this order; all of them by index if ``None``.
-        block_rows: Rows compared at once; changes memory and speed, not the result.
+        block_rows: Rows compared at once; the panel's own if ``None``. It changes memory and
+            speed, not the result.
         progress: Called with ("cover", rows done, rows in all).
 
     Returns:
@@ -66,63 +62,80 @@ def leader_cover(
     """
     scan = np.arange(comparison.prototypes.k) if order is None else np.asarray(order, np.intp)
     group = np.full(comparison.prototypes.k, NONE, dtype=np.intp)
-    leaders = _Leaders()
-    tried = len(scan) < _LONG_SCAN
-    for start in range(0, len(scan), block_rows):
-        live = scan[start : start + block_rows]
-        for offset, chunk in leaders.chunks():
-            if not live.size:
-                break
-            first = comparison.first_duplicate(Operand(live), chunk)
-            covered = first != NONE
-            group[live[covered]] = first[covered] + offset
-            live = live[~covered]
-        if live.size:
-            new, joined = _scan_block(comparison, live)
-            group[live] = leaders.count + joined
-            leaders.extend(live[new])
-            if not tried and new.sum() > _MANY_LEADERS * block_rows:
-                comparison.try_folding(leaders.index())
-                tried = True
-        progress("cover", min(start + block_rows, len(scan)), len(scan))
+    size = block_rows or comparison.panel.block_rows
+    leaders = _Leaders(comparison.panel.chunk_rows)
+    untried = len(scan) >= _LONG_SCAN
+    for start in range(0, len(scan), size):
+        live = _join(comparison, scan[start : start + size], leaders, group)
+        found = _scan_among_themselves(comparison, live, group, offset=leaders.count)
+        leaders.extend(found)
+        if untried and len(found) > _MANY_LEADERS * size:
+            comparison.try_folding(leaders.index())
+            untried = False
+        progress("cover", min(start + size, len(scan)), len(scan))
     return Cover(leaders=leaders.index(), group=group)
 
 
 class _Leaders:
-    """The leaders so far, gathered in chunks that are built once they are full."""
+    """Leaders in the order they were found, gathered in chunks that are built once full.
 
-    def __init__(self) -> None:
+    Early chunks are small: popular leaders come early and empty a block.
+    """
+
+    def __init__(self, chunk_rows: int) -> None:
+        self._sizes = (chunk_rows // 4, chunk_rows // 4, chunk_rows // 2, chunk_rows)
         self._full: list[tuple[int, Operand]] = []
-        self._tail: list[Index] = []
-        self._in_tail = 0
+        self._tail = np.empty(0, dtype=np.intp)
         self.count = 0
 
-    def _room(self) -> int:
-        filled = len(self._full)
-        return _FIRST_CHUNKS[filled] if filled < len(_FIRST_CHUNKS) else _CHUNK
-
     def extend(self, new: Index) -> None:
-        while new.size:
-            part, new = np.split(new, [self._room() - self._in_tail])
-            self._tail.append(part)
-            self._in_tail += part.size
-            self.count += part.size
-            if self._in_tail == self._room():
-                self._full.append(self._gather_tail())
-                self._tail, self._in_tail = [], 0
-
-    def _gather_tail(self) -> tuple[int, Operand]:
-        return self.count - self._in_tail, Operand(np.concatenate(self._tail))
+        self._tail = np.concatenate([self._tail, new])
+        self.count += len(new)
+        while len(self._tail) >= (room := self._sizes[min(len(self._full), 3)]):
+            self._full.append((self.count - len(self._tail), Operand(self._tail[:room])))
+            self._tail = self._tail[room:]
 
     def chunks(self) -> list[tuple[int, Operand]]:
-        return [*self._full, self._gather_tail()] if self._in_tail else list(self._full)
+        """(leaders before it, chunk) of all leaders."""
+        if not len(self._tail):
+            return self._full
+        return [*self._full, (self.count - len(self._tail), Operand(self._tail))]
 
     def index(self) -> Index:
-        parts = [chunk.index for _, chunk in self.chunks()]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.intp)
+        parts = [chunk.index for _, chunk in self._full]
+        return np.concatenate([*parts, self._tail])
 
 
-def _scan_block(comparison: Comparison, rows: Index) -> tuple[Mask, npt.NDArray[np.intp]]:
+def _join(
+    comparison: Comparison, rows: Index, leaders: _Leaders, group: Index, *, offset: int = 0
+) -> Index:
+    """Put rows into the group of the first leader close enough; return those without one."""
+    for before, chunk in leaders.chunks():
+        if not len(rows):
+            break
+        first = comparison.first_duplicate(Operand(rows), chunk)
+        covered = first != NONE
+        group[rows[covered]] = first[covered] + before + offset
+        rows = rows[~covered]
+    return rows
+
+
+def _scan_among_themselves(
+    comparison: Comparison, rows: Index, group: Index, *, offset: int
+) -> Index:
+    """Group rows that no earlier leader covers; return the new leaders among them."""
+    leaders = _Leaders(comparison.panel.scan_rows)
+    size = comparison.panel.scan_rows
+    for start in range(0, len(rows), size):
+        part = _join(comparison, rows[start : start + size], leaders, group, offset=offset)
+        if len(part):
+            new, joined = _scan_block(comparison, part)
+            group[part] = offset + leaders.count + joined
+            leaders.extend(part[new])
+    return leaders.index()
+
+
+def _scan_block(comparison: Comparison, rows: Index) -> tuple[Mask, Index]:
     """Resolve uncovered rows: which are new leaders, and each row's place among those."""
     operand = Operand(rows)
     close = comparison.duplicates(operand, operand)

@@ -13,8 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from collapse_audit.similarity.comparison import NONE, Comparison
 from collapse_audit.similarity.cover import Cover
 from collapse_audit.similarity.error_bounds import float64_bound
-from collapse_audit.similarity.exact import Mask
-from collapse_audit.similarity.panels import Index, Operand
+from collapse_audit.similarity.panels import Index, Mask, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024
@@ -153,9 +152,11 @@ class _Linker:
         reach = self._theta + self._sorted_radius[first:last] + self._sorted_radius[column]
         rows = Operand(leaders[self._rank[first:last]])
         columns = Operand(leaders[self._rank[column:end]])
-        scores = comparison.may_reach(rows, columns, np.cos(np.minimum(reach, np.pi)))
-        later = np.arange(column, end)[None, :] > np.arange(first, last)[:, None]
-        return np.asarray(scores & later)
+        r, c = comparison.panel.may_reach(rows, columns, np.cos(np.minimum(reach, np.pi)))
+        later = column + c > first + r
+        may = np.zeros((last - first, end - column), dtype=np.bool_)
+        may[r[later], c[later]] = True
+        return may
 
     def _members_of(self, positions: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Places in the sorted members of all members of some groups."""

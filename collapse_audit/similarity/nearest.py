@@ -197,11 +197,10 @@ class _Search:
             for other, columns in zip(chunks, operands, strict=True):
                 widest = float(radius[other].max())
                 limit = np.cos(np.minimum(reach[part] + widest + 1e-6, np.pi))
-                close = comparison.may_reach(rows, columns, limit)
-                if other == part:
-                    np.fill_diagonal(close, val=False)
-                alone[part] &= ~close.any(axis=1)
-        return alone
+                r, c = comparison.panel.may_reach(rows, columns, limit)
+                reached = part.start + r
+                alone[reached[reached != other.start + c]] = False
+        return np.asarray(alone)
 
 
 def first_copies(prototypes: Prototypes) -> Index:

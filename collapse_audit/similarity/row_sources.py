@@ -76,11 +76,9 @@ class FoldedRows:
 
 
 def _leading_directions(prototypes: Prototypes, count: int) -> npt.NDArray[np.float64]:
-    """Orthonormal directions in which a sample of the rows is largest (d x count).
-
-    One step of the randomised range finder (Halko, Martinsson and Tropp 2011, algorithm 4.3): good
-    directions make the screen sharper, any orthonormal ones leave it sound.
-    """
+    """Orthonormal directions in which a sample of the rows is largest (d x count)."""
+    # One step of the randomised range finder (Halko, Martinsson and Tropp 2011, algorithm 4.3):
+    # good directions make the screen sharper, any orthonormal ones leave it sound.
     sample = prototypes.unit_rows(slice(None, None, max(1, prototypes.k // _SAMPLE)))
     start = np.random.default_rng(0).standard_normal((prototypes.d, count))
     return np.linalg.qr(sample.T @ (sample @ start))[0]

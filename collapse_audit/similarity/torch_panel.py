@@ -10,9 +10,9 @@ from collapse_audit.similarity.error_bounds import gamma, measured_bound
 from collapse_audit.similarity.panels import (
     ROWS_AT_ONCE,
     Float32Panel,
+    HostPanel,
     Index,
     Operand,
-    Panel,
     Tile,
     as_slice,
 )
@@ -21,7 +21,7 @@ from collapse_audit.similarity.row_sources import FLOAT32_RESIDUAL, RowSource
 _LOWEST = np.int16(-32768)
 
 
-class BFloat16Panel(Panel):
+class BFloat16Panel(HostPanel):
     """Rows in bf16; scores in bf16 too, which costs nothing: codes are rounded outwards.
 
     A tile holds the bits of the scores as int16. They are ordered like the scores where the scores
@@ -32,18 +32,8 @@ class BFloat16Panel(Panel):
     lowest = _LOWEST
 
     def __init__(self, source: RowSource) -> None:
-        self._rows = torch.empty(source.shape, dtype=torch.bfloat16)
+        self._rows, residual = rounded_rows(source)
         self._buffer = torch.empty(0, dtype=torch.bfloat16)
-        largest = 0.0
-        for start in range(0, len(self._rows), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            rows = source.block(part)
-            tensor = torch.from_numpy(rows)
-            self._rows[part] = tensor
-            tensor -= self._rows[part]  # exact: a float32 minus its rounding to fewer bits
-            largest = max(largest, float(np.einsum("kd,kd->k", rows, rows).max()))
-        allowance = 1.0 + gamma(source.shape[1] + 2, 2.0**-24)
-        residual = largest**0.5 * allowance + FLOAT32_RESIDUAL
         self.error = measured_bound(source.shape[1], residual=residual)
 
     def gather(self, index: Index) -> torch.Tensor:
@@ -81,6 +71,21 @@ class TorchFloat32Panel(Float32Panel):
         left, right = (torch.from_numpy(side.rows_of(self)) for side in (rows, columns))
         torch.mm(left, right.T, out=torch.from_numpy(out))
         return out
+
+
+def rounded_rows(source: RowSource) -> tuple[torch.Tensor, float]:
+    """Rows in bf16, and a bound on how far any of them is from its real row."""
+    rounded = torch.empty(source.shape, dtype=torch.bfloat16)
+    largest = 0.0
+    for start in range(0, len(rounded), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        rows = source.block(part)
+        tensor = torch.from_numpy(rows)
+        rounded[part] = tensor
+        tensor -= rounded[part]  # exact: a float32 minus its rounding to fewer bits
+        largest = max(largest, float(np.einsum("kd,kd->k", rows, rows).max()))
+    allowance = 1.0 + gamma(source.shape[1] + 2, 2.0**-24)
+    return rounded, largest**0.5 * allowance + FLOAT32_RESIDUAL
 
 
 def bits_below(value: float) -> int:

@@ -31,6 +31,7 @@ class Remote:
         urls: Where it is; those after the first are mirrors.
         sha256: Of the file, where the manifest knows it; enforced.
         size: In bytes, where the manifest knows it; enforced.
+        family: Method family, where the manifest knows it.
         hub_name: File name under which torch.hub would have saved it, if only this file has it.
     """
 
@@ -38,6 +39,7 @@ class Remote:
     urls: tuple[str, ...]
     sha256: str | None = None
     size: int | None = None
+    family: str | None = None
     hub_name: str | None = None
 
     @property
@@ -171,6 +173,7 @@ def remote_of_entry(entry: CheckpointEntry) -> Remote:
         urls=urls,
         sha256=entry.sha256,
         size=entry.size,
+        family=entry.family,
         hub_name=entry.original_name,
     )
 
