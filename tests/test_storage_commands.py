@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from collapse_audit.checkpoints import load_heads, load_prototypes
+from collapse_audit.cli import main
 from collapse_audit.cli.cache_command import cache_command
 from collapse_audit.cli.download_command import download_command
 from collapse_audit.cli.reproduce_command import reproduce_command
@@ -99,7 +103,8 @@ def two_rows(server: Any, small_dino: bytes, monkeypatch: pytest.MonkeyPatch) ->
         for name in ("one", "two")
     )
     manifest = Manifest(entries=entries, families=("dino",), preprocessing={})
-    monkeypatch.setattr("collapse_audit.manifest.load_manifest", lambda: manifest)
+    for module in ("manifest", "checkpoints.ids", "checkpoints.remote"):
+        monkeypatch.setattr(f"collapse_audit.{module}.load_manifest", lambda: manifest)
 
 
 @pytest.mark.usefixtures("two_rows")
@@ -125,3 +130,60 @@ def test_reproduce_does_not_overwrite_a_file_of_another_kind(tmp_path: Path) -> 
     with pytest.raises(ReportError, match="--state"):
         run(reproduce_command, "--insecure-http")
     assert (tmp_path / "reproduce.json").read_text() == '{"schema": "mine"}'
+
+
+def audit(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the program, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(list(arguments))
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_an_address_is_audited_like_a_file(server: Any, small_dino: bytes, tmp_path: Path) -> None:
+    server.files["dino.pth"] = small_dino
+    (tmp_path / "local.pth").write_bytes(small_dino)
+    url = server.url("dino.pth?sig=TOPSECRET")
+    code, text, err = audit(url, "--insecure-http", "--json")
+    _, local, _ = audit("local.pth", "--json")
+    report, expected = json.loads(text), json.loads(local)
+    assert code == 0
+    assert report["source"]["spec"] == server.url("dino.pth")
+    assert report["source"]["family"] == "dino"
+    assert report["heads"] == expected["heads"]
+    assert report["heads"][0]["unique"]["greedy"] == 20
+    assert "TOPSECRET" not in text + err
+
+
+def test_an_address_that_fails_is_one_line_and_code_2(server: Any) -> None:
+    code, out, err = audit(server.url("none.pth?sig=TOPSECRET"), "--insecure-http")
+    assert (code, out) == (2, "")
+    assert "404 Not Found" in err
+    assert "TOPSECRET" not in err
+    code, out, err = audit(server.url("none.pth"), "--insecure-http", "--json")
+    assert code == 2
+    assert json.loads(out)["error"]["type"] == "SourceError"
+
+
+@pytest.mark.usefixtures("two_rows")
+def test_an_id_is_fetched_and_then_audited_offline(server: Any) -> None:
+    code, text, _ = audit("dino_one", "--insecure-http", "--json")
+    assert code == 0
+    report = json.loads(text)
+    assert (report["source"]["id"], report["source"]["family"]) == ("dino_one", "dino")
+    assert report["heads"][0]["published"]["unique"] == 19
+    server.forget()
+    assert audit("dino_one", "--offline", "--json")[1] == text
+    assert server.requests == []
+
+
+def test_the_python_functions_take_addresses_too(
+    server: Any, small_dino: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/bucket/head.pth", small_dino)
+    monkeypatch.setenv("COLLAPSE_AUDIT_OFFLINE", "0")
+    assert load_prototypes("memory://bucket/head.pth").k == 256
+    assert [p.branch for p in load_heads("memory://bucket/head.pth")] == ["teacher"]
+    assert server.requests == []

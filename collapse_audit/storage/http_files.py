@@ -37,6 +37,7 @@ from collapse_audit.storage.settings import StorageSettings
 from collapse_audit.version import __version__
 
 _BLOCK = 1 << 20
+_OVERLAP = 256
 
 
 class HttpFile:
@@ -98,9 +99,12 @@ class HttpFile:
         if length is None and self.version.size is not None:
             length = self.version.size - start
         position, since_failure, last = start, 0, None if length is None else start + length
+        seen = b""  # what came last; a resumed answer must begin with it
         while last is None or position < last:
             try:
-                for block in self._body(position, last, whole_allowed):
+                answer = self._body(position - len(seen), last, whole_allowed)
+                for block in self._behind(seen, answer):
+                    seen = block[-_OVERLAP:]
                     position += len(block)
                     since_failure += len(block)
                     yield block
@@ -112,6 +116,17 @@ class HttpFile:
                     self._patience.renew()
                 since_failure = 0
                 self._patience.wait_after(failure)
+
+    def _behind(self, seen: bytes, answer: Iterator[bytes]) -> Iterator[bytes]:
+        """What follows bytes that are known, which the answer repeats."""
+        repeated = b""
+        for block in answer:
+            missing = len(seen) - len(repeated)
+            repeated += block[:missing]
+            if not seen.startswith(repeated):
+                raise RangesUnusableError(f"{self.shown}: the server sent another range.")
+            if rest := block[missing:]:
+                yield rest
 
     def _open(self) -> None:
         """Ask for the first bytes: that tells the size, the version and whether ranges work."""

@@ -10,7 +10,7 @@ from collapse_audit.errors import IntegrityError, SourceError
 from collapse_audit.storage.addresses import Remote, parse_hf
 from collapse_audit.storage.locking import check_and_record
 from collapse_audit.storage.opening import torch_hub_folder, try_mirrors
-from collapse_audit.storage.remote_files import RemoteFile
+from collapse_audit.storage.remote_files import RangesUnusableError, RemoteFile
 from collapse_audit.storage.reporting import Reporter, megabytes
 from collapse_audit.storage.settings import StorageSettings
 from collapse_audit.storage.writing import (
@@ -124,7 +124,11 @@ def _fetch(
     )
     path = folder / remote.file_name
     partial = path.with_name(path.name + ".partial")
-    fetch_part(file, 0, size, partial, settings=settings, reporter=reporter)
+    try:
+        fetch_part(file, 0, size, partial, settings=settings, reporter=reporter)
+    except RangesUnusableError:  # it broke off, and the server cannot go on: from the start again
+        discard(partial)
+        fetch_part(file, 0, size, partial, settings=settings, reporter=reporter)
     digest = _check(remote, file, partial, settings)
     provenance = {
         "source": remote.lock_key,

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from collapse_audit.errors import SourceError
-from collapse_audit.storage.remote_files import RemoteFile, too_large
+from collapse_audit.storage.remote_files import RangesUnusableError, RemoteFile, too_large
 from collapse_audit.storage.reporting import Reporter
 from collapse_audit.storage.settings import StorageSettings
 
-_BLOCK = 1 << 20
+_OVERLAP = 1024
 
 
 @contextmanager
@@ -142,6 +142,8 @@ def fetch_part(
         "modified": version.modified,
     }
     done = _bytes_there(partial, note, belongs, length) if version.is_checkable else 0
+    if done and not _goes_on(file, partial, start, done):
+        done = 0
     if not done:
         partial.unlink(missing_ok=True)
         write_json(note, belongs)
@@ -204,6 +206,18 @@ def _bytes_there(partial: Path, note: Path, belongs: dict[str, Any], length: int
         return 0
     size = partial.stat().st_size
     return size if length is None or size <= length else 0
+
+
+def _goes_on(file: RemoteFile, partial: Path, start: int, done: int) -> bool:
+    """Whether the server has, where the partial file ends, what is there."""
+    length = min(done, _OVERLAP)
+    with partial.open("rb") as existing:
+        existing.seek(done - length)
+        end = existing.read()
+    try:
+        return file.read(start + done - length, length) == end
+    except RangesUnusableError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:
