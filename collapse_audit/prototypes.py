@@ -29,8 +29,8 @@ class Prototypes:
 
     Attributes:
         rows: One prototype per row (k x d), float32, or float64 where the stored weights are.
-            Exactly the stored values, up to a positive factor per row: direction is all that
-            the similarity engine uses.
+            Exactly the stored values, up to a power of two per row where float64 weights leave
+            the range 2^-300 to 2^300: direction is all that the similarity engine uses.
         lengths: Norm of every row of ``rows`` (k, float64).
         norms: Norm of every effective row (k, float64): ``|g|`` for a weight-normed layer,
             ``||w||`` for a plain one.

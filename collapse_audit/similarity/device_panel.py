@@ -11,7 +11,15 @@ import torch
 from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.error_bounds import measured_bound
-from collapse_audit.similarity.panels import Float32, Index, Mask, Operand, Panel, shared_places
+from collapse_audit.similarity.panels import (
+    Float32,
+    Index,
+    Mask,
+    Operand,
+    Panel,
+    cosine_bounds,
+    shared_places,
+)
 from collapse_audit.similarity.row_sources import RowSource, UnitRows
 from collapse_audit.similarity.torch_panel import bits_below, rounded_rows
 
@@ -82,7 +90,7 @@ class DevicePanel(Panel):
         self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]
     ) -> tuple[Index, Index]:
         """Pairs whose cosine may reach the row's value."""
-        floors = cosines - self.error - self.rounding * np.abs(cosines)
+        floors = cosines - self.error * (1 + self.rounding) - self.rounding * np.abs(cosines)
         # One float32 step lower: the comparison itself must not round the floor up.
         floor = np.nextafter(floors.astype(np.float32), np.float32(-np.inf))
         tile = self.tile(rows, columns).float()
@@ -99,9 +107,7 @@ class DevicePanel(Panel):
 
     def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Cosines between which the largest cosine lies."""
-        value = maxima.astype(np.float64)
-        low = np.where(value > 0, value * (1 - self.rounding) - self.error, -1.0)
-        return low, value * (1 + self.rounding) + self.error
+        return cosine_bounds(maxima, error=self.error, rounding=self.rounding)
 
 
 def _below(value: float) -> float:

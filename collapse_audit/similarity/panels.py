@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.error_bounds import format_bound, measured_bound
-from collapse_audit.similarity.row_sources import FLOAT32_RESIDUAL, RowSource
+from collapse_audit.similarity.row_sources import RowSource
 
 Index: TypeAlias = npt.NDArray[np.intp]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -156,7 +156,7 @@ class HostPanel(Panel):
     ) -> tuple[Index, Index]:
         """Pairs whose cosine may reach the row's value."""
         tile = self.tile(rows, columns)
-        floors = cosines - self.error - self.rounding * np.abs(cosines)
+        floors = cosines - self.error * (1 + self.rounding) - self.rounding * np.abs(cosines)
         r, c = np.divmod(
             np.flatnonzero(tile >= self.codes(float(floors.min()), 1.0)[0]), len(columns)
         )
@@ -173,9 +173,7 @@ class HostPanel(Panel):
 
     def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Cosines between which the largest cosine lies; -1 below where no score is positive."""
-        value = maxima.astype(np.float64)
-        low = np.where(value > 0, value * (1 - self.rounding) - self.error, -1.0)
-        return low, value * (1 + self.rounding) + self.error
+        return cosine_bounds(maxima, error=self.error, rounding=self.rounding)
 
 
 class Float32Panel(HostPanel):
@@ -186,7 +184,7 @@ class Float32Panel(HostPanel):
         for start in range(0, len(self._rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             self._rows[part] = source.block(part)
-        self.error = measured_bound(source.shape[1], residual=FLOAT32_RESIDUAL)
+        self.error = measured_bound(source.shape[1], residual=source.residual)
         self._buffer = np.empty(0, dtype=np.float32)
 
     def gather(self, index: Index) -> Float32:
@@ -226,6 +224,15 @@ def as_slice(index: Index) -> Index | slice:
     if len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all():
         return slice(int(index[0]), int(index[-1]) + 1)
     return index
+
+
+def cosine_bounds(
+    maxima: Float32, *, error: float, rounding: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Cosines between which the largest cosine behind a score lies; -1 below where that is 0."""
+    value = maxima.astype(np.float64)
+    low = np.where(value > 0, value * (1 - rounding) - error, -1.0)
+    return low, value * (1 + rounding) + error
 
 
 def shared_places(rows: Index, columns: Index) -> tuple[Index, Index]:

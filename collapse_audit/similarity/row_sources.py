@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
+from collapse_audit.similarity.error_bounds import float64_bound
 
-# Distance of each float32 row from the real one: two roundings of a relative 2^-24, and room.
-FLOAT32_RESIDUAL = 2.0**-22
+# Distance of a float32 row from the real one: two roundings of a relative 2^-24, and room.
+_FLOAT32_RESIDUAL = 2.0**-22
 # Lengths whose reciprocals and scaled rows stay well inside float32.
 _SAFE_LENGTHS = (1e-15, 1e15)
 _SAMPLE = 4096
@@ -20,15 +21,21 @@ class RowSource(Protocol):
     """Rows of unit norm, handed out in float32 a block at a time."""
 
     @property
+    def residual(self) -> float:
+        """Proved bound on the distance of each row handed out from the real one."""
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Number of rows and their dimension."""
 
     def block(self, part: slice) -> npt.NDArray[np.float32]:
-        """Some rows, each within ``FLOAT32_RESIDUAL`` of the real one; the caller may change it."""
+        """Some rows; the caller may change them."""
 
 
 class UnitRows:
     """The directions of the prototypes."""
+
+    residual = _FLOAT32_RESIDUAL
 
     def __init__(self, prototypes: Prototypes) -> None:
         self._prototypes = prototypes
@@ -62,6 +69,8 @@ class FoldedRows:
     def __init__(self, prototypes: Prototypes, dimensions: int) -> None:
         self._prototypes = prototypes
         self._directions = _leading_directions(prototypes, dimensions - 1)
+        # The squared tail is off by that of a float64 product, its root by the root of that.
+        self.residual = _FLOAT32_RESIDUAL + float64_bound(prototypes.d) ** 0.5
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -25,18 +25,20 @@ class SweepLevel:
         greedy: Unique prototypes by the leader cover in index order (M).
         components: Connected components of the duplicate graph; at most ``greedy``.
         isolated: Prototypes without any duplicate; at most ``components``.
+        pairs: Pairs of duplicates.
     """
 
     epsilon: float
     greedy: int
     components: int
     isolated: int
+    pairs: int
 
 
 def sweep_levels(
     comparison: Comparison, epsilons: Sequence[float], *, progress: Progress = silent
 ) -> tuple[SweepLevel, ...]:
-    """Count unique prototypes, components and isolated prototypes at several thresholds.
+    """Count unique prototypes, components, isolated prototypes and pairs at several thresholds.
 
     From the largest threshold down: prototypes in different components stay apart at every
     smaller one, so each component is settled on its own. An isolated prototype needs no further
@@ -53,7 +55,7 @@ def sweep_levels(
     """
     falling = sorted(set(epsilons), reverse=True)
     angles = np.array([Threshold(epsilon).angle for epsilon in falling])
-    counts = np.zeros((len(falling), 3), dtype=np.int64)
+    counts = np.zeros((len(falling), 4), dtype=np.int64)
     wake = np.zeros(comparison.prototypes.k, dtype=np.intp)
     for level, epsilon in enumerate(falling):
         awake = np.flatnonzero(wake == level)
@@ -61,16 +63,13 @@ def sweep_levels(
             here = comparison.at(epsilon)
             cover = leader_cover(here, order=awake)
             links = link_groups(here, cover)
-            isolated = int((links.neighbours[awake] == 0).sum())
-            counts[level] += len(cover.leaders), links.num_components, isolated
+            neighbours = links.neighbours[awake]
+            isolated, pairs = (neighbours == 0).sum(), neighbours.sum() // 2
+            counts[level] += len(cover.leaders), links.num_components, isolated, pairs
             wake[awake] = _settle(cover, links, awake, level=level, angles=angles, counts=counts)
         progress("sweep", level + 1, len(falling))
-    return tuple(
-        SweepLevel(epsilon, int(greedy), int(components), int(isolated))
-        for epsilon, (greedy, components, isolated) in zip(
-            reversed(falling), counts[::-1], strict=True
-        )
-    )
+    rising = zip(reversed(falling), counts[::-1].tolist(), strict=True)
+    return tuple(SweepLevel(epsilon, *numbers) for epsilon, numbers in rising)
 
 
 def _settle(
@@ -91,7 +90,8 @@ def _settle(
     diameter = np.where(cover.sizes == 1, 0.0, 2.0 * links.radius + 1e-9)
     again = np.searchsorted(-angles, -diameter)
     again = np.where(alone & (again > level), again, level + 1)
-    single = (cover.sizes == 1).astype(np.int64)
+    sizes = cover.sizes
     for group in np.flatnonzero(again > level + 1):
-        counts[level + 1 : again[group]] += (1, 1, single[group])
+        size = int(sizes[group])
+        counts[level + 1 : again[group]] += (1, 1, size == 1, size * (size - 1) // 2)
     return np.asarray(again[cover.group[awake]], dtype=np.intp)

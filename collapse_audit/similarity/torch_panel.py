@@ -16,7 +16,7 @@ from collapse_audit.similarity.panels import (
     Tile,
     as_slice,
 )
-from collapse_audit.similarity.row_sources import FLOAT32_RESIDUAL, RowSource
+from collapse_audit.similarity.row_sources import RowSource
 
 _LOWEST = np.int16(-32768)
 
@@ -85,7 +85,7 @@ def rounded_rows(source: RowSource) -> tuple[torch.Tensor, float]:
         tensor -= rounded[part]  # exact: a float32 minus its rounding to fewer bits
         largest = max(largest, float(np.einsum("kd,kd->k", rows, rows).max()))
     allowance = 1.0 + gamma(source.shape[1] + 2, 2.0**-24)
-    return rounded, largest**0.5 * allowance + FLOAT32_RESIDUAL
+    return rounded, largest**0.5 * allowance + source.residual
 
 
 def bits_below(value: float) -> int:

@@ -1,0 +1,217 @@
+"""What must not change the result, what must change it in a known way, and the laws it obeys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from collapse_audit import Prototypes
+from collapse_audit.similarity import (
+    Comparison,
+    Threshold,
+    leader_cover,
+    link_groups,
+    nearest_prototypes,
+    sweep_levels,
+)
+
+SOME_HEADS = ["collapsed", "healthy, linked", "chained", "wide groups near by", "signs at 0.25"]
+
+
+def results(prototypes, epsilon, panel, block_rows=1024):
+    """Everything that the engine computes, as bytes."""
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+    cover = leader_cover(comparison, block_rows=block_rows)
+    links = link_groups(comparison, cover)
+    nearest = nearest_prototypes(comparison, cover)
+    arrays_ = [cover.leaders, cover.group, links.neighbours, links.clique, links.component]
+    sweep = sweep_levels(comparison, [epsilon / 2, epsilon, min(2 * epsilon, 0.99)])
+    found = [nearest.index, nearest.distance]
+    return [a.tobytes() for a in (*arrays_, *found)], links.num_components, sweep, nearest.copies
+
+
+def counts(weight, epsilon, panel):
+    """M, components, isolated and sorted neighbour counts."""
+    prototypes = Prototypes.from_weight(weight)
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+    cover = leader_cover(comparison)
+    links = link_groups(comparison, cover)
+    return len(cover.leaders), links.num_components, links.neighbours.tolist()
+
+
+# Coarse numbers: copies, antipodes and equal distances are common.
+coordinates = st.integers(-8, 8).map(lambda v: v / 2)
+weights = st.tuples(st.integers(2, 24), st.integers(1, 5)).flatmap(
+    lambda shape: arrays(np.float64, shape, elements=coordinates)
+)
+weights = weights.filter(lambda w: (w != 0).any(axis=1).all())
+few = settings(max_examples=20)
+thresholds = st.sampled_from([0.001, 0.025, 0.1, 0.2, 0.25, 0.4, 0.5, 0.75, 0.96])
+
+
+@settings(max_examples=40)
+@given(weights, thresholds, st.integers(1, 30))
+def test_any_small_head_equals_its_definition_for_every_block_size(
+    definition, panel, weight, epsilon, block_rows
+):
+    truth = definition(weight, epsilon)
+    prototypes = Prototypes.from_weight(weight)
+    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+    cover = leader_cover(comparison, block_rows=block_rows)
+    assert (cover.leaders.tolist(), cover.group.tolist()) == truth.greedy()
+    links = link_groups(comparison, cover)
+    assert links.num_components == truth.components
+    assert links.neighbours.tolist() == truth.neighbours
+    assert links.clique.tolist() == truth.cliques()
+    nearest = nearest_prototypes(comparison, cover)
+    smallest = [truth.squared_chords(row).min() / 2 for row in range(len(weight))]
+    np.testing.assert_allclose(nearest.distance, smallest, rtol=1e-12, atol=1e-28)
+
+
+@few
+@given(weights, st.sets(thresholds, min_size=1, max_size=4))
+def test_a_sweep_of_any_small_head_equals_counts_from_scratch(definition, panel, weight, epsilons):
+    prototypes = Prototypes.from_weight(weight)
+    comparison = Comparison(prototypes, Threshold(0.3), panel=panel)
+    for level in sweep_levels(comparison, sorted(epsilons)):
+        truth = definition(weight, level.epsilon)
+        assert level.greedy == len(truth.greedy()[0])
+        assert (level.components, level.isolated) == (truth.components, truth.isolated)
+
+
+@few
+@given(weights, thresholds, thresholds)
+def test_the_counts_obey_the_laws_of_the_duplicate_graph(panel, weight, one, other):
+    prototypes = Prototypes.from_weight(weight)
+    comparison = Comparison(prototypes, Threshold(one), panel=panel)
+    cover = leader_cover(comparison)
+    links = link_groups(comparison, cover)
+    isolated = int((links.neighbours == 0).sum())
+    assert isolated <= links.num_components <= len(cover.leaders) <= len(weight)
+    assert cover.sizes.sum() == len(weight)
+    assert (np.diff(cover.leaders) > 0).all()
+    assert (cover.group[cover.leaders] == np.arange(len(cover.leaders))).all()
+    unit = prototypes.unit_rows()
+    assert (1 - (unit * unit[cover.leaders[cover.group]]).sum(axis=1) < one + 1e-12).all()
+    apart = 1 - unit[cover.leaders] @ unit[cover.leaders].T + 2 * np.eye(len(cover.leaders))
+    assert (apart >= one - 1e-12).all()
+    below, above = sorted([one, other])
+    levels = sweep_levels(comparison, [below, above])
+    assert levels[0].components >= levels[-1].components
+    assert levels[0].isolated >= levels[-1].isolated
+
+
+@few
+@given(weights, thresholds, st.randoms(use_true_random=False))
+def test_permuting_the_rows_permutes_what_does_not_depend_on_order(panel, weight, epsilon, random):
+    order = np.array(random.sample(range(len(weight)), len(weight)))
+    _, components, neighbours = counts(weight, epsilon, panel)
+    _, components_too, neighbours_too = counts(weight[order], epsilon, panel)
+    assert components_too == components
+    assert neighbours_too == np.array(neighbours)[order].tolist()
+
+
+@few
+@given(weights, thresholds, st.randoms(use_true_random=False))
+def test_scanning_in_an_order_equals_permuting_the_rows(panel, weight, epsilon, random):
+    order = np.array(random.sample(range(len(weight)), len(weight)))
+    here, there = Prototypes.from_weight(weight), Prototypes.from_weight(weight[order])
+    scanned = leader_cover(
+        Comparison(here, Threshold(epsilon), panel=panel), order=order, block_rows=7
+    )
+    permuted = leader_cover(Comparison(there, Threshold(epsilon), panel=panel))
+    assert scanned.leaders.tolist() == order[permuted.leaders].tolist()
+    assert scanned.group[order].tolist() == permuted.group.tolist()
+
+
+@few
+@given(weights, thresholds, st.data())
+def test_scaling_rows_by_powers_of_two_changes_no_byte(panel, weight, epsilon, data):
+    powers = data.draw(arrays(np.int64, len(weight), elements=st.integers(-200, 200)))
+    scaled = Prototypes.from_weight(weight * 2.0 ** powers[:, None])
+    assert results(scaled, epsilon, panel) == results(
+        Prototypes.from_weight(weight), epsilon, panel
+    )
+
+
+@pytest.mark.parametrize("name", SOME_HEADS)
+def test_scaling_rows_by_any_factors_changes_no_count(make_head, clear_epsilon, panel, name):
+    head = make_head(name)
+    epsilon = clear_epsilon(head.weight, head.epsilon)
+    rng = np.random.default_rng(1)
+    scaled = head.weight * 10.0 ** rng.uniform(-9, 9, (len(head.weight), 1))
+    assert counts(scaled, epsilon, panel) == counts(head.weight, epsilon, panel)
+
+
+@pytest.mark.parametrize("name", SOME_HEADS)
+def test_rotating_the_rows_changes_no_count(make_head, clear_epsilon, panel, name):
+    head = make_head(name)
+    epsilon = clear_epsilon(head.weight, head.epsilon)
+    d = head.prototypes.d
+    rotation = np.linalg.qr(np.random.default_rng(2).standard_normal((d, d)))[0]
+    assert counts(head.weight @ rotation, epsilon, panel) == counts(head.weight, epsilon, panel)
+
+
+@pytest.mark.parametrize("name", SOME_HEADS)
+def test_padding_with_zero_columns_changes_no_count(make_head, panel, name):
+    head = make_head(name)
+    padded = np.pad(head.weight, ((0, 0), (3, 5)))
+    assert counts(padded, head.epsilon, panel) == counts(head.weight, head.epsilon, panel)
+
+
+@pytest.mark.parametrize("name", SOME_HEADS)
+@pytest.mark.parametrize("block_rows", [7, 100_000])
+def test_the_block_size_changes_no_byte(make_head, panel, name, block_rows):
+    head = make_head(name)
+    expected = results(head.prototypes, head.epsilon, panel)
+    assert results(head.prototypes, head.epsilon, panel, block_rows=block_rows) == expected
+
+
+def test_the_number_of_threads_changes_no_byte(kinds, panel, threads):
+    rng = np.random.default_rng(6)
+    rows = np.concatenate([kinds.collapsed(rng, 700, 64, 3, 0.155), rng.standard_normal((500, 64))])
+    prototypes = Prototypes.from_weight(rng.permutation(rows).astype(np.float32))
+    found = []
+    for count in (1, 2, 3):
+        threads(count)
+        found.append(results(prototypes, 0.025, panel))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("name", SOME_HEADS)
+def test_every_panel_gives_the_same_bytes(make_head, panels, name):
+    head = make_head(name)
+    first, *others = (results(head.prototypes, head.epsilon, make) for make in panels.values())
+    assert all(other == first for other in others)
+
+
+def test_one_panel_serves_many_thresholds(make_head, panel):
+    head = make_head("wide groups near by")
+    elsewhere = Comparison(head.prototypes, Threshold(0.5), panel=panel)
+    here = elsewhere.at(head.epsilon)
+    assert here.panel is elsewhere.panel
+    assert leader_cover(here).leaders.tolist() == head.truth.greedy()[0]
+    assert leader_cover(elsewhere).leaders.tolist() == head.truth.at(0.5).greedy()[0]
+
+
+def test_progress_runs_up_to_the_whole_in_every_stage(make_head, panel):
+    head = make_head("healthy, linked")
+    seen: dict[str, list[tuple[int, int]]] = {}
+
+    def progress(stage, done, total):
+        seen.setdefault(stage, []).append((done, total))
+
+    comparison = Comparison(head.prototypes, Threshold(head.epsilon), panel=panel)
+    cover = leader_cover(comparison, block_rows=50, progress=progress)
+    link_groups(comparison, cover, progress=progress)
+    sweep_levels(comparison, [0.1, 0.2], progress=progress)
+    nearest_prototypes(comparison, cover, progress=progress)
+    assert set(seen) == {"cover", "links", "sweep", "nearest"}
+    for calls in seen.values():
+        done, totals = zip(*calls, strict=True)
+        assert list(done) == sorted(done)
+        assert done[-1] == totals[-1]
+        assert len(set(totals)) == 1

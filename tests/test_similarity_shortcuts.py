@@ -1,0 +1,85 @@
+"""Ways to be fast that large heads take: folding, rechecking, the choice of an arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from collapse_audit import ParameterError, Prototypes
+from collapse_audit.similarity import (
+    Comparison,
+    Threshold,
+    comparison,
+    cover,
+    leader_cover,
+    link_groups,
+    panel_kind,
+    sweep_levels,
+)
+from collapse_audit.similarity.row_sources import FoldedRows
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Small heads take the ways of large ones."""
+    monkeypatch.setattr(cover, "_LONG_SCAN", 0)
+    monkeypatch.setattr(cover, "_MANY_LEADERS", 0.0)
+    monkeypatch.setattr(comparison, "_FOLD_CANDIDATES", 1.0)
+
+
+HEADS = ["d = 256", "d = 1024", "healthy, wide", "cone, wide"]
+
+
+@pytest.fixture(params=HEADS)
+def head(request, make_head, kinds, definition):
+    if request.param.startswith("d ="):
+        found = make_head(request.param)
+        return found.prototypes, found.truth
+    rng = np.random.default_rng(3)
+    rows = kinds.random_unit(rng, 150, 128)
+    rows += np.eye(128)[0] * (1.5 if "cone" in request.param else 0)
+    twins = [kinds.at_distance(rng, row / np.linalg.norm(row), np.array([0.025])) for row in rows]
+    rows = rng.permutation(np.concatenate([rows, *twins])).astype(np.float32)
+    return Prototypes.from_weight(rows), definition(rows, 0.025)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("many", [0, 5, 10**9])
+def test_folding_and_rechecking_change_no_answer(monkeypatch, head, panel, many):
+    monkeypatch.setattr(comparison, "_MANY", many)
+    prototypes, truth = head
+    compared = Comparison(prototypes, Threshold(truth.epsilon), panel=panel)
+    found = leader_cover(compared, block_rows=50)
+    assert compared._fold is not None
+    assert (found.leaders.tolist(), found.group.tolist()) == truth.greedy()
+    links = link_groups(compared, found)
+    assert links.num_components == truth.components
+    assert links.neighbours.tolist() == truth.neighbours
+    for level in sweep_levels(compared, [0.01, 0.03]):
+        there = truth.at(level.epsilon)
+        assert level.greedy == len(there.greedy()[0])
+        assert (level.components, level.isolated) == (there.components, there.isolated)
+
+
+@pytest.mark.parametrize("dimensions", [2, 16, 48, 63])
+def test_folded_rows_are_unit_rows_whose_products_are_never_smaller(head, dimensions):
+    prototypes, _ = head
+    folded = FoldedRows(prototypes, dimensions)
+    assert folded.shape == (prototypes.k, dimensions)
+    rows = folded.block(slice(None)).astype(np.float64)
+    unit = prototypes.unit_rows()
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
+    assert (rows @ rows.T >= unit @ unit.T - 1e-6).all()
+
+
+def test_an_arithmetic_can_be_chosen_by_argument_and_by_environment(monkeypatch, make_head):
+    prototypes = make_head("collapsed").prototypes
+    names = {"numpy": "Float32Panel", "float32": "TorchFloat32Panel", "bfloat16": "BFloat16Panel"}
+    for name, kind in names.items():
+        assert panel_kind(prototypes, name).__name__ == kind
+        monkeypatch.setenv("COLLAPSE_AUDIT_ARITHMETIC", name)
+        assert panel_kind(prototypes).__name__ == kind
+    monkeypatch.setenv("COLLAPSE_AUDIT_ARITHMETIC", "fp8")
+    with pytest.raises(ParameterError, match=r"unknown arithmetic 'fp8'\. .*may be one of auto,"):
+        panel_kind(prototypes)
+    assert panel_kind(prototypes, "auto").__name__ in names.values()
