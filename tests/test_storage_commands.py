@@ -69,6 +69,15 @@ def test_the_whole_file_on_request(server: Any, small_dino: bytes) -> None:
     assert "downloading the whole file" in result.stderr
 
 
+def test_quiet_says_nothing_on_stderr(server: Any, small_dino: bytes) -> None:
+    server.files["a.pth"] = small_dino
+    server.ranges = "ignored"
+    url = server.url("a.pth")
+    assert "downloading the whole file" in audit("download", url, "--insecure-http")[2]
+    audit("cache", "clear", "--yes")
+    assert audit("download", url, "--insecure-http", "--quiet")[2] == ""
+
+
 def test_clear_asks_first_and_takes_one_source(server: Any, small_dino: bytes) -> None:
     server.files |= {"a.pth": small_dino, "b.pth": small_dino}
     urls = server.url("a.pth"), server.url("b.pth")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.cli.storage_options import reporter, storage_options
 
 if TYPE_CHECKING:
     from collapse_audit.prototypes import Branch
@@ -43,16 +43,16 @@ def download_command(
     head: source, head, K and D; with --full the path of the file.
     """
     from collapse_audit.checkpoints.remote import find_remote, load_remote_heads
-    from collapse_audit.storage import Reporter, fetch_file, file_of_other_tools
+    from collapse_audit.storage import fetch_file, file_of_other_tools
 
-    reporter = Reporter()
+    told = reporter()
     remotes = [find_remote(source) for source in sources]
     for remote in remotes:
         if full:
-            path = file_of_other_tools(remote, reporter) or fetch_file(remote, storage, reporter)
+            path = file_of_other_tools(remote, told) or fetch_file(remote, storage, told)
             click.echo(str(path))
             continue
         for prototypes in load_remote_heads(
-            remote, storage, branch=branch, head=head, reporter=reporter
+            remote, storage, branch=branch, head=head, reporter=told
         ):
             click.echo(f"{remote.name}\t{prototypes.name}\t{prototypes.k}\t{prototypes.d}")

@@ -14,6 +14,7 @@ from collapse_audit.cli.console import Session, check_output, emit
 from collapse_audit.cli.formats import render
 from collapse_audit.cli.options import AuditOptions, OutputOptions
 from collapse_audit.cli.progress import progress_bars
+from collapse_audit.cli.storage_options import reporter
 
 if TYPE_CHECKING:
     from collapse_audit.audit import Published, Source
@@ -64,13 +65,10 @@ def audit_source(
     from collapse_audit.checkpoints.ids import locate_source
     from collapse_audit.checkpoints.remote import load_remote_heads, remote_for
     from collapse_audit.manifest import load_manifest
-    from collapse_audit.storage import Reporter
 
     if remote := remote_for(source, checkpoint_dir=options.checkpoint_dir, settings=storage):
-        quiet = click.get_current_context().ensure_object(Session).quiet
-        reporter = Reporter(notes=not quiet, bars=not quiet)
         heads = load_remote_heads(
-            remote, storage, branch=options.branch, head=options.head, reporter=reporter
+            remote, storage, branch=options.branch, head=options.head, reporter=reporter()
         )
         known = remote.name if remote.family else None
         counts = load_manifest().get(known).published if known else ()

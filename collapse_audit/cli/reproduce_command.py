@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.cli.storage_options import reporter, storage_options
 
 if TYPE_CHECKING:
     from collapse_audit.storage import StorageSettings
@@ -51,12 +51,11 @@ def reproduce_command(
     """
     from collapse_audit.manifest import load_manifest
     from collapse_audit.reproduction import reproduce, to_markdown
-    from collapse_audit.storage import Reporter
 
     entries = [
         entry for entry in load_manifest().filter(family=family, with_head=True) if entry.published
     ]
-    rows = reproduce(entries, state, storage, Reporter())
+    rows = reproduce(entries, state, storage, reporter())
     if form == "json":
         document = {"schema": "collapse-audit/reproduction", "rows": [r.to_dict() for r in rows]}
         click.echo(json.dumps(document, indent=2))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from collapse_audit.storage import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +36,19 @@ _DECLARED = (
         help="Largest file to download whole; 50 GB by default.",
     ),
 )
+
+
+def reporter() -> Reporter:
+    """Where the running command tells what it fetches: stderr, or nowhere with --quiet.
+
+    Returns:
+        The reporter for the storage layer.
+    """
+    from collapse_audit.cli.console import Session
+    from collapse_audit.storage import Reporter
+
+    quiet = click.get_current_context().ensure_object(Session).quiet
+    return Reporter(notes=not quiet, bars=not quiet)
 
 
 def storage_options(command: F) -> F:
