@@ -5,6 +5,7 @@
     CollapseAuditError
     +-- ManifestError      the manifest, or an id that is not in it
     +-- SourceError        a source that cannot be found or opened
+    |   +-- IntegrityError      it is not the file it was, or should be
     +-- CheckpointError    a file that is not a readable checkpoint
     |   +-- UnsafePickleError   it wants to run code; nothing was executed
     |   +-- NoPrototypesError   it is readable, but holds no prototypes
@@ -41,6 +42,10 @@ class ManifestError(CollapseAuditError):
 
 class SourceError(CollapseAuditError):
     """A source that cannot be found or opened."""
+
+
+class IntegrityError(SourceError):
+    """A file whose checksum or size is not the expected one; the message has both."""
 
 
 class CheckpointError(CollapseAuditError):

@@ -6,18 +6,20 @@ tensors of the head are read.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from collapse_audit.checkpoints.description import CheckpointDescription, describe
 from collapse_audit.checkpoints.discovery import HeadLocation, discover_heads
-from collapse_audit.checkpoints.ids import full_checkpoint_hint, locate_source
-from collapse_audit.checkpoints.layouts import guess_family
+from collapse_audit.checkpoints.ids import locate_source
+from collapse_audit.checkpoints.loading import heads_of, prototypes_of
 from collapse_audit.checkpoints.reading import read_checkpoint
-from collapse_audit.checkpoints.selection import select_default, select_heads
+from collapse_audit.checkpoints.remote import (
+    load_remote_heads,
+    load_remote_prototypes,
+    remote_for,
+)
+from collapse_audit.checkpoints.selection import select_default
 from collapse_audit.checkpoints.sources import ResolvedSource
-from collapse_audit.checkpoints.tensors import Checkpoint
-from collapse_audit.errors import NoPrototypesError, PrototypeError
 from collapse_audit.prototypes import Branch, Prototypes
 
 __all__ = [
@@ -73,10 +75,13 @@ def load_prototypes(
         NoPrototypesError: If it is a backbone only.
         PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
     """
+    if remote := remote_for(source):
+        return load_remote_prototypes(remote, branch=branch, head=head)
     resolved = locate_source(source)
     checkpoint = read_checkpoint(resolved.path)
-    chosen = _select(checkpoint, resolved, branch=branch, head=head)
-    return _load(checkpoint, select_default(chosen, resolved.spec), resolved)
+    chosen = heads_of(checkpoint, resolved.path, resolved.spec, branch=branch, head=head)
+    location = select_default(chosen, resolved.spec)
+    return prototypes_of(checkpoint, location, resolved.spec, resolved.family)
 
 
 def load_heads(
@@ -104,38 +109,11 @@ def load_heads(
         NoPrototypesError: If it is a backbone only.
         PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
     """
+    if remote := remote_for(source, checkpoint_dir=checkpoint_dir):
+        return load_remote_heads(remote, branch=branch, head=head)
     resolved = locate_source(source, checkpoint_dir=checkpoint_dir)
     checkpoint = read_checkpoint(resolved.path)
-    chosen = _select(checkpoint, resolved, branch=branch, head=head)
-    return tuple(_load(checkpoint, location, resolved) for location in chosen)
-
-
-def _select(
-    checkpoint: Checkpoint, resolved: ResolvedSource, *, branch: Branch, head: str | None
-) -> tuple[HeadLocation, ...]:
-    heads = discover_heads(checkpoint)
-    try:
-        return select_heads(checkpoint, heads, branch=branch, head=head, spec=resolved.spec)
-    except NoPrototypesError as error:
-        known = full_checkpoint_hint(resolved.path)
-        raise NoPrototypesError(error.message, hint=known or error.hint) from error
-
-
-def _load(checkpoint: Checkpoint, head: HeadLocation, resolved: ResolvedSource) -> Prototypes:
-    spec = resolved.spec
-    read = {key: checkpoint.tensors[key].read() for key in head.tensor_keys}
-    try:
-        prototypes = Prototypes.from_weight(
-            read[head.weight_key],
-            scale=read[head.scale_key] if head.scale_key else None,
-            bias=read[head.bias_key] if head.bias_key else None,
-            name=head.name,
-            branch=head.branch,
-            tensor_keys=head.tensor_keys,
-            source=spec,
-        )
-    except PrototypeError as error:
-        raise PrototypeError(f"{spec}: {error.message}", hint=error.hint) from error
-    family = resolved.family or guess_family(checkpoint, [head.name])
-    # The stored type: bfloat16 may have been widened on the way.
-    return replace(prototypes, dtype=head.dtype, family=family)
+    chosen = heads_of(checkpoint, resolved.path, resolved.spec, branch=branch, head=head)
+    return tuple(
+        prototypes_of(checkpoint, location, resolved.spec, resolved.family) for location in chosen
+    )

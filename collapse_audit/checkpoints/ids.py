@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
 
 from collapse_audit.checkpoints.sources import ResolvedSource, resolve_source
 from collapse_audit.errors import SourceError
@@ -15,8 +14,7 @@ from collapse_audit.manifest import (
     fetch_hint,
     load_manifest,
 )
-
-CACHE_VARIABLE: Final = "COLLAPSE_AUDIT_CACHE"
+from collapse_audit.storage import StorageSettings
 
 
 def locate_source(source: str | Path, *, checkpoint_dir: Path | None = None) -> ResolvedSource:
@@ -73,11 +71,9 @@ def cache_dir() -> Path:
     """Folder in which downloaded files are kept.
 
     Returns:
-        ``$COLLAPSE_AUDIT_CACHE``, else ``collapse-audit`` in the cache folder of the user.
+        ``$COLLAPSE_AUDIT_CACHE``, else ``collapse-audit`` in the platform's cache folder.
     """
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "collapse-audit"
+    return StorageSettings.from_environment().cache_dir
 
 
 def _file_of(entry: CheckpointEntry, checkpoint_dir: Path | None) -> ResolvedSource:

@@ -27,9 +27,16 @@ class _Command(NamedTuple):
 
 COMMANDS: Final = {
     "audit": _Command("audit_command", "audit_command", "How many prototypes are unique?"),
+    "cache": _Command(
+        "cache_command", "cache_command", "What has been fetched; verify or clear it."
+    ),
     "demo": _Command("demo_command", "demo_command", "Audit the small head inside the package."),
+    "download": _Command("download_command", "download_command", "Fetch heads for audits offline."),
     "info": _Command("info_command", "info_command", "What a file holds, without any mathematics."),
     "list": _Command("list_command", "list_command", "Public checkpoints that hold prototypes."),
+    "reproduce": _Command(
+        "reproduce_command", "reproduce_command", "Published counts beside measured ones."
+    ),
     "schema": _Command("schema_command", "schema_command", "The JSON Schema of the reports."),
 }
 DEFAULT: Final = "audit"

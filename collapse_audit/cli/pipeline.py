@@ -14,12 +14,14 @@ from collapse_audit.cli.console import Session, check_output, emit
 from collapse_audit.cli.formats import render
 from collapse_audit.cli.options import AuditOptions, OutputOptions
 from collapse_audit.cli.progress import progress_bars
+from collapse_audit.cli.storage_options import reporter
 
 if TYPE_CHECKING:
     from collapse_audit.audit import Published, Source
     from collapse_audit.manifest import PublishedCount
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.similarity import Progress
+    from collapse_audit.storage import StorageSettings
 
 _CHUNK: Final = 1 << 23
 
@@ -45,12 +47,15 @@ def deliver(
     emit(render(report, options.form, to_terminal=options.output is None), options.output)
 
 
-def audit_source(source: str, options: AuditOptions, progress: Progress) -> dict[str, Any]:
+def audit_source(
+    source: str, options: AuditOptions, progress: Progress, storage: StorageSettings
+) -> dict[str, Any]:
     """Audit what a user typed.
 
     Args:
-        source: A path or a manifest id.
+        source: A path, a manifest id or an address.
         options: What to measure.
+        storage: Cache and manners, should it have to be fetched.
         progress: Told how far the work is.
 
     Returns:
@@ -58,8 +63,17 @@ def audit_source(source: str, options: AuditOptions, progress: Progress) -> dict
     """
     from collapse_audit.audit import Source
     from collapse_audit.checkpoints.ids import locate_source
+    from collapse_audit.checkpoints.remote import load_remote_heads, remote_for
     from collapse_audit.manifest import load_manifest
 
+    if remote := remote_for(source, checkpoint_dir=options.checkpoint_dir, settings=storage):
+        heads = load_remote_heads(
+            remote, storage, branch=options.branch, head=options.head, reporter=reporter()
+        )
+        known = remote.name if remote.family else None
+        counts = load_manifest().get(known).published if known else ()
+        described = Source(spec=remote.name, id=known, family=remote.family)
+        return _audit_heads(heads, described, counts, options, progress)
     found = locate_source(source, checkpoint_dir=options.checkpoint_dir)
     counts = load_manifest().get(found.id).published if found.id else ()
     described = Source(spec=found.spec, id=found.id, family=found.family)
@@ -109,13 +123,25 @@ def _audit_file(
     options: AuditOptions,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Audit every head of a file on its own: heads are never pooled."""
-    from collapse_audit.audit import audit_prototypes, build_report
+    """Audit a file of this machine."""
     from collapse_audit.checkpoints import load_heads
 
     heads = load_heads(path, branch=options.branch, head=options.head)
-    family = described.family or heads[0].family
-    described = replace(described, family=family, sha256=file_sha256(path, progress))
+    described = replace(described, sha256=file_sha256(path, progress))
+    return _audit_heads(heads, described, counts, options, progress)
+
+
+def _audit_heads(
+    heads: tuple[Prototypes, ...],
+    described: Source,
+    counts: tuple[PublishedCount, ...],
+    options: AuditOptions,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Audit every head on its own: heads are never pooled."""
+    from collapse_audit.audit import audit_prototypes, build_report
+
+    described = replace(described, family=described.family or heads[0].family)
     return build_report(
         [
             audit_prototypes(

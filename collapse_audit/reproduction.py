@@ -1,0 +1,175 @@
+"""Audit the checkpoints whose counts are published, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from collapse_audit.audit import audit_prototypes
+from collapse_audit.checkpoints.remote import load_remote_heads
+from collapse_audit.errors import CollapseAuditError, ReportError
+from collapse_audit.manifest import CheckpointEntry
+from collapse_audit.redundancy import DEFAULT_EPSILON
+from collapse_audit.storage import Reporter, StorageSettings, remote_of_entry
+from collapse_audit.storage.writing import read_json, write_json
+
+_SCHEMA = "collapse-audit/reproduction"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One head as measured here.
+
+    Attributes:
+        head: Its name.
+        branch: Its network, if the file has two.
+        k: Prototypes.
+        greedy: Unique prototypes by the greedy cover, in index order.
+        components: Unique prototypes by single linkage.
+    """
+
+    head: str
+    branch: str | None
+    k: int
+    greedy: int
+    components: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReproductionRow:
+    """One checkpoint: published beside measured.
+
+    Attributes:
+        id: Of the manifest.
+        family: Of the manifest.
+        epsilon: Cosine distance of the measurement.
+        published: Counts with their sources; ``epsilon`` and ``k`` where the source states them.
+        measured: The heads; empty if there is a problem.
+        problem: Why it could not be measured; empty if it was.
+    """
+
+    id: str
+    family: str
+    epsilon: float
+    published: tuple[dict[str, Any], ...]
+    measured: tuple[Measured, ...] = ()
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values.
+
+        Returns:
+            The row of the JSON table.
+        """
+        return asdict(self)
+
+
+def reproduce(
+    entries: Iterable[CheckpointEntry],
+    state: Path,
+    settings: StorageSettings,
+    reporter: Reporter,
+    *,
+    epsilon: float = DEFAULT_EPSILON,
+) -> tuple[ReproductionRow, ...]:
+    """Measure every row that is not in the state yet; rows with a problem are tried again.
+
+    Args:
+        entries: Rows of the manifest.
+        state: JSON file, written after every row.
+        settings: Cache, limits and patience.
+        reporter: Told which row is measured.
+        epsilon: Cosine distance below which two prototypes are duplicates.
+
+    Returns:
+        One row per entry, in their order.
+
+    Raises:
+        ReportError: If the state file is something else.
+    """
+    rows = dict(_done(state))
+    result = []
+    for entry in entries:
+        row = rows.get(entry.id)
+        if row is None or row.problem or row.epsilon != epsilon:
+            reporter.note(f"{entry.id}: measuring")
+            row = _measure(entry, settings, reporter, epsilon)
+            rows[entry.id] = row
+            values = [row.to_dict() for row in rows.values()]
+            write_json(state, {"schema": _SCHEMA, "schema_version": "1.0", "rows": values})
+        result.append(row)
+    return tuple(result)
+
+
+def to_markdown(rows: Sequence[ReproductionRow]) -> str:
+    """The table published against measured.
+
+    Args:
+        rows: The rows.
+
+    Returns:
+        Markdown, one line per head; without a line break at the end.
+    """
+    lines = [
+        "| id | head | K | published M | measured M (greedy) | components | epsilon |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        published = "; ".join(
+            f"{count['unique']} ({count['source']}{', second hand' * count['second_hand']})"
+            for count in row.published
+        ).replace("|", "\\|")
+        if row.problem:
+            problem = row.problem.replace("|", "\\|")
+            lines.append(f"| {row.id} | not measured: {problem} | | {published} | | | |")
+        lines += [
+            f"| {row.id} | {m.head} | {m.k} | {published} | {m.greedy} | {m.components} "
+            f"| {row.epsilon} |"
+            for m in row.measured
+        ]
+    return "\n".join(lines)
+
+
+def _measure(
+    entry: CheckpointEntry, settings: StorageSettings, reporter: Reporter, epsilon: float
+) -> ReproductionRow:
+    """One row; a problem with it must not stop the others."""
+    published = tuple(asdict(count) for count in entry.published)
+    try:
+        heads = load_remote_heads(remote_of_entry(entry), settings, reporter=reporter)
+        measured = []
+        for prototypes in heads:
+            found = audit_prototypes(prototypes, epsilon=epsilon, sweep=False, nearest=False)
+            counts = found.redundancy
+            measured.append(
+                Measured(
+                    prototypes.name,
+                    prototypes.branch,
+                    prototypes.k,
+                    counts.num_unique,
+                    counts.components,
+                )
+            )
+        return ReproductionRow(entry.id, entry.family, epsilon, published, tuple(measured))
+    except CollapseAuditError as error:
+        reporter.note(f"{entry.id}: {error}")
+        return ReproductionRow(entry.id, entry.family, epsilon, published, problem=str(error))
+
+
+def _done(state: Path) -> Iterable[tuple[str, ReproductionRow]]:
+    """The rows of an earlier run."""
+    if not state.exists():
+        return
+    content = read_json(state)
+    try:
+        for row in (content or {})["rows"]:
+            measured = tuple(Measured(**head) for head in row["measured"])
+            fields = {**row, "measured": measured, "published": tuple(row["published"])}
+            yield str(row["id"]), ReproductionRow(**fields)
+    except (KeyError, TypeError):
+        raise ReportError(
+            f"{state}: is not a state file of `collapse-audit reproduce`.",
+            hint="Name another file with --state, or remove it.",
+        ) from None

@@ -1,0 +1,72 @@
+"""What fetching tells the user, on stderr: notes, and a bar with the rate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+Update = Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Tells what is being fetched.
+
+    Attributes:
+        notes: Whether to print notes, such as a fallback to a full download.
+        bars: Whether to draw progress bars; never drawn where stderr is no terminal.
+    """
+
+    notes: bool = True
+    bars: bool = True
+
+    def note(self, text: str) -> None:
+        """Print one line.
+
+        Args:
+            text: The line.
+        """
+        if self.notes:
+            sys.stderr.write(f"{text}\n")
+
+    @contextmanager
+    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Update]:
+        """Show how far a transfer is.
+
+        Args:
+            title: What is transferred.
+            total: Bytes in all; ``None`` if the server does not say.
+            done: Bytes that an earlier run has fetched.
+
+        Yields:
+            A function to call with the number of bytes that came in.
+        """
+        if not (self.bars and sys.stderr.isatty()):
+            yield lambda _count: None
+            return
+        from tqdm import tqdm
+
+        bar = tqdm(
+            desc=title, total=total, initial=done, unit="B", unit_scale=True, file=sys.stderr
+        )
+        with bar:
+            yield bar.update
+
+
+SILENT = Reporter(notes=False, bars=False)
+
+
+def megabytes(size: int | None) -> str:
+    """A size for people.
+
+    Args:
+        size: In bytes; ``None`` if unknown.
+
+    Returns:
+        Such as ``"67.1 MB"``, in decimal units as download pages have them.
+    """
+    if size is None:
+        return "of unknown size"
+    return f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,100 @@
+"""Where the cache is, and how patient the network code is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_ON = frozenset({"1", "true", "yes", "on"})
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """How remote files are fetched and where they are kept.
+
+    Attributes:
+        cache_dir: Folder of the cache; made when something is written.
+        offline: Never open a connection; answer from the cache or fail.
+        insecure_http: Allow plain ``http://``, where anybody on the way can change the bytes.
+        max_bytes: Largest file fetched whole. The largest public checkpoint is below this.
+        stall_seconds: Longest wait for the next byte.
+        limit_seconds: Longest time for one file, retries and waiting for other processes included.
+        retries: Attempts after the first that fails, of those failures that may pass.
+        backoff_seconds: Wait before the first retry; doubles each time.
+        lock_path: Lock file of the project; ``None`` takes the one in the working directory if it
+            is there, else the one in the cache.
+    """
+
+    cache_dir: Path
+    offline: bool = False
+    insecure_http: bool = False
+    max_bytes: int = 50 * 10**9
+    stall_seconds: float = 30.0
+    limit_seconds: float = 4 * 3600.0
+    retries: int = 5
+    backoff_seconds: float = 0.5
+    lock_path: Path | None = None
+
+    @classmethod
+    def from_environment(
+        cls,
+        *,
+        cache_dir: Path | None = None,
+        offline: bool = False,
+        insecure_http: bool = False,
+        environ: Mapping[str, str] | None = None,
+    ) -> StorageSettings:
+        """Settings of the command line, completed from the environment.
+
+        Args:
+            cache_dir: ``--cache-dir``; else ``COLLAPSE_AUDIT_CACHE``, else the platform's folder.
+            offline: ``--offline``; ``COLLAPSE_AUDIT_OFFLINE`` and ``HF_HUB_OFFLINE`` do the same.
+            insecure_http: ``--insecure-http``; no variable turns this on.
+            environ: Environment variables; by default those of the process.
+
+        Returns:
+            The settings.
+        """
+        env = os.environ if environ is None else environ
+        named = env.get("COLLAPSE_AUDIT_CACHE")
+        chosen = cache_dir or (Path(named) if named else platform_cache_dir(env))
+        switches = (env.get("COLLAPSE_AUDIT_OFFLINE"), env.get("HF_HUB_OFFLINE"))
+        return cls(
+            cache_dir=chosen.expanduser(),
+            offline=offline or any((value or "").lower() in _ON for value in switches),
+            insecure_http=insecure_http,
+        )
+
+    @property
+    def lock_file(self) -> Path:
+        """The lock file that counts: the project's, or the cache's if the project has none."""
+        if self.lock_path is not None:
+            return self.lock_path
+        beside = Path.cwd() / LOCK_NAME
+        return beside if beside.is_file() else self.cache_dir / LOCK_NAME
+
+
+LOCK_NAME = "collapse_audit.lock"
+
+
+def platform_cache_dir(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
+    """The folder in which a program of this platform keeps what it can fetch again.
+
+    Args:
+        environ: Environment variables.
+        platform: As ``sys.platform`` names it.
+
+    Returns:
+        ``$XDG_CACHE_HOME`` or ``~/.cache`` on Linux, ``~/Library/Caches`` on macOS,
+        ``%LOCALAPPDATA%`` on Windows; in it, ``collapse-audit``.
+    """
+    if platform == "win32" and environ.get("LOCALAPPDATA"):
+        base = Path(environ["LOCALAPPDATA"])
+    elif platform == "darwin":
+        base = Path("~/Library/Caches").expanduser()
+    else:
+        base = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return base / "collapse-audit"
