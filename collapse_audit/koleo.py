@@ -58,8 +58,8 @@ def koleo_proto_loss(weight: Tensor, *, floor: float = DEFAULT_FLOOR) -> Tensor:
         >>> round(koleo_proto_loss(weight).item(), 4)  # antipodes: -log 2
         -0.6931
     """
-    if refusal := _refusal(weight, floor, what="prototypes (k x d)", count="K"):
-        raise refusal
+    if problem := _problem(weight, floor, what="prototypes (k x d)", count="K"):
+        raise ParameterError(problem)
     return _koleo(weight, floor)
 
 
@@ -88,8 +88,8 @@ def koleo_data_loss(x: Tensor, *, floor: float = DEFAULT_FLOOR) -> Tensor:
     """
     views = x if x.ndim == 3 else x[None]
     for view in views:
-        if refusal := _refusal(view, floor, what="features (n x d)", count="the batch size"):
-            raise refusal
+        if problem := _problem(view, floor, what="features (n x d)", count="the batch size"):
+            raise ParameterError(problem)
     return torch.stack([_koleo(view, floor) for view in views]).sum()
 
 
@@ -202,20 +202,13 @@ def _koleo(rows: Tensor, floor: float) -> Tensor:
     return loss
 
 
-def _refusal(rows: Tensor, floor: float, *, what: str, count: str) -> ParameterError | None:
-    """What is wrong with the arguments, if anything."""
+def _problem(rows: Tensor, floor: float, *, what: str, count: str) -> str:
+    """What is wrong with the arguments and what to do; empty if nothing is."""
     if rows.ndim != 2 or not rows.is_floating_point():
-        return ParameterError(
-            f"KoLeo needs a floating-point matrix of {what}, got {tuple(rows.shape)} {rows.dtype}."
-        )
+        shape = tuple(rows.shape)
+        return f"KoLeo needs a floating-point matrix of {what}, got {shape} {rows.dtype}."
     if len(rows) < 2:
-        return ParameterError(
-            f"KoLeo needs at least two rows to compare, got {len(rows)}.",
-            hint=f"Raise {count} to 2 or more.",
-        )
+        return f"KoLeo needs at least two rows to compare, got {len(rows)}. Raise {count} to 2."
     if not 0.0 < floor < 1.0:
-        return ParameterError(
-            f"floor must be a distance between 0 and 1, got {floor}.",
-            hint=f"The default is {DEFAULT_FLOOR}.",
-        )
-    return None
+        return f"floor must be a distance between 0 and 1, got {floor}; default {DEFAULT_FLOOR}."
+    return ""
