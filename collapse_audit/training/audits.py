@@ -23,7 +23,7 @@ def audit_rows(rows: Tensor, *, epsilon: float = 0.025, full: bool = True) -> di
         ``k``, ``unique`` (greedy, components, isolated), ``unique_fraction``,
         ``largest_redundancy_factor``, ``sweep`` and ``groups`` (group number of every prototype).
     """
-    from collapse_audit.audit import audit_prototypes  # noqa: PLC0415 - only when something is audited
+    from collapse_audit.audit import audit_prototypes
 
     prototypes = Prototypes.from_weight(rows.detach().clone())
     audit = audit_prototypes(prototypes, epsilon=epsilon, sweep=full, nearest=False)

@@ -172,7 +172,7 @@ def _image_data(
 
 def _digits(config: HeadTrainingConfig) -> TrainingData:
     """The 1797 digits of 8 x 8 pixels that scikit-learn ships: 1347 to train on, 450 to test."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - heavy, and only needed here
+    from sklearn.datasets import load_digits
 
     bunch = load_digits()
     order = np.random.default_rng(0).permutation(len(bunch.images))
@@ -248,7 +248,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
         )
     try:
         if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file  # noqa: PLC0415 - only for such files
+            from safetensors.numpy import load_file
 
             return dict(load_file(path))
         with np.load(path, allow_pickle=False) as archive:

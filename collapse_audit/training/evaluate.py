@@ -98,10 +98,10 @@ def probe(network: Network, data: TrainingData) -> Probes | None:
     """
     if data.train_labels is None or data.test_labels is None or not len(data.test):
         return None
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - heavy
-    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     train, test = _embed(network, data.train), _embed(network, data.test)
     knn = KNeighborsClassifier(n_neighbors=_NEIGHBOURS, metric="cosine")

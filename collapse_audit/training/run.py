@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import yaml
 
-import collapse_audit
 from collapse_audit.errors import CheckpointError, ParameterError, SourceError
 from collapse_audit.training.audits import audit_rows
 from collapse_audit.training.checkpointing import (
@@ -34,6 +33,7 @@ from collapse_audit.training.loop import (
     state_from,
     train,
 )
+from collapse_audit.version import __version__
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,7 +242,7 @@ def _write_results(
     content = {
         "schema": "collapse-audit/training",
         "schema_version": "1.0",
-        "tool": {"name": "collapse-audit", "version": collapse_audit.__version__},
+        "tool": {"name": "collapse-audit", "version": __version__},
         "config": config.to_dict(),
         "iteration": state.iteration,
         "stopped": result.stopped or None,
@@ -268,7 +268,7 @@ def provenance(config: HeadTrainingConfig, fingerprint: str, iteration: int) -> 
     for name in ("data", "init", "data_root"):
         settings[name] = None if settings[name] is None else Path(settings[name]).name
     return {
-        "tool": f"collapse-audit {collapse_audit.__version__}",
+        "tool": f"collapse-audit {__version__}",
         "config": json.dumps(settings),
         "data_sha256": fingerprint,
         "iteration": str(iteration),
@@ -291,7 +291,7 @@ def load_trained(path: Path, config: HeadTrainingConfig, data: TrainingData) -> 
 
 def _versions() -> dict[str, str]:
     return {
-        "collapse-audit": collapse_audit.__version__,
+        "collapse-audit": __version__,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),

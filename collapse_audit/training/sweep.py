@@ -117,7 +117,7 @@ def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
         rows: From :func:`run_sweep`, with ``k`` among the settings.
         path: SVG file to replace.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy; no pyplot, so no global state
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.add_subplot()
