@@ -114,6 +114,8 @@ class HeadTrainingConfig:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             _check(entry, getattr(self, entry.name))
+        if self.vmf and self.d < 16:
+            raise ParameterError(f"vmf needs d of at least 16, got {self.d}.", hint="Raise d.")
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any], *, source: str = "configuration") -> typing.Self:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class TrainingState:
         regulariser: Holds the mixture of decoupled prototypes.
         optimiser: Holds its moments.
         iteration: Steps done.
+        losses: Of the steps since the last record in the log, objective and regulariser.
     """
 
     student: Network
@@ -40,6 +41,7 @@ class TrainingState:
     regulariser: Regulariser
     optimiser: torch.optim.Optimizer
     iteration: int = 0
+    losses: list[tuple[float, float]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers of the run, to be saved.
@@ -48,7 +50,7 @@ class TrainingState:
             Nested dictionaries of tensors and plain values.
         """
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
-        return parts | {"iteration": self.iteration}
+        return parts | {"iteration": self.iteration, "losses": list(self.losses)}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave.
@@ -59,27 +61,10 @@ class TrainingState:
         for name in _PARTS:
             getattr(self, name).load_state_dict(saved[name])
         self.iteration = int(saved["iteration"])
+        self.losses = list(saved["losses"])
 
 
 _PARTS = ("student", "teacher", "objective", "regulariser", "optimiser")
-
-
-@dataclass(frozen=True, slots=True)
-class StepLosses:
-    """Losses of one step, in nats.
-
-    Attributes:
-        objective: Of the self-distillation objective.
-        regulariser: The weighted term added to it.
-    """
-
-    objective: float
-    regulariser: float
-
-    @property
-    def total(self) -> float:
-        """What was minimised."""
-        return self.objective + self.regulariser
 
 
 class DivergedError(Exception):
@@ -149,7 +134,6 @@ def train(
     """
     forward = torch.compile(state.student) if config.compile else state.student
     device = state.student.prototypes.device
-    losses: list[StepLosses] = []
     bar = tqdm(
         total=config.iterations,
         initial=state.iteration,
@@ -160,23 +144,24 @@ def train(
     with bar, _reproducibly(config):
         while state.iteration < config.iterations:
             batch = data.batch(config, state.iteration).to(device)
-            losses.append(_step(state, forward, batch, config))
-            if not math.isfinite(losses[-1].total):
-                raise DivergedError(f"loss {losses[-1].total} at step {state.iteration}")
+            losses = _step(state, forward, batch, config)
+            if not math.isfinite(sum(losses)):
+                raise DivergedError(f"loss {sum(losses)} at step {state.iteration}")
+            state.losses.append(losses)
             state.iteration += 1
             bar.update()
             last = state.iteration == config.iterations
             if last or state.iteration % config.audit_every == 0:
-                shown = on_audit(state, _mean_losses(losses))
+                shown = on_audit(state, _mean_losses(state.losses))
                 bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()})
-                losses.clear()
+                state.losses.clear()
             if last or state.iteration % config.save_every == 0:
                 on_save(state)
 
 
 def _step(
     state: TrainingState, forward: Callable[..., Any], batch: Tensor, config: HeadTrainingConfig
-) -> StepLosses:
+) -> tuple[float, float]:
     """One optimiser step and one step of the teacher; neither happens if the loss is not finite."""
     done = state.iteration / config.iterations
     _schedule(state, config)
@@ -189,8 +174,8 @@ def _step(
     kappa = _norms(state) if config.vmf else {}
     objective = state.objective(student_logits, teacher_logits, d=config.d, **kappa)
     penalty = state.regulariser(features, state.student.prototypes)
-    losses = StepLosses(objective.item(), penalty.item())
-    if not math.isfinite(losses.total):
+    losses = (objective.item(), penalty.item())
+    if not math.isfinite(sum(losses)):
         return losses
     state.optimiser.zero_grad()
     (objective + penalty).backward()
@@ -245,10 +230,8 @@ def _cosine(start: float, end: float, done: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _mean_losses(losses: list[StepLosses]) -> dict[str, float]:
-    n = len(losses)
-    objective = math.fsum(step.objective for step in losses) / n
-    regulariser = math.fsum(step.regulariser for step in losses) / n
+def _mean_losses(losses: list[tuple[float, float]]) -> dict[str, float]:
+    objective, regulariser = (math.fsum(part) / len(losses) for part in zip(*losses, strict=True))
     return {
         "loss": objective + regulariser,
         "objective": objective,
