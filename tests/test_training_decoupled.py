@@ -70,7 +70,9 @@ def test_decoupled_prototypes_receive_no_gradient_and_follow_the_mixture() -> No
     student = make_network(config, 4, images=False)
     teacher = make_network(config, 4, images=False)
     regulariser = make_regulariser(config)
-    regulariser.prepare(student)
+    samples = torch.randn(16, 4)
+    regulariser.prepare(student, samples)
+    torch.testing.assert_close(regulariser.mixture.means, student.head.bottleneck(samples).detach())
     assert not student.prototypes.requires_grad
     regulariser.adapt(torch.randn(2, 10, 8), student, teacher, done=0.2)
     torch.testing.assert_close(student.prototypes, teacher.prototypes, rtol=0, atol=0)

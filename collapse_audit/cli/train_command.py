@@ -84,8 +84,8 @@ def _configuration(config_file: Path | None, flags: dict[str, Any]) -> HeadTrain
 def _run_one(
     config: HeadTrainingConfig, out: Path, *, resume: bool, quiet: bool, style: str
 ) -> None:
-    from collapse_audit.training.evaluate import comparison_table  # noqa: PLC0415 - imports torch
-    from collapse_audit.training.run import run_training  # noqa: PLC0415
+    from collapse_audit.training.evaluate import comparison_table
+    from collapse_audit.training.run import run_training
 
     result = run_training(config, out, resume=resume, quiet=quiet)
     if style == "json":
@@ -101,7 +101,7 @@ def _run_one(
 def _run_sweep(
     config: HeadTrainingConfig, sweeps: tuple[str, ...], out: Path, *, quiet: bool, style: str
 ) -> None:
-    from collapse_audit.training.sweep import run_sweep, sweep_table  # noqa: PLC0415 - imports torch
+    from collapse_audit.training.sweep import run_sweep, sweep_table
 
     rows = run_sweep(config, sweeps, out, quiet=quiet)
     click.echo(json.dumps(rows, indent=1) if style == "json" else sweep_table(rows))

@@ -19,7 +19,7 @@ from collapse_audit.training.config import HeadTrainingConfig, did_you_mean
 _FASHION_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                   "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")  # fmt: skip
 # where Debian's package dataset-fashion-mnist puts the original files
-_FASHION_ROOT = "/usr/share/dataset-fashion-mnist"
+_FASHION_ROOT = "/usr/share/datasets/fashion-mnist"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +48,22 @@ class TrainingData:
     def width(self) -> int:
         """Pixels of an image, or dimension of the features."""
         return self.train.shape[1]
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        """Views drawn at random, for statistics before training.
+
+        Args:
+            n: How many; if there are fewer views, they repeat with a little noise.
+            seed: Seed of the run.
+
+        Returns:
+            Samples (n x width), no two the same.
+        """
+        draw = generator("sample", seed)
+        flat = self.views.flatten(0, 1)
+        index = torch.randperm(len(flat), generator=draw)[torch.arange(n) % len(flat)]
+        noise = torch.randn(n, self.width, generator=draw)
+        return flat[index] + 0.1 * noise * flat.std(dim=0) * (torch.arange(n) >= len(flat))[:, None]
 
     def batch(self, config: HeadTrainingConfig, iteration: int) -> Tensor:
         """The batch of one step, a function of seed and step alone, so that runs can be resumed.

@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 class OnlineGaussianMixture(nn.Module):
@@ -55,14 +54,14 @@ class OnlineGaussianMixture(nn.Module):
         self.register_buffer("shares", torch.full((k,), 1 / k))
 
     @torch.no_grad()
-    def start_at(self, rows: Tensor) -> None:
-        """Put the means on given directions, with the spread of uniform unit features.
+    def start_at(self, points: Tensor) -> None:
+        """Put the means on given points, each component with the spread of all the points.
 
         Args:
-            rows: Directions (k x d).
+            points: Starting means (k x d); two components at one point would never part.
         """
-        self.means.copy_(functional.normalize(rows, dim=1))
-        self.squares.copy_(self.means.square() + 1 / rows.shape[1])
+        self.means.copy_(points)
+        self.squares.copy_(points.square() + points.var(dim=0))
 
     @property
     def variances(self) -> Tensor:

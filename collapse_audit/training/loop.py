@@ -86,15 +86,16 @@ def make_state(config: HeadTrainingConfig, data: TrainingData) -> TrainingState:
         torch.manual_seed(config.seed)
         student = make_network(config, data.width, images=data.images)
     student.to(device)
-    return state_from(student, config)
+    return state_from(student, config, data)
 
 
-def state_from(student: Network, config: HeadTrainingConfig) -> TrainingState:
+def state_from(student: Network, config: HeadTrainingConfig, data: TrainingData) -> TrainingState:
     """A state that starts from a given student.
 
     Args:
         student: Initial weights, on its device; the teacher starts as a copy.
         config: For objective, regulariser and optimiser.
+        data: For the starting points of a mixture.
 
     Returns:
         State at iteration 0.
@@ -103,7 +104,7 @@ def state_from(student: Network, config: HeadTrainingConfig) -> TrainingState:
     student.backbone.requires_grad_(not config.freeze_backbone)
     teacher = copy.deepcopy(student).requires_grad_(False)
     regulariser = make_regulariser(config).to(device)
-    regulariser.prepare(student)
+    regulariser.prepare(student, data.sample(config.k, config.seed).to(device))
     objective = make_objective(config).to(device)
     return TrainingState(student, teacher, objective, regulariser, _optimiser(student, config))
 

@@ -35,11 +35,12 @@ class Regulariser(nn.Module):
         del prototypes
         return features.new_zeros(())
 
-    def prepare(self, student: Network) -> None:
+    def prepare(self, student: Network, samples: Tensor) -> None:
         """Set up before the first step.
 
         Args:
             student: Whose prototypes are regularised.
+            samples: As many views of training samples as there are prototypes (k x width).
         """
 
     @torch.no_grad()
@@ -112,14 +113,16 @@ class Decoupled(Regulariser):
         self.mixture = OnlineGaussianMixture(config.k, config.d, forgetting=config.forgetting)
         self.start = config.annealing_start
 
-    def prepare(self, student: Network) -> None:
-        """Start the mixture at the student's prototypes and take these out of the optimiser.
+    @torch.no_grad()
+    def prepare(self, student: Network, samples: Tensor) -> None:
+        """Start one component at each sample and take the prototypes out of the optimiser.
 
         Args:
             student: Whose prototypes the mixture estimates from now on.
+            samples: Distinct views of training samples (k x width).
         """
         student.prototypes.requires_grad_(False)
-        self.mixture.start_at(student.prototypes)
+        self.mixture.start_at(student.head.bottleneck(student.backbone(samples)))
 
     @torch.no_grad()
     def adapt(self, bottleneck: Tensor, student: Network, teacher: Network, done: float) -> None:

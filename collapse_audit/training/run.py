@@ -176,7 +176,7 @@ def _starting_state(config: HeadTrainingConfig, data: TrainingData) -> TrainingS
     if config.init is None:
         return make_state(config, data)
     student = load_network(Path(config.init), config, data.width, images=data.images)
-    return state_from(student.to(pick_device(config.device)), config)
+    return state_from(student.to(pick_device(config.device)), config, data)
 
 
 def _claim(folder: Path, config: HeadTrainingConfig, data: TrainingData, *, resume: bool) -> None:

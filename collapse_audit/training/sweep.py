@@ -47,7 +47,8 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
     if name not in entries or not values:
         raise ParameterError(
             f"--sweep {text}: not name=a,b,... of a setting.",
-            hint=did_you_mean(name, entries) or "For example --sweep k=512,1024.",
+            hint=("" if name in entries else did_you_mean(name, entries))
+            or "For example --sweep k=512,1024.",
         )
     kind, _ = setting_type(entries[name])
     try:
@@ -102,7 +103,7 @@ def sweep_table(rows: Iterable[dict[str, Any]]) -> str:
         One line per run.
     """
     rows = list(rows)
-    header = list(rows[0])
+    header = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     body = [[_text(row[name]) for name in header] for row in rows]
     lines = [header, ["---"] * len(header), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
