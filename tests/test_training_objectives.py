@@ -13,8 +13,8 @@ from collapse_audit.training.objectives import (
     Objective,
     PatchCrossEntropy,
     make_objective,
-    sinkhorn_knopp,
 )
+from collapse_audit.training.sinkhorn import sinkhorn_knopp
 from collapse_audit.training.vmf import vmf_log_normaliser
 
 K = 7

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from collapse_audit.errors import PrototypeError
 from collapse_audit.prototypes import Prototypes
 
 
@@ -36,20 +34,3 @@ def audit_rows(rows: Tensor, *, epsilon: float = 0.025, full: bool = True) -> di
         "sweep": head["sweep"] if full else [],
         "groups": audit.groups,
     }
-
-
-def count_unique(rows: Tensor, *, epsilon: float = 0.025) -> int:
-    """Number of unique prototypes M, by the greedy cover.
-
-    Args:
-        rows: Directions of the prototypes (k x d).
-        epsilon: Cosine distance below which two prototypes are duplicates.
-
-    Returns:
-        M; 0 if the rows cannot be audited any more because they are not finite.
-    """
-    try:
-        with torch.no_grad():
-            return int(audit_rows(rows, epsilon=epsilon, full=False)["unique"]["greedy"])
-    except PrototypeError:
-        return 0

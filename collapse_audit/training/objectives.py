@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from collapse_audit.training.config import HeadTrainingConfig
-from collapse_audit.training.vmf import vmf_log_normaliser
+from collapse_audit.training.sinkhorn import sinkhorn_knopp
+from collapse_audit.training.vmf import scores
 
 
 class Objective(nn.Module):
@@ -248,24 +249,6 @@ class PatchCrossEntropy(nn.Module):
         return (entropy.sum(dim=1) / mask.sum(dim=1).clamp_min(1)).mean()
 
 
-def scores(logits: Tensor, temperature: float, kappa: Tensor | None, d: int) -> Tensor:
-    """Logits over the temperature, with the von Mises-Fisher normaliser where norms are given.
-
-    Args:
-        logits: Inner products with the prototypes (... x k).
-        temperature: Divides logits and norms.
-        kappa: Row norms (k), or ``None`` for plain logits.
-        d: Dimension of the prototypes.
-
-    Returns:
-        Unnormalised log-probabilities, float32 at least.
-    """
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    if kappa is None:
-        return exact / temperature
-    return exact / temperature + vmf_log_normaliser(kappa / temperature, d)
-
-
 def cross_view_entropy(log_probability: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over all pairs of a teacher's view and another of the student's.
 
@@ -279,25 +262,6 @@ def cross_view_entropy(log_probability: Tensor, targets: Tensor) -> Tensor:
     pairs = product(range(len(targets)), range(len(log_probability)))
     terms = [-(targets[t] * log_probability[s]).sum(dim=-1).mean() for t, s in pairs if t != s]
     return torch.stack(terms).mean()
-
-
-def sinkhorn_knopp(logits: Tensor, iterations: int) -> Tensor:
-    """Scale exp(logits) so that prototypes share the samples evenly; every sample sums to 1.
-
-    In log space, so that no temperature overflows (``exp`` does, beyond logits of 88).
-
-    Args:
-        logits: Over the temperature (n x k).
-        iterations: 3 in SwAV and DINOv2; the marginals over prototypes are met in the limit.
-
-    Returns:
-        Probabilities (n x k) whose rows sum to 1.
-    """
-    log_plan = logits
-    for _ in range(iterations):
-        log_plan = log_plan - log_plan.logsumexp(dim=0, keepdim=True)
-        log_plan = log_plan - log_plan.logsumexp(dim=1, keepdim=True)
-    return log_plan.exp()
 
 
 _CLASSES: dict[str, type[Objective]] = {

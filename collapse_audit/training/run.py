@@ -23,8 +23,8 @@ from collapse_audit.training.checkpointing import (
 )
 from collapse_audit.training.config import HeadTrainingConfig, read_settings
 from collapse_audit.training.data import TrainingData, load_data
-from collapse_audit.training.evaluate import class_distribution, summarise
-from collapse_audit.training.heads import Network
+from collapse_audit.training.evaluate import summarise
+from collapse_audit.training.log import RunLog
 from collapse_audit.training.loop import (
     DivergedError,
     TrainingState,
@@ -108,68 +108,6 @@ def run_training(
     result = TrainingResult(folder, before, _summary(state, data), stopped)
     _write_results(result, config, data, state)
     return result
-
-
-class RunLog:
-    """The JSON lines of a run.
-
-    Args:
-        path: File to append to.
-        keep_to: Records of later steps are dropped: the run is about to repeat those steps.
-    """
-
-    def __init__(self, path: Path, *, keep_to: int) -> None:
-        self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _iteration_of(line) <= keep_to]
-        text = "".join(f"{line}\n" for line in kept)
-        write_text_atomically(path, text)
-
-    def audit(
-        self, state: TrainingState, data: TrainingData, losses: dict[str, float]
-    ) -> dict[str, float]:
-        """Log losses, M and perplexities of the teacher.
-
-        Args:
-            state: As it is now.
-            data: For the class distribution.
-            losses: Means since the last record.
-
-        Returns:
-            The three numbers for the progress bar.
-        """
-        audit = audit_rows(state.teacher.prototypes, full=False)
-        classes = class_distribution(
-            state.teacher, data, state.objective, np.asarray(audit["groups"])
-        )
-        unique = audit["unique"]["greedy"]
-        self.write(
-            {
-                "iteration": state.iteration,
-                **losses,
-                "unique": unique,
-                "perplexity": classes.perplexity,
-                "unique_perplexity": classes.unique_perplexity,
-                "mutual_information": classes.mutual_information,
-                "lr": state.optimiser.param_groups[1]["lr"],
-            }
-        )
-        return {"loss": losses["loss"], "M": unique, "perplexity": classes.perplexity}
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one record.
-
-        Args:
-            record: Plain values.
-
-        Raises:
-            SourceError: If the file cannot be written to.
-        """
-        try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise SourceError(f"{self.path}: cannot be written ({error.strerror}).") from error
 
 
 def _starting_state(config: HeadTrainingConfig, data: TrainingData) -> TrainingState:
@@ -275,20 +213,6 @@ def provenance(config: HeadTrainingConfig, fingerprint: str, iteration: int) -> 
     }
 
 
-def load_trained(path: Path, config: HeadTrainingConfig, data: TrainingData) -> Network:
-    """Teacher of a finished run, ready to evaluate.
-
-    Args:
-        path: A ``head.safetensors``.
-        config: Of its run.
-        data: For the width of the samples.
-
-    Returns:
-        The network, on the CPU.
-    """
-    return load_network(path, config, data.width, images=data.images)
-
-
 def _versions() -> dict[str, str]:
     return {
         "collapse-audit": __version__,
@@ -296,11 +220,3 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def _iteration_of(line: str) -> float:
-    """Step of a log line; a line cut off by a kill is of no step and is dropped."""
-    try:
-        return float(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")

@@ -8,6 +8,24 @@ import torch
 from torch import Tensor
 
 
+def scores(logits: Tensor, temperature: float, kappa: Tensor | None, d: int) -> Tensor:
+    """Logits over the temperature, with the von Mises-Fisher normaliser where norms are given.
+
+    Args:
+        logits: Inner products with the prototypes (... x k).
+        temperature: Divides logits and norms.
+        kappa: Row norms (k), or ``None`` for plain logits.
+        d: Dimension of the prototypes.
+
+    Returns:
+        Unnormalised log-probabilities, float32 at least.
+    """
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    if kappa is None:
+        return exact / temperature
+    return exact / temperature + vmf_log_normaliser(kappa / temperature, d)
+
+
 def vmf_log_normaliser(kappa: Tensor, d: int) -> Tensor:
     r"""Log of the von Mises-Fisher normaliser.
 
