@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from collapse_audit.cli.console import Session, say
 from collapse_audit.training.config import HeadTrainingConfig, setting_type
 
 _TYPES: dict[type, click.ParamType[Any]] = {str: click.STRING, int: click.INT, float: click.FLOAT}
@@ -47,15 +48,16 @@ def _setting_flags(command: click.Command) -> click.Command:
     help="train once for every combination of values; may be given several times",
 )
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table")
-@click.option("-q", "--quiet", is_flag=True, help="no progress bar")
+@click.pass_obj
 def train_command(
+    session: Session,
+    /,
     *,
     out: Path,
     config_file: Path | None,
     resume: bool,
     sweeps: tuple[str, ...],
     style: str,
-    quiet: bool,
     **flags: Any,
 ) -> None:
     """Train a prototype head, and audit it before and after.
@@ -66,9 +68,9 @@ def train_command(
     """
     config = _configuration(config_file, flags)
     if sweeps:
-        _run_sweep(config, sweeps, out, quiet=quiet, style=style)
+        _run_sweep(config, sweeps, out, session=session, style=style)
     else:
-        _run_one(config, out, resume=resume, quiet=quiet, style=style)
+        _run_one(config, out, resume=resume, session=session, style=style)
 
 
 train_command = _setting_flags(train_command)
@@ -82,26 +84,27 @@ def _configuration(config_file: Path | None, flags: dict[str, Any]) -> HeadTrain
 
 
 def _run_one(
-    config: HeadTrainingConfig, out: Path, *, resume: bool, quiet: bool, style: str
+    config: HeadTrainingConfig, out: Path, *, resume: bool, session: Session, style: str
 ) -> None:
     from collapse_audit.training.evaluate import comparison_table
     from collapse_audit.training.run import run_training
 
-    result = run_training(config, out, resume=resume, quiet=quiet)
+    result = run_training(config, out, resume=resume, quiet=session.quiet)
     if style == "json":
         click.echo((out / "audit.json").read_text(encoding="utf-8"), nl=False)
     else:
         click.echo(comparison_table(result.before, result.after))
-        click.echo(f"Head: {result.head}", err=True)
+        if not session.quiet:
+            say("note", f"the head is {result.head}", session)
     if result.stopped:
-        click.echo(f"Stopped early: {result.stopped}.", err=True)
+        say("error", f"stopped early: {result.stopped}.", session)
         click.get_current_context().exit(1)
 
 
 def _run_sweep(
-    config: HeadTrainingConfig, sweeps: tuple[str, ...], out: Path, *, quiet: bool, style: str
+    config: HeadTrainingConfig, sweeps: tuple[str, ...], out: Path, *, session: Session, style: str
 ) -> None:
     from collapse_audit.training.sweep import run_sweep, sweep_table
 
-    rows = run_sweep(config, sweeps, out, quiet=quiet)
+    rows = run_sweep(config, sweeps, out, quiet=session.quiet)
     click.echo(json.dumps(rows, indent=1) if style == "json" else sweep_table(rows))
