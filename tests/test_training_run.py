@@ -25,8 +25,9 @@ from collapse_audit.training.checkpointing import (
     write_atomically,
 )
 from collapse_audit.training.config import OBJECTIVES, REGULARISERS, HeadTrainingConfig
-from collapse_audit.training.data import generator, load_data
+from collapse_audit.training.data import load_data
 from collapse_audit.training.loop import DivergedError, make_state, train
+from collapse_audit.training.random_streams import generator
 from collapse_audit.training.run import run_training
 
 SMALL = {"k": 24, "d": 16, "hidden": 16, "batch_size": 8, "pool": 4, "warmup": 5}
@@ -66,6 +67,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from collapse_audit.training.config import HeadTrainingConfig
+from collapse_audit.training.random_streams import generator
 from collapse_audit.training.run import run_training
 config = HeadTrainingConfig.from_file(Path(sys.argv[1]))
 run_training(config, Path(sys.argv[2]), resume=True, quiet=True)
@@ -206,7 +208,7 @@ def test_views_of_one_image_are_distinct_and_an_epoch_covers_all(tmp_path: Path)
     del tmp_path
     config = HeadTrainingConfig(**SMALL, limit=40)
     data = load_data(config)
-    batches = [data.batch(config, step) for step in range(5)]
+    batches = [data.batch(config, step)[0] for step in range(5)]
     first = torch.cat([batch[0] for batch in batches])
     assert (torch.cdist(batches[0][0], batches[0][1]).diagonal() > 0).all()
     assert first.shape == (40, 64)
@@ -224,8 +226,9 @@ def test_a_diverging_run_keeps_the_last_good_state(
         def __getattr__(self, name: str) -> object:
             return getattr(original, name)
 
-        def batch(self, config: HeadTrainingConfig, iteration: int) -> torch.Tensor:
-            return original.batch(config, iteration) * (float("nan") if iteration == 12 else 1)
+        def batch(self, config: HeadTrainingConfig, iteration: int) -> tuple[torch.Tensor]:
+            (batch,) = original.batch(config, iteration)
+            return (batch * (float("nan") if iteration == 12 else 1),)
 
     monkeypatch.setattr(run_module, "load_data", lambda _: Spoilt())
     result = run_training(clean, tmp_path / "run", quiet=True)

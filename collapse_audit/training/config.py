@@ -70,6 +70,10 @@ class HeadTrainingConfig:
     init: str | None = option(
         None, "safetensors file of an earlier run: its networks are the start"
     )
+    backbone: str = option("small", "small (an MLP), or a timm model for a file of images")
+    image_size: int = option(224, "side of global crops, for a timm backbone", low=8)
+    local_views: int = option(0, "local crops per image, for a timm backbone", low=0)
+    local_size: int = option(96, "side of local crops", low=8)
     freeze_backbone: bool = option(False, "train the head only")
 
     objective: str = option("sinkhorn", "self-distillation objective", choices=OBJECTIVES)

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from torch import Tensor
 from collapse_audit.errors import ParameterError, SourceError
 from collapse_audit.training.augmentation import augment
 from collapse_audit.training.config import HeadTrainingConfig, did_you_mean
+from collapse_audit.training.images import ImageData, image_data
+from collapse_audit.training.random_streams import batch_index, generator
 
 _FASHION_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                   "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")  # fmt: skip
@@ -49,23 +52,26 @@ class TrainingData:
         """Pixels of an image, or dimension of the features."""
         return self.train.shape[1]
 
-    def sample(self, n: int, seed: int) -> Tensor:
+    def sample(self, n: int, config: HeadTrainingConfig) -> Tensor:
         """Views drawn at random, for statistics before training.
 
         Args:
             n: How many; if there are fewer views, they repeat with a little noise.
-            seed: Seed of the run.
+            config: For the seed.
 
         Returns:
             Samples (n x width), no two the same.
         """
-        draw = generator("sample", seed)
+        draw = generator("sample", config.seed)
         flat = self.views.flatten(0, 1)
         index = torch.randperm(len(flat), generator=draw)[torch.arange(n) % len(flat)]
         noise = torch.randn(n, self.width, generator=draw)
         return flat[index] + 0.1 * noise * flat.std(dim=0) * (torch.arange(n) >= len(flat))[:, None]
 
-    def batch(self, config: HeadTrainingConfig, iteration: int) -> Tensor:
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def batch(self, config: HeadTrainingConfig, iteration: int) -> tuple[Tensor, ...]:
         """The batch of one step, a function of seed and step alone, so that runs can be resumed.
 
         Args:
@@ -73,39 +79,24 @@ class TrainingData:
             iteration: Number of the step.
 
         Returns:
-            Samples (views x n x width).
+            Samples (views x n x width), as a tuple of one.
         """
-        per_epoch = max(1, len(self.views) // config.batch_size)
-        epoch, position = divmod(iteration, per_epoch)
-        order = torch.randperm(len(self.views), generator=generator("order", config.seed, epoch))
-        index = order[position * config.batch_size :][: config.batch_size]
+        index = batch_index(len(self), config, iteration)
         draw = generator("views", config.seed, iteration)
         # distinct views while there are enough of them
         which = torch.rand(len(index), self.views.shape[1], generator=draw).argsort(dim=1)
         which = which[:, torch.arange(config.views) % which.shape[1]]
         batch = self.views[index[:, None], which].transpose(0, 1)
         if self.images:
-            return batch
+            return (batch,)
         spread = self.train.std(dim=0)  # features have no natural unit: noise is relative
-        return batch + config.noise * spread * torch.randn(batch.shape, generator=draw)
+        return (batch + config.noise * spread * torch.randn(batch.shape, generator=draw),)
 
 
-def generator(purpose: str, seed: int, number: int = 0) -> torch.Generator:
-    """Random numbers for one purpose of a run, independent of what else was drawn.
-
-    Args:
-        purpose: What is drawn; every purpose has a stream of its own.
-        seed: Seed of the run.
-        number: Step or epoch.
-
-    Returns:
-        A CPU generator, seeded.
-    """
-    digest = hashlib.sha256(f"{purpose}/{seed}/{number}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+Data: TypeAlias = TrainingData | ImageData
 
 
-def load_data(config: HeadTrainingConfig) -> TrainingData:
+def load_data(config: HeadTrainingConfig) -> Data:
     """Read the data of a configuration and precompute its augmented views.
 
     Args:
@@ -117,16 +108,16 @@ def load_data(config: HeadTrainingConfig) -> TrainingData:
     Raises:
         ParameterError: If there are fewer samples than a batch holds.
     """
+    data: Data
     if config.data == "digits":
         data = _digits(config)
     elif config.data == "fashion-mnist":
         data = _fashion_mnist(config)
     else:
-        data = _features(config)
-    if len(data.views) < config.batch_size:
+        data = _from_file(config)
+    if len(data) < config.batch_size:
         raise ParameterError(
-            f"{config.data}: {len(data.views)} training samples, but a batch holds "
-            f"{config.batch_size}.",
+            f"{config.data}: {len(data)} training samples, but a batch holds {config.batch_size}.",
             hint="Lower batch_size.",
         )
     return data
@@ -199,10 +190,20 @@ def _idx(root: Path, name: str) -> npt.NDArray[np.uint8]:
     return values.reshape(sizes)
 
 
-def _features(config: HeadTrainingConfig) -> TrainingData:
-    """Cached features: ``features`` (n x d, or n x views x d), optional labels and a test split."""
+def _from_file(config: HeadTrainingConfig) -> Data:
+    """Arrays of a file: images for a timm backbone, else features."""
     path = Path(config.data)
     arrays = _arrays(path)
+    if "images" not in arrays:
+        return _features(config, arrays, path)
+    present = [name for name in ("images", "test_images") if name in arrays]
+    return image_data(config, arrays, path, _fingerprint(*(arrays[name] for name in present)))
+
+
+def _features(
+    config: HeadTrainingConfig, arrays: dict[str, npt.NDArray[Any]], path: Path
+) -> TrainingData:
+    """Cached features: ``features`` (n x d, or n x views x d), optional labels and a test split."""
     features = _matrix(arrays, "features", path)
     views = features if features.ndim == 3 else features[:, None]
     views = views[: config.limit]
@@ -225,7 +226,7 @@ def _features(config: HeadTrainingConfig) -> TrainingData:
     )
 
 
-def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not path.is_file():
         raise SourceError(
             f"data: no set and no file {str(path)!r}.",
@@ -243,9 +244,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
         raise SourceError(f"{path}: not a readable .npz or .safetensors file ({error}).") from error
 
 
-def _matrix(
-    arrays: dict[str, npt.NDArray[np.generic]], name: str, path: Path
-) -> npt.NDArray[np.float32]:
+def _matrix(arrays: dict[str, npt.NDArray[Any]], name: str, path: Path) -> npt.NDArray[np.float32]:
     if name not in arrays:
         raise SourceError(
             f"{path}: no array {name!r}; it holds {', '.join(sorted(arrays)) or 'nothing'}.",
@@ -267,7 +266,7 @@ def _matrix(
     return exact
 
 
-def _fingerprint(*arrays: npt.NDArray[np.float32]) -> str:
+def _fingerprint(*arrays: npt.NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(str(array.shape).encode())

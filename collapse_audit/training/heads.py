@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from collapse_audit.training.config import HeadTrainingConfig
+from collapse_audit.errors import ParameterError
+from collapse_audit.training.config import HeadTrainingConfig, did_you_mean
 
 
 class PrototypeLayer(nn.Module):
@@ -97,6 +99,42 @@ class SmallBackbone(nn.Module):
         return features
 
 
+class TimmBackbone(nn.Module):
+    """A backbone of timm without its classifier, for crops of several sizes.
+
+    Args:
+        name: Name of a timm model. Weights are drawn at random, never downloaded.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        import timm
+
+        if name not in timm.list_models():
+            close = did_you_mean(name, timm.list_models())
+            raise ParameterError(f"backbone: timm has no {name!r}.", hint=close)
+        options: dict[str, Any] = {"num_classes": 0}
+        try:  # vision transformers interpolate their position embedding for local crops
+            model = timm.create_model(name, dynamic_img_size=True, **options)
+        except TypeError:
+            model = timm.create_model(name, **options)
+        self.model: nn.Module = model
+        self.width = int(model.num_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled features.
+
+        Args:
+            images: In [-1, 1] (... x channels x height x width).
+
+        Returns:
+            Features (... x width).
+        """
+        flat = images.flatten(0, -4)
+        features: Tensor = self.model(flat)
+        return features.view(*images.shape[:-3], -1)
+
+
 class Network(nn.Module):
     """Backbone and head of one branch.
 
@@ -134,14 +172,20 @@ def make_network(config: HeadTrainingConfig, in_features: int, *, images: bool) 
 
     Args:
         config: For the sizes. Weights are drawn from torch's global generator.
-        in_features: Pixels of an image, or width of the given features.
+        in_features: Pixels of a flattened image, or width of the given features.
         images: Whether the data are images, which need a backbone.
 
     Returns:
         A freshly initialised network.
     """
-    backbone = SmallBackbone(in_features, config.hidden) if images else nn.Identity()
-    width = config.hidden if images else in_features
+    backbone: nn.Module
+    if not images:
+        backbone, width = nn.Identity(), in_features
+    elif config.backbone == "small":
+        backbone, width = SmallBackbone(in_features, config.hidden), config.hidden
+    else:
+        backbone = TimmBackbone(config.backbone)
+        width = backbone.width
     head = ProjectionHead(
         width, hidden=config.hidden, d=config.d, k=config.k, train_norms=config.vmf
     )

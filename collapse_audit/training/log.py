@@ -11,7 +11,7 @@ import numpy as np
 from collapse_audit.errors import SourceError
 from collapse_audit.training.audits import audit_rows
 from collapse_audit.training.checkpointing import write_text_atomically
-from collapse_audit.training.data import TrainingData
+from collapse_audit.training.data import Data
 from collapse_audit.training.evaluate import class_distribution
 from collapse_audit.training.loop import TrainingState
 
@@ -31,9 +31,7 @@ class RunLog:
         text = "".join(f"{line}\n" for line in kept)
         write_text_atomically(path, text)
 
-    def audit(
-        self, state: TrainingState, data: TrainingData, losses: dict[str, float]
-    ) -> dict[str, float]:
+    def audit(self, state: TrainingState, data: Data, losses: dict[str, float]) -> dict[str, float]:
         """Log losses, M and perplexities of the teacher.
 
         Args:

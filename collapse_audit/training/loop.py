@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.training.config import HeadTrainingConfig
-from collapse_audit.training.data import TrainingData
+from collapse_audit.training.data import Data
 from collapse_audit.training.heads import Network, make_network
 from collapse_audit.training.objectives import Objective, make_objective
 from collapse_audit.training.regularisers import Regulariser, make_regulariser
@@ -71,7 +71,7 @@ class DivergedError(Exception):
     """The loss is no longer finite; the state before the step is not to be trusted either."""
 
 
-def make_state(config: HeadTrainingConfig, data: TrainingData) -> TrainingState:
+def make_state(config: HeadTrainingConfig, data: Data) -> TrainingState:
     """Networks, objective and optimiser as they are before the first step.
 
     Args:
@@ -89,7 +89,7 @@ def make_state(config: HeadTrainingConfig, data: TrainingData) -> TrainingState:
     return state_from(student, config, data)
 
 
-def state_from(student: Network, config: HeadTrainingConfig, data: TrainingData) -> TrainingState:
+def state_from(student: Network, config: HeadTrainingConfig, data: Data) -> TrainingState:
     """A state that starts from a given student.
 
     Args:
@@ -104,14 +104,14 @@ def state_from(student: Network, config: HeadTrainingConfig, data: TrainingData)
     student.backbone.requires_grad_(not config.freeze_backbone)
     teacher = copy.deepcopy(student).requires_grad_(False)
     regulariser = make_regulariser(config).to(device)
-    regulariser.prepare(student, data.sample(config.k, config.seed).to(device))
+    regulariser.prepare(student, data.sample(config.k, config).to(device))
     objective = make_objective(config).to(device)
     return TrainingState(student, teacher, objective, regulariser, _optimiser(student, config))
 
 
 def train(
     state: TrainingState,
-    data: TrainingData,
+    data: Data,
     config: HeadTrainingConfig,
     *,
     on_audit: Callable[[TrainingState, dict[str, float]], dict[str, float]],
@@ -144,8 +144,8 @@ def train(
     )
     with bar, _reproducibly(config):
         while state.iteration < config.iterations:
-            batch = data.batch(config, state.iteration).to(device)
-            losses = _step(state, forward, batch, config)
+            views = [part.to(device) for part in data.batch(config, state.iteration)]
+            losses = _step(state, forward, views, config)
             if not math.isfinite(sum(losses)):
                 raise DivergedError(f"loss {sum(losses)} at step {state.iteration}")
             state.losses.append(losses)
@@ -161,17 +161,22 @@ def train(
 
 
 def _step(
-    state: TrainingState, forward: Callable[..., Any], batch: Tensor, config: HeadTrainingConfig
+    state: TrainingState,
+    forward: Callable[..., Any],
+    views: list[Tensor],
+    config: HeadTrainingConfig,
 ) -> tuple[float, float]:
     """One optimiser step and one step of the teacher; neither happens if the loss is not finite."""
     done = state.iteration / config.iterations
     _schedule(state, config)
-    with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.amp and batch.is_cuda):
+    whole = views[0]  # the teacher sees global views only
+    with torch.autocast(whole.device.type, torch.bfloat16, enabled=config.amp and whole.is_cuda):
         with torch.no_grad():
-            bottleneck = state.teacher.head.bottleneck(state.teacher.backbone(batch))
+            bottleneck = state.teacher.head.bottleneck(state.teacher.backbone(whole))
             state.regulariser.adapt(bottleneck, state.student, state.teacher, done)
             teacher_logits = state.teacher.head.last_layer(bottleneck)
-        features, _, student_logits = forward(batch)
+        outputs = [forward(part) for part in views]
+    features, student_logits = outputs[0][0], torch.cat([output[2] for output in outputs])
     kappa = _norms(state) if config.vmf else {}
     objective = state.objective(student_logits, teacher_logits, d=config.d, **kappa)
     penalty = state.regulariser(features, state.student.prototypes)

@@ -22,7 +22,7 @@ from collapse_audit.training.checkpointing import (
     write_text_atomically,
 )
 from collapse_audit.training.config import HeadTrainingConfig, read_settings
-from collapse_audit.training.data import TrainingData, load_data
+from collapse_audit.training.data import Data, load_data
 from collapse_audit.training.evaluate import summarise
 from collapse_audit.training.log import RunLog
 from collapse_audit.training.loop import (
@@ -110,14 +110,14 @@ def run_training(
     return result
 
 
-def _starting_state(config: HeadTrainingConfig, data: TrainingData) -> TrainingState:
+def _starting_state(config: HeadTrainingConfig, data: Data) -> TrainingState:
     if config.init is None:
         return make_state(config, data)
     student = load_network(Path(config.init), config, data.width, images=data.images)
     return state_from(student.to(pick_device(config.device)), config, data)
 
 
-def _claim(folder: Path, config: HeadTrainingConfig, data: TrainingData, *, resume: bool) -> None:
+def _claim(folder: Path, config: HeadTrainingConfig, data: Data, *, resume: bool) -> None:
     """Make the folder this run's, or refuse to touch somebody else's."""
     path = folder / "config.yaml"
     if path.exists():
@@ -141,7 +141,7 @@ def _claim(folder: Path, config: HeadTrainingConfig, data: TrainingData, *, resu
     write_text_atomically(path, text)
 
 
-def _check_same(path: Path, config: HeadTrainingConfig, data: TrainingData) -> None:
+def _check_same(path: Path, config: HeadTrainingConfig, data: Data) -> None:
     content = read_settings(path)
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
         raise CheckpointError(f"{path}: not the configuration of a run.")
@@ -161,13 +161,13 @@ def _check_same(path: Path, config: HeadTrainingConfig, data: TrainingData) -> N
         )
 
 
-def _summary(state: TrainingState, data: TrainingData) -> dict[str, Any]:
+def _summary(state: TrainingState, data: Data) -> dict[str, Any]:
     audit = audit_rows(state.teacher.prototypes)
     return summarise(state.teacher, data, state.objective, audit)
 
 
 def _write_results(
-    result: TrainingResult, config: HeadTrainingConfig, data: TrainingData, state: TrainingState
+    result: TrainingResult, config: HeadTrainingConfig, data: Data, state: TrainingState
 ) -> None:
     centre = state.objective.centre if state.objective.centre_rule == "logits" else None
     save_head(

@@ -25,7 +25,7 @@ from collapse_audit.training.checkpointing import (
     write_text_atomically,
 )
 from collapse_audit.training.config import HeadTrainingConfig
-from collapse_audit.training.data import TrainingData, load_data
+from collapse_audit.training.data import Data, load_data
 from collapse_audit.training.run import provenance, run_training
 
 RECIPES = {
@@ -71,7 +71,7 @@ def shipped_audit(head: Path, name: str) -> dict[str, Any]:
     return {key: value for key, value in audit.items() if key != "groups"}
 
 
-def _write_features(head: Path, path: Path, config: HeadTrainingConfig, data: TrainingData) -> None:
+def _write_features(head: Path, path: Path, config: HeadTrainingConfig, data: Data) -> None:
     """Backbone features of the held-out digits, by the stored weights."""
     network = load_network(head, config, data.width, images=data.images)
     with torch.no_grad():

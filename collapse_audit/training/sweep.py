@@ -146,7 +146,7 @@ def _numbers(config: HeadTrainingConfig, folder: Path, *, quiet: bool) -> dict[s
     finished = folder / "audit.json"
     if finished.exists():
         content = json.loads(finished.read_text(encoding="utf-8"))
-        if content["config"] != config.to_dict():
+        if HeadTrainingConfig.from_mapping(content["config"]) != config:
             raise ParameterError(
                 f"{folder}: belongs to another configuration.", hint="Choose another --out."
             )
