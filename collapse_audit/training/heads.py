@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +119,7 @@ class TimmBackbone(nn.Module):
         except TypeError:
             model = timm.create_model(name, **options)
         self.model: nn.Module = model
-        self.width = int(model.num_features)
+        self.width = cast("int", model.num_features)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features.
