@@ -298,6 +298,15 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+def test_errors_that_hide_a_full_disk_say_so(tmp_path: Path) -> None:
+    def fail(_: Path) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos")
+
+    with pytest.raises(SourceError, match=r"probably no space left: .*Free space or choose"):
+        write_atomically(tmp_path / "file", fail)
+    assert not list(tmp_path.iterdir())
+
+
 def test_heads_are_readable_as_the_umask_allows(config: HeadTrainingConfig, tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:

@@ -51,7 +51,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
                 temporary.unlink()
     except (OSError, SafetensorError, RuntimeError) as error:
         # torch and safetensors wrap "no space left" in errors of their own
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        line = " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or f"probably no space left: {line}"
         raise SourceError(
             f"{path}: cannot be written ({reason}).",
             hint="Free space or choose another --out; an earlier file is untouched.",
