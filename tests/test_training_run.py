@@ -355,6 +355,7 @@ def test_data_that_are_not_there_are_refused(tmp_path: Path) -> None:
             HeadTrainingConfig(**SMALL, limit=40, init=str(tmp_path / "no.safetensors")),
             tmp_path / "run",
         )
+    assert not (tmp_path / "run").exists()  # a refused run leaves the folder free
 
 
 def test_a_head_of_other_sizes_is_refused_as_a_start(

@@ -82,8 +82,8 @@ def run_training(
 
     """
     data = load_data(config)
+    state = _starting_state(config, data)  # may refuse: before the folder is this run's
     _claim(folder, config, data, resume=resume)
-    state = _starting_state(config, data)
     before = _summary(state, data)
     saved = folder / "state.pt"
     if saved.exists():
