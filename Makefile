@@ -16,7 +16,7 @@ FIND_UV = if uv pip install --help 2>/dev/null | grep -q -e '--group'; then comm
 export UV_HTTP_TIMEOUT ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz lint format types contracts docs reference bench clean
+.PHONY: help demo test check fuzz lint format types contracts docs reference bench examples clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench: $(SETUP)  ## the benchmarks, with the packages they compare with
 	@set -e; uv=$$($(FIND_UV)); \
 	"$${uv:-$(BIN)/uv}" pip install --quiet --python $(BIN)/python --group peers
 	$(BIN)/python -m benchmarks
+
+examples: $(SETUP)  ## train the heads that ship with the package again
+	$(BIN)/python -m collapse_audit.training.shipped collapse_audit/examples
 
 clean:  ## remove the environment and everything that was built
 	rm -rf .venv build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SourceError,
         UnsafePickleError,
     )
+    from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.redundancy import Redundancy, measure_redundancy
 
@@ -41,6 +42,8 @@ _HOME = {
     "SourceError": "errors",
     "UnsafePickleError": "errors",
     "audit_prototypes": "audit",
+    "koleo_data_loss": "koleo",
+    "koleo_proto_loss": "koleo",
     "load_heads": "checkpoints",
     "load_prototypes": "checkpoints",
     "measure_redundancy": "redundancy",
@@ -64,6 +67,8 @@ __all__ = [
     "UnsafePickleError",
     "__version__",
     "audit_prototypes",
+    "koleo_data_loss",
+    "koleo_proto_loss",
     "load_heads",
     "load_prototypes",
     "measure_redundancy",

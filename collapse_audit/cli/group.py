@@ -38,6 +38,7 @@ COMMANDS: Final = {
         "reproduce_command", "reproduce_command", "Published counts beside measured ones."
     ),
     "schema": _Command("schema_command", "schema_command", "The JSON Schema of the reports."),
+    "train": _Command("train_command", "train_command", "Train a head, audit before and after."),
 }
 DEFAULT: Final = "audit"
 

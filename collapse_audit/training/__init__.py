@@ -1,0 +1,1 @@
+"""Train a prototype head, with or without a diversity regulariser, and audit what became of it."""

@@ -1,0 +1,36 @@
+"""The package's own audit, in the few numbers that training logs and tables hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from collapse_audit.prototypes import Prototypes
+
+
+def audit_rows(rows: Tensor, *, epsilon: float = 0.025, full: bool = True) -> dict[str, Any]:
+    """Audit the rows of a prototype layer.
+
+    Args:
+        rows: Directions of the prototypes (k x d).
+        epsilon: Cosine distance below which two prototypes are duplicates.
+        full: Whether to add the sweep over epsilon; the log of a run does without.
+
+    Returns:
+        ``k``, ``unique`` (greedy, components, isolated), ``unique_fraction``,
+        ``largest_redundancy_factor``, ``sweep`` and ``groups`` (group number of every prototype).
+    """
+    from collapse_audit.audit import audit_prototypes
+
+    prototypes = Prototypes.from_weight(rows.detach().clone())
+    audit = audit_prototypes(prototypes, epsilon=epsilon, sweep=full, nearest=False)
+    head = audit.to_dict()["heads"][0]
+    return {
+        "k": prototypes.k,
+        "unique": dict(head["unique"]),
+        "unique_fraction": audit.num_unique / prototypes.k,
+        "largest_redundancy_factor": int(audit.redundancy_factors.max()),
+        "sweep": head["sweep"] if full else [],
+        "groups": audit.groups,
+    }

@@ -1,0 +1,210 @@
+"""Files of a run: states to resume from, and heads that others read; never half-written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from collapse_audit.errors import CheckpointError, SourceError
+from collapse_audit.training.config import HeadTrainingConfig
+from collapse_audit.training.heads import Network, make_network
+from collapse_audit.training.loop import TrainingState
+
+_FORMAT = "collapse-audit/head"
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let a file appear whole or not at all, readable as the umask allows.
+
+    The content goes to a temporary file in the same folder, reaches the disk, and replaces the old
+    file in one step. An earlier file stays untouched if anything fails.
+
+    Args:
+        path: Where the file shall appear; its folder exists.
+        write: Writes the content to the path it is given.
+
+    Raises:
+        SourceError: If the folder cannot be written to, or the disk is full.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            # mkstemp and safetensors (issue 782) both make files that only their owner can read
+            temporary.chmod(0o666 & ~_umask())
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch and safetensors wrap "no space left" in errors of their own
+        line = " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or f"probably no space left: {line}"
+        raise SourceError(
+            f"{path}: cannot be written ({reason}).",
+            hint="Free space or choose another --out; an earlier file is untouched.",
+        ) from error
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text file with :func:`write_atomically`.
+
+    Args:
+        path: File to replace.
+        text: Its new content, stored as UTF-8.
+    """
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def save_state(state: TrainingState, path: Path) -> None:
+    """Save everything a run needs to continue.
+
+    Args:
+        state: Written as it is now.
+        path: File to replace.
+    """
+    content = state.state_dict()
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def load_state(state: TrainingState, path: Path) -> None:
+    """Continue from a saved state.
+
+    Args:
+        state: Of the same configuration; filled in place.
+        path: Written by :func:`save_state`.
+
+    Raises:
+        CheckpointError: If the file is damaged or of another configuration.
+    """
+    device = state.student.prototypes.device
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        state.load_state_dict(saved)
+    except Exception as error:
+        line = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: not a state to resume from ({line}).",
+            hint="Nothing was changed: restore the file, or train again with another --out.",
+        ) from error
+
+
+def save_head(
+    network: Network,
+    path: Path,
+    *,
+    provenance: dict[str, str],
+    branch: str = "teacher",
+    student: Network | None = None,
+    centre: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write networks as safetensors with the keys of a DINO checkpoint.
+
+    Args:
+        network: Written under ``<branch>.backbone.`` and ``<branch>.head.``.
+        path: File to replace.
+        provenance: Strings about the origin, kept in the file's metadata.
+        branch: What the network is.
+        student: A second network, written under ``student.``.
+        centre: Centre of the teacher (k), written as ``dino_loss.center``.
+        dtype: Type to store in; that of the weights if not given.
+    """
+    parts = {branch: network} | ({} if student is None else {"student": student})
+    tensors = {
+        f"{name}.{key}": _stored(value, dtype)
+        for name, part in parts.items()
+        for key, value in part.state_dict().items()
+    }
+    if centre is not None:
+        tensors["dino_loss.center"] = _stored(centre[None], dtype)
+    metadata = {"format": _FORMAT} | provenance
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def load_network(
+    path: Path, config: HeadTrainingConfig, width: int, *, images: bool, branch: str = "teacher"
+) -> Network:
+    """Read a network back from a head of :func:`save_head`, to train or to evaluate it.
+
+    Args:
+        path: A safetensors file.
+        config: The sizes it is expected to have.
+        width: Pixels or features per sample.
+        images: Whether samples are images, which need a backbone.
+        branch: ``teacher`` or ``student``; a file with one branch only gives that one.
+
+    Returns:
+        The network, on the CPU, in float32.
+
+    Raises:
+        CheckpointError: If the file is not readable, or its tensors do not fit the configuration.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = list(file.keys())
+            found = branch if any(key.startswith(f"{branch}.") for key in keys) else "teacher"
+            prefix = f"{found}."
+            tensors = {
+                key.removeprefix(prefix): file.get_tensor(key).float()
+                for key in keys
+                if key.startswith(prefix)
+            }
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({' '.join(str(error).split())}).",
+            hint="--init takes the head.safetensors of an earlier run.",
+        ) from error
+    network = make_network(config, width, images=images)
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    stored = {key: tuple(value.shape) for key, value in tensors.items()}
+    wrong = [key for key in expected | stored if expected.get(key) != stored.get(key)]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: {wrong[0]} is {stored.get(wrong[0], 'missing')} in the file and "
+            f"{expected.get(wrong[0], 'not used')} in this configuration.",
+            hint="Give the k, d, hidden and data that the file was trained with.",
+        )
+    network.load_state_dict(tensors)
+    return network
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Metadata of a head written by :func:`save_head`.
+
+    Args:
+        path: A safetensors file.
+
+    Returns:
+        Strings by name.
+    """
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return value.detach().cpu().to(dtype or value.dtype).contiguous().clone()
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

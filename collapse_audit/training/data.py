@@ -1,0 +1,274 @@
+"""Data to train on: small image sets with precomputed augmented views, or cached features."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from collapse_audit.errors import ParameterError, SourceError
+from collapse_audit.training.augmentation import augment
+from collapse_audit.training.config import HeadTrainingConfig, did_you_mean
+from collapse_audit.training.images import ImageData, image_data
+from collapse_audit.training.random_streams import batch_index, generator
+
+_FASHION_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+                  "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")  # fmt: skip
+# where Debian's package dataset-fashion-mnist puts the original files
+_FASHION_ROOT = "/usr/share/datasets/fashion-mnist"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """What a run trains on and is evaluated with.
+
+    Attributes:
+        views: Augmented samples (n x pool x width); pool 1 for features without views.
+        train: Samples as they are (n x width), for kNN and probes.
+        test: Held-out samples (width columns); empty if there are none.
+        train_labels: Class of every training sample, or ``None``.
+        test_labels: Class of every held-out sample, or ``None``.
+        images: Whether samples are flattened images in [0, 1], which need a backbone.
+        fingerprint: SHA-256 of the samples, before augmentation.
+    """
+
+    views: Tensor
+    train: Tensor
+    test: Tensor
+    train_labels: npt.NDArray[np.int64] | None
+    test_labels: npt.NDArray[np.int64] | None
+    images: bool
+    fingerprint: str
+
+    @property
+    def width(self) -> int:
+        """Pixels of an image, or dimension of the features."""
+        return self.train.shape[1]
+
+    def sample(self, n: int, config: HeadTrainingConfig) -> Tensor:
+        """Views drawn at random, for statistics before training.
+
+        Args:
+            n: How many; if there are fewer views, they repeat with a little noise.
+            config: For the seed.
+
+        Returns:
+            Samples (n x width), no two the same.
+        """
+        draw = generator("sample", config.seed)
+        flat = self.views.flatten(0, 1)
+        index = torch.randperm(len(flat), generator=draw)[torch.arange(n) % len(flat)]
+        noise = torch.randn(n, self.width, generator=draw)
+        return flat[index] + 0.1 * noise * flat.std(dim=0) * (torch.arange(n) >= len(flat))[:, None]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def batch(self, config: HeadTrainingConfig, iteration: int) -> tuple[Tensor, ...]:
+        """The batch of one step, a function of seed and step alone, so that runs can be resumed.
+
+        Args:
+            config: For the seed, the batch size, the number of views and the noise.
+            iteration: Number of the step.
+
+        Returns:
+            Samples (views x n x width), as a tuple of one.
+        """
+        index = batch_index(len(self), config, iteration)
+        draw = generator("views", config.seed, iteration)
+        # distinct views while there are enough of them
+        which = torch.rand(len(index), self.views.shape[1], generator=draw).argsort(dim=1)
+        which = which[:, torch.arange(config.views) % which.shape[1]]
+        batch = self.views[index[:, None], which].transpose(0, 1)
+        if self.images:
+            return (batch,)
+        spread = self.train.std(dim=0)  # features have no natural unit: noise is relative
+        return (batch + config.noise * spread * torch.randn(batch.shape, generator=draw),)
+
+
+Data: TypeAlias = TrainingData | ImageData
+
+
+def load_data(config: HeadTrainingConfig) -> Data:
+    """Read the data of a configuration and precompute its augmented views.
+
+    Args:
+        config: ``data`` names the set or file; ``data_root`` is where its files lie.
+
+    Returns:
+        Data, on the CPU.
+
+    Raises:
+        ParameterError: If there are fewer samples than a batch holds.
+    """
+    data: Data
+    if config.data == "digits":
+        data = _digits(config)
+    elif config.data == "fashion-mnist":
+        data = _fashion_mnist(config)
+    else:
+        data = _from_file(config)
+    if len(data) < config.batch_size:
+        raise ParameterError(
+            f"{config.data}: {len(data)} training samples, but a batch holds {config.batch_size}.",
+            hint="Lower batch_size.",
+        )
+    return data
+
+
+def _image_data(
+    config: HeadTrainingConfig,
+    images: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    test_images: npt.NDArray[np.float32],
+    test_labels: npt.NDArray[np.int64],
+) -> TrainingData:
+    train = torch.from_numpy(images[: config.limit])
+    views = torch.empty(len(train), config.pool, train.shape[1] * train.shape[2])
+    for view in range(config.pool):
+        draw = generator("augmentation", config.seed, view)
+        moved = augment(train[:, None], config.augmentation, config.noise, draw)
+        views[:, view] = moved.flatten(1)
+    return TrainingData(
+        views=views,
+        train=train.flatten(1),
+        test=torch.from_numpy(test_images).flatten(1),
+        train_labels=labels[: config.limit],
+        test_labels=test_labels,
+        images=True,
+        fingerprint=_fingerprint(images[: config.limit], test_images),
+    )
+
+
+def _digits(config: HeadTrainingConfig) -> TrainingData:
+    """The 1797 digits of 8 x 8 pixels that scikit-learn ships: 1347 to train on, 450 to test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.images))
+    images = (bunch.images[order] / 16).astype(np.float32)
+    labels = bunch.target[order].astype(np.int64)
+    return _image_data(config, images[:1347], labels[:1347], images[1347:], labels[1347:])
+
+
+def _fashion_mnist(config: HeadTrainingConfig) -> TrainingData:
+    """Fashion-MNIST from its original IDX files, halved to 14 x 14; 5000 images to test."""
+    root = Path(config.data_root or _FASHION_ROOT)
+    images, labels, test_images, test_labels = (_idx(root, name) for name in _FASHION_FILES)
+    halved = [
+        (part.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)) / 255).astype(np.float32)
+        for part in (images[: config.limit], test_images[:5000])
+    ]
+    return _image_data(
+        config, halved[0], labels.astype(np.int64), halved[1], test_labels[:5000].astype(np.int64)
+    )
+
+
+def _idx(root: Path, name: str) -> npt.NDArray[np.uint8]:
+    """One IDX file (big-endian magic, sizes, bytes), plain or gzipped."""
+    path = next((p for p in (root / name, root / f"{name}.gz") if p.is_file()), None)
+    if path is None:
+        raise SourceError(
+            f"{root}: no {name} or {name}.gz.",
+            hint="Give --data-root the folder with Fashion-MNIST's original files "
+            "(Debian: apt install dataset-fashion-mnist).",
+        )
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    sizes = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
+    if values.size != int(np.prod(sizes)):
+        raise SourceError(f"{path}: {values.size} values, but its header promises {sizes}.")
+    return values.reshape(sizes)
+
+
+def _from_file(config: HeadTrainingConfig) -> Data:
+    """Arrays of a file: images for a timm backbone, else features."""
+    path = Path(config.data)
+    arrays = _arrays(path)
+    if "images" not in arrays:
+        return _features(config, arrays, path)
+    present = [name for name in ("images", "test_images") if name in arrays]
+    return image_data(config, arrays, path, _fingerprint(*(arrays[name] for name in present)))
+
+
+def _features(
+    config: HeadTrainingConfig, arrays: dict[str, npt.NDArray[Any]], path: Path
+) -> TrainingData:
+    """Cached features: ``features`` (n x d, or n x views x d), optional labels and a test split."""
+    features = _matrix(arrays, "features", path)
+    views = features if features.ndim == 3 else features[:, None]
+    views = views[: config.limit]
+    test = arrays.get("test_features")
+    held_out = views[:0, 0] if test is None else _matrix(arrays, "test_features", path)
+    if held_out.ndim != 2 or held_out.shape[1] != views.shape[2]:
+        raise SourceError(
+            f"{path}: test_features have shape {held_out.shape}, features {features.shape}.",
+            hint="Both must have the same width, and test_features one row per sample.",
+        )
+    labels, test_labels = arrays.get("labels"), arrays.get("test_labels")
+    return TrainingData(
+        views=torch.from_numpy(views),
+        train=torch.from_numpy(views[:, 0]),
+        test=torch.from_numpy(held_out),
+        train_labels=None if labels is None else labels[: config.limit].astype(np.int64),
+        test_labels=None if test_labels is None else test_labels.astype(np.int64),
+        images=False,
+        fingerprint=_fingerprint(features, held_out),
+    )
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    if not path.is_file():
+        raise SourceError(
+            f"data: no set and no file {str(path)!r}.",
+            hint=did_you_mean(str(path), ("digits", "fashion-mnist"))
+            or "Use digits, fashion-mnist, or a file of features (.npz, .safetensors).",
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            return dict(load_file(path))
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:
+        raise SourceError(f"{path}: not a readable .npz or .safetensors file ({error}).") from error
+
+
+def _matrix(arrays: dict[str, npt.NDArray[Any]], name: str, path: Path) -> npt.NDArray[np.float32]:
+    if name not in arrays:
+        raise SourceError(
+            f"{path}: no array {name!r}; it holds {', '.join(sorted(arrays)) or 'nothing'}.",
+            hint="Training needs 'features' (n x d, or n x views x d).",
+        )
+    values = arrays[name]
+    if values.ndim not in (2, 3) or values.dtype.kind != "f" or 0 in values.shape:
+        raise SourceError(
+            f"{path}: {name} has shape {values.shape} {values.dtype}, not n x d floats."
+        )
+    exact = np.ascontiguousarray(values, dtype=np.float32)
+    bad = ~np.isfinite(exact).reshape(len(exact), -1).all(axis=1)
+    if bad.any():
+        raise SourceError(
+            f"{path}: {name} hold NaN or infinite values in {int(bad.sum())} rows "
+            f"(first: {int(bad.argmax())}).",
+            hint="Extract them again, in float32.",
+        )
+    return exact
+
+
+def _fingerprint(*arrays: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

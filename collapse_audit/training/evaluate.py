@@ -1,0 +1,215 @@
+"""What a head is worth: uniqueness and class distribution, with the probes beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from collapse_audit.training.data import Data
+from collapse_audit.training.heads import Network
+from collapse_audit.training.objectives import Objective
+
+# DINO's own evaluation uses 10 and 20 neighbours on ImageNet; 5 suits sets of a thousand images
+_NEIGHBOURS = 5
+# the linear probe is fitted on the first so many: seconds, where 20 000 take minutes
+_LINEAR_SAMPLES = 5000
+# samples per forward pass; images of 224 x 224 fit in memory
+_CHUNK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ClassDistribution:
+    """Marginal latent class distribution of a network over a data set, in three numbers.
+
+    Attributes:
+        perplexity: exp of the entropy over the K prototypes; copies inflate it.
+        unique_perplexity: The same over groups of duplicates; copies do not.
+        mutual_information: H(p) - mean H(p(.|x)) in nats; copies do not change it either.
+    """
+
+    perplexity: float
+    unique_perplexity: float
+    mutual_information: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Accuracy of simple classifiers on frozen features, on held-out samples.
+
+    Attributes:
+        knn: Cosine nearest neighbours on backbone features.
+        knn_bottleneck: The same on what the prototypes are compared with.
+        linear: Logistic regression on standardised backbone features.
+    """
+
+    knn: float
+    knn_bottleneck: float
+    linear: float
+
+
+def class_distribution(
+    network: Network, data: Data, objective: Objective, groups: npt.NDArray[np.int64]
+) -> ClassDistribution:
+    """Class distribution of the teacher over the training samples, without augmentation.
+
+    Args:
+        network: The teacher.
+        data: Whose samples are classified.
+        objective: For temperature and centre, which are applied as in training.
+        groups: Group number of every prototype (k).
+
+    Returns:
+        Perplexities and mutual information.
+    """
+    device = network.prototypes.device
+    total = torch.zeros(network.prototypes.shape[0], dtype=torch.float64, device=device)
+    entropy = 0.0
+    with _evaluating(network):
+        for chunk in torch.split(data.train, _CHUNK):
+            logits = network(chunk.to(device))[2].double()
+            if objective.centre_rule == "logits":
+                logits = logits - objective.centre
+            scores = logits / objective.teacher_temperature
+            if objective.centre_rule == "log-probabilities":
+                scores = scores - objective.centre
+            log_probability = scores.log_softmax(dim=1)
+            probability = log_probability.exp()
+            total += probability.sum(dim=0)
+            entropy -= float((probability * log_probability).sum())
+    marginal = (total / len(data.train)).cpu().numpy()
+    over_groups = np.bincount(groups, weights=marginal).astype(np.float64)
+    return ClassDistribution(
+        perplexity=float(np.exp(_entropy(marginal))),
+        unique_perplexity=float(np.exp(_entropy(over_groups))),
+        mutual_information=_entropy(marginal) - entropy / len(data.train),
+    )
+
+
+def probe(network: Network, data: Data) -> Probes | None:
+    """Accuracy of kNN and of a linear probe, where labels exist.
+
+    Args:
+        network: The teacher.
+        data: Fitted on its training samples, scored on its test samples.
+
+    Returns:
+        Accuracies in [0, 1], or ``None`` if there are no labels or no held-out samples.
+    """
+    if data.train_labels is None or data.test_labels is None or not len(data.test):
+        return None
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, test = _embed(network, data.train), _embed(network, data.test)
+    knn = KNeighborsClassifier(n_neighbors=_NEIGHBOURS, metric="cosine")
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    labels, truth = data.train_labels, data.test_labels
+    return Probes(
+        knn=float(knn.fit(train[0], labels).score(test[0], truth)),
+        knn_bottleneck=float(knn.fit(train[1], labels).score(test[1], truth)),
+        linear=float(
+            linear.fit(train[0][:_LINEAR_SAMPLES], labels[:_LINEAR_SAMPLES]).score(test[0], truth)
+        ),
+    )
+
+
+def summarise(
+    network: Network, data: Data, objective: Objective, audit: dict[str, Any]
+) -> dict[str, Any]:
+    """Numbers of one head for the before/after table.
+
+    Args:
+        network: The teacher.
+        data: For the class distribution and the probes.
+        objective: For temperature and centre.
+        audit: Numbers of the prototype audit, and ``groups``.
+
+    Returns:
+        Plain values; the probes are ``None`` without labels.
+    """
+    groups = np.asarray(audit["groups"], dtype=np.int64)
+    numbers = {name: value for name, value in audit.items() if name != "groups"}
+    probes = probe(network, data)
+    return (
+        numbers
+        | asdict(class_distribution(network, data, objective, groups))
+        | {"probes": None if probes is None else asdict(probes)}
+    )
+
+
+def comparison_table(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Two audits side by side, for the terminal.
+
+    Args:
+        before: From :func:`summarise`, of the head the run started from.
+        after: The same of the head it ended with.
+
+    Returns:
+        Text of one line per number.
+    """
+    rows: list[tuple[str, ...]] = [("", "before", "after")]
+    for label, keys in _TABLE:
+        values = [_look_up(summary, keys) for summary in (before, after)]
+        if None not in values:
+            rows.append((label, *(f"{value:.4g}" for value in values)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = (f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}" for row in rows)
+    return "\n".join(lines)
+
+
+_TABLE = (
+    ("unique prototypes M (greedy)", ("unique", "greedy")),
+    ("  components (lower end)", ("unique", "components")),
+    ("  isolated", ("unique", "isolated")),
+    ("M / K", ("unique_fraction",)),
+    ("largest redundancy factor", ("largest_redundancy_factor",)),
+    ("perplexity over K", ("perplexity",)),
+    ("perplexity over unique", ("unique_perplexity",)),
+    ("mutual information (nats)", ("mutual_information",)),
+    ("kNN accuracy", ("probes", "knn")),
+    ("kNN accuracy, bottleneck", ("probes", "knn_bottleneck")),
+    ("linear probe accuracy", ("probes", "linear")),
+)
+
+
+def _look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> float | None:
+    value: Any = summary
+    for key in keys:
+        value = None if value is None else value.get(key)
+    return None if value is None else float(value)
+
+
+def _embed(
+    network: Network, samples: Tensor
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    device = network.prototypes.device
+    with _evaluating(network):
+        parts = [network(chunk.to(device))[:2] for chunk in torch.split(samples, _CHUNK)]
+    features, bottleneck = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+    return features, bottleneck
+
+
+@contextmanager
+def _evaluating(network: Network) -> Iterator[None]:
+    """No gradients, and batch norm by its running statistics; the mode is restored."""
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(mode)
+
+
+def _entropy(p: npt.NDArray[np.float64]) -> float:
+    positive = p[p > 0]
+    return float(-(positive * np.log(positive)).sum())

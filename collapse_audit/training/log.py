@@ -1,0 +1,84 @@
+"""The JSON lines of a run: losses, M and perplexities as training goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collapse_audit.errors import SourceError
+from collapse_audit.training.audits import audit_rows
+from collapse_audit.training.checkpointing import write_text_atomically
+from collapse_audit.training.data import Data
+from collapse_audit.training.evaluate import class_distribution
+from collapse_audit.training.loop import TrainingState
+
+
+class RunLog:
+    """The JSON lines of a run.
+
+    Args:
+        path: File to append to.
+        keep_to: Records of later steps are dropped: the run is about to repeat those steps.
+    """
+
+    def __init__(self, path: Path, *, keep_to: int) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if _iteration_of(line) <= keep_to]
+        text = "".join(f"{line}\n" for line in kept)
+        write_text_atomically(path, text)
+
+    def audit(self, state: TrainingState, data: Data, losses: dict[str, float]) -> dict[str, float]:
+        """Log losses, M and perplexities of the teacher.
+
+        Args:
+            state: As it is now.
+            data: For the class distribution.
+            losses: Means since the last record.
+
+        Returns:
+            The three numbers for the progress bar.
+        """
+        audit = audit_rows(state.teacher.prototypes, full=False)
+        classes = class_distribution(
+            state.teacher, data, state.objective, np.asarray(audit["groups"])
+        )
+        unique = audit["unique"]["greedy"]
+        self.write(
+            {
+                "iteration": state.iteration,
+                **losses,
+                "unique": unique,
+                "perplexity": classes.perplexity,
+                "unique_perplexity": classes.unique_perplexity,
+                "mutual_information": classes.mutual_information,
+                "lr": state.optimiser.param_groups[1]["lr"],
+            }
+        )
+        return {"loss": losses["loss"], "M": unique, "perplexity": classes.perplexity}
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record.
+
+        Args:
+            record: Plain values.
+
+        Raises:
+            SourceError: If the file cannot be written to.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise SourceError(f"{self.path}: cannot be written ({error.strerror}).") from error
+
+
+def _iteration_of(line: str) -> float:
+    """Step of a log line; a line cut off by a kill is of no step and is dropped."""
+    try:
+        return float(json.loads(line)["iteration"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

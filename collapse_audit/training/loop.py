@@ -1,0 +1,279 @@
+"""The training loop: student, teacher, schedules, and a stop when the loss diverges."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from collapse_audit.errors import ParameterError
+from collapse_audit.training.config import HeadTrainingConfig
+from collapse_audit.training.data import Data
+from collapse_audit.training.heads import Network, make_network
+from collapse_audit.training.objectives import Objective, make_objective
+from collapse_audit.training.regularisers import Regulariser, make_regulariser
+
+
+@dataclass(slots=True, eq=False)
+class TrainingState:
+    """All that changes during a run; saving it and loading it continues the run exactly.
+
+    Attributes:
+        student: Trained by gradients.
+        teacher: Moving average of the student.
+        objective: Holds the centre.
+        regulariser: Holds the mixture of decoupled prototypes.
+        optimiser: Holds its moments.
+        iteration: Steps done.
+        losses: Of the steps since the last record in the log, objective and regulariser.
+    """
+
+    student: Network
+    teacher: Network
+    objective: Objective
+    regulariser: Regulariser
+    optimiser: torch.optim.Optimizer
+    iteration: int = 0
+    losses: list[tuple[float, float]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers of the run, to be saved.
+
+        Returns:
+            Nested dictionaries of tensors and plain values.
+        """
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return parts | {"iteration": self.iteration, "losses": list(self.losses)}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Args:
+            saved: From a run of the same configuration.
+        """
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(saved[name])
+        self.iteration = int(saved["iteration"])
+        self.losses = list(saved["losses"])
+
+
+_PARTS = ("student", "teacher", "objective", "regulariser", "optimiser")
+
+
+class DivergedError(Exception):
+    """The loss is no longer finite; the state before the step is not to be trusted either."""
+
+
+def make_state(config: HeadTrainingConfig, data: Data) -> TrainingState:
+    """Networks, objective and optimiser as they are before the first step.
+
+    Args:
+        config: Everything about them; the seed decides the initial weights.
+        data: For the width of the samples.
+
+    Returns:
+        State at iteration 0, on the device of the configuration.
+    """
+    device = pick_device(config.device)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        student = make_network(config, data.width, images=data.images)
+    student.to(device)
+    return state_from(student, config, data)
+
+
+def state_from(student: Network, config: HeadTrainingConfig, data: Data) -> TrainingState:
+    """A state that starts from a given student.
+
+    Args:
+        student: Initial weights, on its device; the teacher starts as a copy.
+        config: For objective, regulariser and optimiser.
+        data: For the starting points of a mixture.
+
+    Returns:
+        State at iteration 0.
+    """
+    device = student.prototypes.device
+    student.backbone.requires_grad_(not config.freeze_backbone)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    regulariser = make_regulariser(config).to(device)
+    regulariser.prepare(student, data.sample(config.k, config).to(device))
+    objective = make_objective(config).to(device)
+    return TrainingState(student, teacher, objective, regulariser, _optimiser(student, config))
+
+
+def train(
+    state: TrainingState,
+    data: Data,
+    config: HeadTrainingConfig,
+    *,
+    on_audit: Callable[[TrainingState, dict[str, float]], dict[str, float]],
+    on_save: Callable[[TrainingState], None],
+    quiet: bool = False,
+) -> None:
+    """Train until the configured number of steps is done.
+
+    Args:
+        state: Changed in place; may come from a saved run.
+        data: What to train on.
+        config: How.
+        on_audit: Called every ``audit_every`` steps and at the end with the mean losses since the
+            last call; what it returns is shown beside the progress bar.
+        on_save: Called every ``save_every`` steps and at the end, with finite weights.
+        quiet: Whether to show no progress bar. None is shown either where standard error is not a
+            terminal.
+
+    Raises:
+        DivergedError: If the loss is not finite.
+    """
+    forward = torch.compile(state.student) if config.compile else state.student
+    device = state.student.prototypes.device
+    bar = tqdm(
+        total=config.iterations,
+        initial=state.iteration,
+        desc="train",
+        unit="step",
+        disable=True if quiet else None,
+    )
+    with bar, _reproducibly(config):
+        while state.iteration < config.iterations:
+            views = [part.to(device) for part in data.batch(config, state.iteration)]
+            losses = _step(state, forward, views, config)
+            if not math.isfinite(sum(losses)):
+                raise DivergedError(f"loss {sum(losses)} at step {state.iteration}")
+            state.losses.append(losses)
+            state.iteration += 1
+            bar.update()
+            last = state.iteration == config.iterations
+            if last or state.iteration % config.audit_every == 0:
+                shown = on_audit(state, _mean_losses(state.losses))
+                bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()})
+                state.losses.clear()
+            if last or state.iteration % config.save_every == 0:
+                on_save(state)
+
+
+def _step(
+    state: TrainingState,
+    forward: Callable[..., Any],
+    views: list[Tensor],
+    config: HeadTrainingConfig,
+) -> tuple[float, float]:
+    """One optimiser step and one step of the teacher; neither happens if the loss is not finite."""
+    done = state.iteration / config.iterations
+    _schedule(state, config)
+    whole = views[0]  # the teacher sees global views only
+    with torch.autocast(whole.device.type, torch.bfloat16, enabled=config.amp and whole.is_cuda):
+        with torch.no_grad():
+            bottleneck = state.teacher.head.bottleneck(state.teacher.backbone(whole))
+            state.regulariser.adapt(bottleneck, state.student, state.teacher, done)
+            teacher_logits = state.teacher.head.last_layer(bottleneck)
+        outputs = [forward(part) for part in views]
+    features, student_logits = outputs[0][0], torch.cat([output[2] for output in outputs])
+    kappa = _norms(state) if config.vmf else {}
+    objective = state.objective(student_logits, teacher_logits, d=config.d, **kappa)
+    penalty = state.regulariser(features, state.student.prototypes)
+    losses = (objective.item(), penalty.item())
+    if not math.isfinite(sum(losses)):
+        return losses
+    state.optimiser.zero_grad()
+    (objective + penalty).backward()
+    if config.clip:
+        nn.utils.clip_grad_norm_(state.student.parameters(), config.clip)
+    state.optimiser.step()
+    _move_teacher(state, _cosine(config.momentum, config.final_momentum, done))
+    return losses
+
+
+def _norms(state: TrainingState) -> dict[str, Tensor]:
+    """Row norms of both branches, as the von Mises-Fisher normaliser takes them."""
+    layers = {"student_kappa": state.student, "teacher_kappa": state.teacher}
+    return {name: net.head.last_layer.weight_g.abs().squeeze(1) for name, net in layers.items()}
+
+
+@torch.no_grad()
+def _move_teacher(state: TrainingState, momentum: float) -> None:
+    for mine, theirs in zip(state.teacher.parameters(), state.student.parameters(), strict=True):
+        mine.lerp_(theirs, 1 - momentum)
+
+
+def _optimiser(student: Network, config: HeadTrainingConfig) -> torch.optim.Optimizer:
+    """Three groups: rows, other matrices, and vectors, which are not decayed (as in DINO)."""
+    rows = [student.prototypes]
+    rest = [p for p in student.parameters() if p is not student.prototypes and p.requires_grad]
+    groups = [
+        {"params": rows, "factor": config.prototype_lr_factor,
+         "weight_decay": config.prototype_weight_decay},
+        {"params": [p for p in rest if p.ndim > 1], "factor": 1.0,
+         "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "factor": 1.0, "weight_decay": 0.0},
+    ]  # fmt: skip
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _schedule(state: TrainingState, config: HeadTrainingConfig) -> None:
+    """Linear warm-up, then half a cosine down to zero."""
+    step = state.iteration
+    if step < config.warmup:
+        rate = config.lr * (step + 1) / config.warmup
+    else:
+        rest = max(1, config.iterations - config.warmup)
+        rate = _cosine(config.lr, 0.0, (step - config.warmup) / rest)
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _mean_losses(losses: list[tuple[float, float]]) -> dict[str, float]:
+    objective, regulariser = (math.fsum(part) / len(losses) for part in zip(*losses, strict=True))
+    return {
+        "loss": objective + regulariser,
+        "objective": objective,
+        "regulariser": regulariser,
+    }
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a configuration means.
+
+    Args:
+        name: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        The device.
+
+    Raises:
+        ParameterError: If CUDA is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ParameterError(
+            "device: no CUDA device is available.", hint="Use --device cpu, or auto."
+        )
+    available = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(available if name == "auto" else name)
+
+
+@contextmanager
+def _reproducibly(config: HeadTrainingConfig) -> Iterator[None]:
+    """Threads and determinism of the configuration; the caller's are restored."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(config.deterministic or strict)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)

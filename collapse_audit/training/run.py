@@ -1,0 +1,222 @@
+"""A run folder: configuration, log, states, head and audit of one training run."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from collapse_audit.errors import CheckpointError, ParameterError, SourceError
+from collapse_audit.training.audits import audit_rows
+from collapse_audit.training.checkpointing import (
+    load_network,
+    load_state,
+    save_head,
+    save_state,
+    write_text_atomically,
+)
+from collapse_audit.training.config import HeadTrainingConfig, read_settings
+from collapse_audit.training.data import Data, load_data
+from collapse_audit.training.evaluate import summarise
+from collapse_audit.training.log import RunLog
+from collapse_audit.training.loop import (
+    DivergedError,
+    TrainingState,
+    make_state,
+    pick_device,
+    state_from,
+    train,
+)
+from collapse_audit.version import __version__
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingResult:
+    """What a run ended with.
+
+    Attributes:
+        folder: The run folder.
+        before: Numbers of the head the run started from.
+        after: Numbers of the head it ended with.
+        stopped: Why the run stopped early; empty if it did not.
+    """
+
+    folder: Path
+    before: dict[str, Any]
+    after: dict[str, Any]
+    stopped: str
+
+    @property
+    def head(self) -> Path:
+        """The head, for ``collapse-audit audit``."""
+        return self.folder / "head.safetensors"
+
+
+def run_training(
+    config: HeadTrainingConfig, folder: Path, *, resume: bool = False, quiet: bool = False
+) -> TrainingResult:
+    """Train a head, and audit it before and after.
+
+    The folder receives ``config.yaml`` (settings, versions, fingerprint of the data), ``log.jsonl``
+    (losses, M and perplexity every ``audit_every`` steps), ``state.pt`` (to resume from),
+    ``head.safetensors`` and ``audit.json``. A run that was killed and resumed ends with the same
+    weights as an unbroken one on a CPU.
+
+    Args:
+        config: What to train.
+        folder: Run folder; created if it does not exist.
+        resume: Continue the run that the folder holds; a fresh folder starts one.
+        quiet: Whether to show no progress bar.
+
+    A folder that holds a run of another configuration, or one to resume, is refused with a
+    :class:`ParameterError`.
+
+    Returns:
+        Numbers before and after. If the loss diverged, those of the last good state.
+
+    """
+    data = load_data(config)
+    state = _starting_state(config, data)  # may refuse: before the folder is this run's
+    _claim(folder, config, data, resume=resume)
+    before = _summary(state, data)
+    saved = folder / "state.pt"
+    if saved.exists():
+        load_state(state, saved)
+    else:
+        save_state(state, saved)
+    log = RunLog(folder / "log.jsonl", keep_to=state.iteration)
+    stopped = ""
+    try:
+        train(
+            state,
+            data,
+            config,
+            on_audit=lambda now, losses: log.audit(now, data, losses),
+            on_save=lambda now: save_state(now, saved),
+            quiet=quiet,
+        )
+    except DivergedError as error:
+        load_state(state, saved)
+        stopped = f"{error}; the head is that of step {state.iteration}, the last good state"
+        log.write({"iteration": state.iteration, "stopped": stopped})
+    result = TrainingResult(folder, before, _summary(state, data), stopped)
+    _write_results(result, config, data, state)
+    return result
+
+
+def _starting_state(config: HeadTrainingConfig, data: Data) -> TrainingState:
+    if config.init is None:
+        return make_state(config, data)
+    student = load_network(Path(config.init), config, data.width, images=data.images)
+    return state_from(student.to(pick_device(config.device)), config, data)
+
+
+def _claim(folder: Path, config: HeadTrainingConfig, data: Data, *, resume: bool) -> None:
+    """Make the folder this run's, or refuse to touch somebody else's."""
+    path = folder / "config.yaml"
+    if path.exists():
+        _check_same(path, config, data)
+        if not resume:
+            raise ParameterError(
+                f"{folder}: already holds a run.", hint="Add --resume, or choose another --out."
+            )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        occupied = any(not entry.name.startswith(".") for entry in folder.iterdir())
+    except OSError as error:
+        raise SourceError(f"{folder}: not usable as a run folder ({error.strerror}).") from error
+    if occupied:
+        raise ParameterError(
+            f"{folder}: not empty, and not a run folder.", hint="Choose another --out."
+        )
+    content = {"config": config.to_dict(), "data_sha256": data.fingerprint, "versions": _versions()}
+    text = yaml.safe_dump(content, sort_keys=False)
+    write_text_atomically(path, text)
+
+
+def _check_same(path: Path, config: HeadTrainingConfig, data: Data) -> None:
+    content = read_settings(path)
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise CheckpointError(f"{path}: not the configuration of a run.")
+    there = HeadTrainingConfig.from_mapping(content["config"], source=str(path)).to_dict()
+    here = config.to_dict()
+    changed = [f"{name} is {there[name]} there, {here[name]} here" for name in here
+               if here[name] != there[name]]  # fmt: skip
+    if changed:
+        raise ParameterError(
+            f"{path.parent}: belongs to another configuration: {'; '.join(changed)}.",
+            hint="Choose another --out.",
+        )
+    if content.get("data_sha256") != data.fingerprint:
+        raise ParameterError(
+            f"{path.parent}: the data are not those the run began with.",
+            hint="Restore them, or choose another --out.",
+        )
+
+
+def _summary(state: TrainingState, data: Data) -> dict[str, Any]:
+    audit = audit_rows(state.teacher.prototypes)
+    return summarise(state.teacher, data, state.objective, audit)
+
+
+def _write_results(
+    result: TrainingResult, config: HeadTrainingConfig, data: Data, state: TrainingState
+) -> None:
+    centre = state.objective.centre if state.objective.centre_rule == "logits" else None
+    save_head(
+        state.teacher,
+        result.head,
+        student=state.student,
+        centre=centre,
+        provenance=provenance(config, data.fingerprint, state.iteration),
+    )
+    content = {
+        "schema": "collapse-audit/training",
+        "schema_version": "1.0",
+        "tool": {"name": "collapse-audit", "version": __version__},
+        "config": config.to_dict(),
+        "iteration": state.iteration,
+        "stopped": result.stopped or None,
+        "before": result.before,
+        "after": result.after,
+    }
+    text = json.dumps(content, indent=1) + "\n"
+    write_text_atomically(result.folder / "audit.json", text)
+
+
+def provenance(config: HeadTrainingConfig, fingerprint: str, iteration: int) -> dict[str, str]:
+    """Where a head came from, as strings for its metadata.
+
+    Args:
+        config: Of the run; paths in it are kept as file names only.
+        fingerprint: SHA-256 of the data.
+        iteration: Steps the head was trained for.
+
+    Returns:
+        Strings by name.
+    """
+    settings = config.to_dict()
+    for name in ("data", "init", "data_root"):
+        settings[name] = None if settings[name] is None else Path(settings[name]).name
+    return {
+        "tool": f"collapse-audit {__version__}",
+        "config": json.dumps(settings),
+        "data_sha256": fingerprint,
+        "iteration": str(iteration),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "collapse-audit": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

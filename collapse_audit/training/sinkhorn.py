@@ -1,0 +1,24 @@
+"""Sinkhorn-Knopp: targets balanced over the prototypes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def sinkhorn_knopp(logits: Tensor, iterations: int) -> Tensor:
+    """Scale exp(logits) so that prototypes share the samples evenly; every sample sums to 1.
+
+    In log space, so that no temperature overflows (``exp`` does, beyond logits of 88).
+
+    Args:
+        logits: Over the temperature (n x k).
+        iterations: 3 in SwAV and DINOv2; the marginals over prototypes are met in the limit.
+
+    Returns:
+        Probabilities (n x k) whose rows sum to 1.
+    """
+    log_plan = logits
+    for _ in range(iterations):
+        log_plan = log_plan - log_plan.logsumexp(dim=0, keepdim=True)
+        log_plan = log_plan - log_plan.logsumexp(dim=1, keepdim=True)
+    return log_plan.exp()

@@ -1,0 +1,179 @@
+"""Train once for every combination of settings; resumable, with a table and a figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from collapse_audit.errors import ParameterError
+from collapse_audit.training.checkpointing import write_atomically, write_text_atomically
+from collapse_audit.training.config import HeadTrainingConfig, did_you_mean, setting_type
+from collapse_audit.training.run import run_training
+
+_COLUMNS = {
+    "M": ("unique", "greedy"),
+    "M/K": ("unique_fraction",),
+    "r_max": ("largest_redundancy_factor",),
+    "perplexity": ("perplexity",),
+    "perplexity over unique": ("unique_perplexity",),
+    "MI": ("mutual_information",),
+    "kNN": ("probes", "knn"),
+    "linear": ("probes", "linear"),
+}
+
+
+def parse_sweep(text: str) -> tuple[str, list[Any]]:
+    """Read one ``name=a,b,c``.
+
+    Args:
+        text: A setting of :class:`HeadTrainingConfig` and its values.
+
+    Returns:
+        Name of the setting, and values of its type.
+
+    Raises:
+        ParameterError: If the setting is unknown or a value is not of its type.
+    """
+    name, _, values = text.partition("=")
+    name = name.strip().replace("-", "_")
+    entries = {entry.name: entry for entry in dataclasses.fields(HeadTrainingConfig)}
+    if name not in entries or not values:
+        raise ParameterError(
+            f"--sweep {text}: not name=a,b,... of a setting.",
+            hint=("" if name in entries else did_you_mean(name, entries))
+            or "For example --sweep k=512,1024.",
+        )
+    kind, _ = setting_type(entries[name])
+    try:
+        parsed = [
+            value == "true" if kind is bool else kind(value) for value in values.split(",") if value
+        ]
+    except ValueError as error:
+        raise ParameterError(
+            f"--sweep {text}: {name} takes values of type {kind.__name__}."
+        ) from error
+    return name, parsed
+
+
+def run_sweep(
+    config: HeadTrainingConfig, sweeps: Sequence[str], folder: Path, *, quiet: bool = False
+) -> list[dict[str, Any]]:
+    """Train every combination that is not trained yet.
+
+    Every run has a folder of its own inside ``folder``, named after its settings; finished ones are
+    read back, unfinished ones resumed. ``sweep.json``, ``sweep.md`` and ``sweep.svg`` are written
+    anew after every run.
+
+    Args:
+        config: Settings that do not vary.
+        sweeps: One ``name=a,b,c`` for every setting that does.
+        folder: Where the runs go.
+        quiet: Whether to show no progress.
+
+    Returns:
+        One dictionary per run: the settings that vary and the numbers of the final head.
+    """
+    names, values = zip(*(parse_sweep(text) for text in sweeps), strict=True)
+    combinations = [dict(zip(names, each, strict=True)) for each in itertools.product(*values)]
+    configs = [dataclasses.replace(config, **settings) for settings in combinations]
+    rows: list[dict[str, Any]] = []
+    for settings, each in zip(combinations, configs, strict=True):
+        name = "_".join(f"{key}-{value}" for key, value in settings.items()).replace("/", "-")
+        if not quiet:
+            click.echo(f"[{len(rows) + 1}/{len(configs)}] {name}", err=True)
+        rows.append(settings | _numbers(each, folder / name, quiet=quiet))
+        _write_results(rows, folder)
+    return rows
+
+
+def sweep_table(rows: Iterable[dict[str, Any]]) -> str:
+    """Runs of a sweep as a Markdown table.
+
+    Args:
+        rows: From :func:`run_sweep`.
+
+    Returns:
+        One line per run.
+    """
+    rows = list(rows)
+    header = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    body = [[_text(row[name]) for name in header] for row in rows]
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw M against K, one line per remaining combination of settings.
+
+    With several seeds a line is their mean and every run a dot.
+
+    Args:
+        rows: From :func:`run_sweep`, with ``k`` among the settings.
+        path: SVG file to replace.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    lines: dict[str, dict[int, list[int]]] = {}
+    for row in rows:
+        settings = [key for key in row if key not in {*_COLUMNS, "k", "seed", "stopped"}]
+        label = ", ".join(str(row[key]) for key in settings) or "M"
+        lines.setdefault(label, {}).setdefault(row["k"], []).append(row["M"])
+    for label, by_k in lines.items():
+        ks = sorted(by_k)
+        (line,) = axes.plot(ks, [sum(by_k[k]) / len(by_k[k]) for k in ks], label=label)
+        dots = [(k, m) for k in ks for m in by_k[k]]
+        axes.plot(*zip(*dots, strict=True), ".", color=line.get_color())
+    ks = sorted({row["k"] for row in rows})
+    axes.plot(ks, ks, color="0.6", linestyle=":", label="M = K")
+    axes.set(xscale="log", yscale="log", xlabel="prototypes K", ylabel="unique prototypes M")
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.minorticks_off()
+    axes.legend()
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="svg"))
+
+
+def _numbers(config: HeadTrainingConfig, folder: Path, *, quiet: bool) -> dict[str, Any]:
+    """Numbers of a run: trained, resumed, or read back if it is finished."""
+    finished = folder / "audit.json"
+    if finished.exists():
+        content = json.loads(finished.read_text(encoding="utf-8"))
+        if HeadTrainingConfig.from_mapping(content["config"]) != config:
+            raise ParameterError(
+                f"{folder}: belongs to another configuration.", hint="Choose another --out."
+            )
+        after, stopped = content["after"], content["stopped"]
+    else:
+        result = run_training(config, folder, resume=True, quiet=quiet)
+        after, stopped = result.after, result.stopped
+    numbers = {name: _look_up(after, keys) for name, keys in _COLUMNS.items()}
+    return numbers | {"stopped": stopped or None}
+
+
+def _look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    value: Any = summary
+    for key in keys:
+        value = None if value is None else value.get(key)
+    return math.nan if value is None else value
+
+
+def _write_results(rows: list[dict[str, Any]], folder: Path) -> None:
+    texts = {"sweep.json": json.dumps(rows, indent=1), "sweep.md": sweep_table(rows)}
+    for name, text in texts.items():
+        write_text_atomically(folder / name, f"{text}\n")
+    if all("k" in row for row in rows):
+        draw_sweep(rows, folder / "sweep.svg")
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

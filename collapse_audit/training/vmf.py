@@ -1,0 +1,55 @@
+"""The normaliser of the von Mises-Fisher density, for heads whose row norms are trained."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def scores(logits: Tensor, temperature: float, kappa: Tensor | None, d: int) -> Tensor:
+    """Logits over the temperature, with the von Mises-Fisher normaliser where norms are given.
+
+    Args:
+        logits: Inner products with the prototypes (... x k).
+        temperature: Divides logits and norms.
+        kappa: Row norms (k), or ``None`` for plain logits.
+        d: Dimension of the prototypes.
+
+    Returns:
+        Unnormalised log-probabilities, float32 at least.
+    """
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    if kappa is None:
+        return exact / temperature
+    return exact / temperature + vmf_log_normaliser(kappa / temperature, d)
+
+
+def vmf_log_normaliser(kappa: Tensor, d: int) -> Tensor:
+    r"""Log of the von Mises-Fisher normaliser.
+
+    .. math:: \log C_d(\kappa) = \nu \log\kappa - \log I_\nu(\kappa) - \tfrac d2 \log 2\pi,
+              \qquad \nu = \tfrac d2 - 1
+
+    DINO-vMF (Govindarajan et al. 2023) adds it to the logits with kappa the row norm over the
+    temperature. The Bessel function is taken from its uniform expansion for large order with two
+    corrections (DLMF 10.41.3), differentiable and free of overflow.
+
+    Args:
+        kappa: Concentrations, positive.
+        d: Dimension of the sphere's space. The error of the result, in nats, is below 5e-5 from
+            d = 16 on and below 1e-6 from d = 64 on.
+
+    Returns:
+        Log normalisers, of the shape of ``kappa``.
+    """
+    order = d / 2 - 1
+    root = torch.hypot(kappa, torch.full_like(kappa, order))
+    t = order / root
+    first = (3 * t - 5 * t.pow(3)) / (24 * order)
+    second = (81 * t.pow(2) - 462 * t.pow(4) + 385 * t.pow(6)) / (1152 * order**2)
+    # log I without its nu log kappa, which cancels that of the normaliser: finite at kappa = 0 too
+    log_bessel = root - order * (order + root).log() - 0.5 * (2 * math.pi * root).log()
+    log_bessel = log_bessel + torch.log1p(first + second)
+    return -log_bessel - d / 2 * math.log(2 * math.pi)

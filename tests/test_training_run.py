@@ -1,0 +1,387 @@
+"""Runs: resume after a kill, atomic files, bad folders, and what the numbers say."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
+
+from collapse_audit.errors import CheckpointError, ParameterError, SourceError
+from collapse_audit.training import run as run_module
+from collapse_audit.training.checkpointing import (
+    load_state,
+    read_provenance,
+    save_state,
+    write_atomically,
+)
+from collapse_audit.training.config import OBJECTIVES, REGULARISERS, HeadTrainingConfig
+from collapse_audit.training.data import load_data
+from collapse_audit.training.loop import DivergedError, make_state, train
+from collapse_audit.training.random_streams import generator
+from collapse_audit.training.run import run_training
+
+SMALL = {"k": 24, "d": 16, "hidden": 16, "batch_size": 8, "pool": 4, "warmup": 5}
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Path:
+    """A file of two planted classes, with a test split."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    rows = draw.normal(size=(60, 6)).astype(np.float32) + 3 * labels[:, None].astype(np.float32)
+    path = tmp_path / "features.npz"
+    np.savez(path, features=rows[:40], labels=labels[:40],
+             test_features=rows[40:], test_labels=labels[40:])  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def config(features: Path) -> HeadTrainingConfig:
+    return HeadTrainingConfig(
+        **SMALL, data=str(features), iterations=20, audit_every=5, save_every=5
+    )
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "head.safetensors")
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    expected = weights(second)
+    assert weights(first).keys() == expected.keys()
+    for name, value in weights(first).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name, strict=True)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from collapse_audit.training.config import HeadTrainingConfig
+from collapse_audit.training.random_streams import generator
+from collapse_audit.training.run import run_training
+config = HeadTrainingConfig.from_file(Path(sys.argv[1]))
+run_training(config, Path(sys.argv[2]), resume=True, quiet=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_several_points_ends_with_the_same_weights(
+    config: HeadTrainingConfig, tmp_path: Path
+) -> None:
+    config = replace(config, iterations=300, save_every=7, regulariser="koleo-both")
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(json.dumps(config.to_dict()))  # JSON is YAML
+    unbroken = run_training(config, tmp_path / "unbroken", quiet=True)
+    folder = tmp_path / "killed"
+    log, state = folder / "log.jsonl", folder / "state.pt"
+    kills = 0
+
+    def steps() -> int:
+        return log.read_text().count("\n") if log.exists() else 0
+
+    while not (folder / "audit.json").exists():
+        process = subprocess.Popen([sys.executable, "-c", DRIVER, settings, folder])
+        start = steps()
+        # let it get on, by a different amount each time, then kill without a chance to clean up
+        while process.poll() is None and (
+            kills == 3 or steps() < start + 3 + 5 * kills or not state.exists()
+        ):
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills == 3
+    assert_same_weights(folder, unbroken.folder)
+    assert (folder / "log.jsonl").read_text() == (unbroken.folder / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize("regulariser", REGULARISERS)
+@pytest.mark.parametrize("stop", [1, 6, 13])
+def test_a_state_saved_at_any_step_continues_to_the_same_weights(
+    config: HeadTrainingConfig, tmp_path: Path, regulariser: str, stop: int
+) -> None:
+    config = replace(config, regulariser=regulariser, save_every=1)
+    data = load_data(config)
+    path = tmp_path / "state.pt"
+
+    def save_once(state: object) -> None:
+        if state.iteration == stop:  # type: ignore[attr-defined]
+            save_state(state, path)  # type: ignore[arg-type]
+
+    unbroken = make_state(config, data)
+    train(unbroken, data, config, on_audit=lambda *_: {}, on_save=save_once, quiet=True)
+    torch.manual_seed(99)  # the global generator is no part of a run
+    resumed = make_state(config, data)
+    load_state(resumed, path)
+    train(resumed, data, config, on_audit=lambda *_: {}, on_save=lambda _: None, quiet=True)
+    for name, value in unbroken.teacher.state_dict().items():
+        torch.testing.assert_close(resumed.teacher.state_dict()[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_and_writes_a_dino_compatible_head(
+    config: HeadTrainingConfig, tmp_path: Path, objective: str
+) -> None:
+    result = run_training(replace(config, objective=objective), tmp_path / "run", quiet=True)
+    tensors = weights(result.folder)
+    assert tensors["teacher.head.last_layer.weight_v"].shape == (24, 16)
+    assert tensors["student.head.last_layer.weight_g"].shape == (24, 1)
+    assert ("dino_loss.center" in tensors) == (objective == "dino")
+    assert result.after["unique"]["greedy"] <= 24
+    assert 0.9 <= result.after["probes"]["knn"] <= 1
+    provenance = read_provenance(result.head)
+    assert json.loads(provenance["config"])["data"] == "features.npz"  # no path of this machine
+    assert provenance["iteration"] == "20"
+    lines = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [5, 10, 15, 20]
+
+
+def test_row_norms_train_with_the_vmf_normaliser_only(
+    config: HeadTrainingConfig, tmp_path: Path
+) -> None:
+    plain = weights(run_training(config, tmp_path / "plain", quiet=True).folder)
+    assert (plain["teacher.head.last_layer.weight_g"] == 1).all()
+    vmf = weights(run_training(replace(config, vmf=True), tmp_path / "vmf", quiet=True).folder)
+    assert (vmf["teacher.head.last_layer.weight_g"] != 1).all()
+
+
+def test_the_backbone_is_left_alone_when_it_is_frozen(tmp_path: Path) -> None:
+    config = HeadTrainingConfig(**SMALL, iterations=5, limit=40)
+    first = run_training(config, tmp_path / "first", quiet=True)
+    repair = replace(config, init=str(first.head), freeze_backbone=True, regulariser="koleo-proto")
+    second = run_training(repair, tmp_path / "second", quiet=True)
+    assert second.before["unique"] == first.after["unique"]
+    before, after = weights(first.folder), weights(second.folder)
+    for name in before:
+        same = np.array_equiv(before[name], after[name])
+        fixed = ".backbone." in name or name.endswith("weight_g")
+        if name.startswith("teacher."):
+            assert same == fixed, name
+
+
+def test_a_collapsed_head_is_repaired(features: Path, tmp_path: Path) -> None:
+    config = HeadTrainingConfig(
+        **SMALL | {"k": 200}, data=str(features), iterations=150, freeze_backbone=True
+    )
+    data = load_data(config)
+    collapsed = make_state(config, data)
+    with torch.no_grad():
+        collapsed.teacher.prototypes[100:] = collapsed.teacher.prototypes[:100]  # exact pairs
+    head = tmp_path / "collapsed.safetensors"
+    run_module.save_head(collapsed.teacher, head, provenance={})
+    repair = replace(config, init=str(head), regulariser="koleo-proto")
+    result = run_training(repair, tmp_path / "run", quiet=True)
+    assert result.before["unique"]["greedy"] <= 100
+    assert result.after["unique_fraction"] > 0.9
+
+
+def test_the_seed_decides_the_weights(config: HeadTrainingConfig, tmp_path: Path) -> None:
+    runs = [
+        run_training(replace(config, seed=seed), tmp_path / name, quiet=True).folder
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert_same_weights(runs[0], runs[1])
+    a, c = (weights(runs[i])["teacher.head.last_layer.weight_v"] for i in (0, 2))
+    assert (a != c).any()
+
+
+def test_streams_of_random_numbers_are_independent_of_each_other() -> None:
+    draws = [
+        torch.rand(4, generator=generator(*key)).tolist()
+        for key in (("order", 0, 1), ("order", 0, 2), ("order", 1, 1), ("views", 0, 1))
+    ]
+    assert len({tuple(draw) for draw in draws}) == 4
+
+
+def test_views_of_one_image_are_distinct_and_an_epoch_covers_all(tmp_path: Path) -> None:
+    del tmp_path
+    config = HeadTrainingConfig(**SMALL, limit=40)
+    data = load_data(config)
+    batches = [data.batch(config, step)[0] for step in range(5)]
+    first = torch.cat([batch[0] for batch in batches])
+    assert (torch.cdist(batches[0][0], batches[0][1]).diagonal() > 0).all()
+    assert first.shape == (40, 64)
+    owner = (data.views.flatten(0, 1)[:, None] == first[None]).all(-1).nonzero()[:, 0] // 4
+    assert sorted(owner.tolist()) == list(range(40))
+
+
+def test_a_diverging_run_keeps_the_last_good_state(
+    config: HeadTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = replace(config, iterations=20)
+    original = run_module.load_data(clean)
+
+    class Spoilt:
+        def __getattr__(self, name: str) -> object:
+            return getattr(original, name)
+
+        def batch(self, config: HeadTrainingConfig, iteration: int) -> tuple[torch.Tensor]:
+            (batch,) = original.batch(config, iteration)
+            return (batch * (float("nan") if iteration == 12 else 1),)
+
+    monkeypatch.setattr(run_module, "load_data", lambda _: Spoilt())
+    result = run_training(clean, tmp_path / "run", quiet=True)
+    assert "loss nan at step 12" in result.stopped
+    assert "the head is that of step 10" in result.stopped
+    assert all(np.isfinite(value).all() for value in weights(result.folder).values())
+    assert json.loads((result.folder / "audit.json").read_text())["stopped"] == result.stopped
+
+
+def test_divergence_is_raised_by_the_loop_before_the_step_is_taken(
+    config: HeadTrainingConfig,
+) -> None:
+    data = load_data(config)
+    state = make_state(config, data)
+    with torch.no_grad():
+        state.student.head.mlp[0].weight.fill_(float("nan"))
+    before = state.teacher.prototypes.clone()
+    with pytest.raises(DivergedError, match="loss nan at step 0"):
+        train(state, data, config, on_audit=lambda *_: {}, on_save=lambda _: None, quiet=True)
+    torch.testing.assert_close(state.teacher.prototypes, before, rtol=0, atol=0)
+
+
+def test_folders_of_other_runs_are_left_alone(config: HeadTrainingConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run_training(config, folder, quiet=True)
+    head = (folder / "head.safetensors").read_bytes()
+    with pytest.raises(ParameterError, match=r"already holds a run. Add --resume"):
+        run_training(config, folder, quiet=True)
+    with pytest.raises(ParameterError, match="another configuration: k is 24 there, 25 here"):
+        run_training(replace(config, k=25), folder, resume=True, quiet=True)
+    np.savez(config.data, features=np.ones((40, 6), np.float32))
+    with pytest.raises(ParameterError, match="the data are not those the run began with"):
+        run_training(config, folder, resume=True, quiet=True)
+    assert (folder / "head.safetensors").read_bytes() == head
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ParameterError, match="not empty, and not a run folder"):
+        run_training(config, tmp_path / "other", resume=True, quiet=True)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
+def test_a_truncated_state_is_refused_and_left_as_it_is(
+    config: HeadTrainingConfig, tmp_path: Path, keep: float
+) -> None:
+    folder = tmp_path / "run"
+    run_training(config, folder, quiet=True)
+    state = folder / "state.pt"
+    content = state.read_bytes()[: int(keep * state.stat().st_size)]
+    state.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a state to resume from") as caught:
+        run_training(config, folder, resume=True, quiet=True)
+    assert "\n" not in str(caught.value)
+    assert state.read_bytes() == content
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(SourceError, match=r"cannot be written \(No space left on device\)"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_errors_that_hide_a_full_disk_say_so(tmp_path: Path) -> None:
+    def fail(_: Path) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos")
+
+    with pytest.raises(SourceError, match=r"probably no space left: .*Free space or choose"):
+        write_atomically(tmp_path / "file", fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_heads_are_readable_as_the_umask_allows(config: HeadTrainingConfig, tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        result = run_training(replace(config, iterations=2), tmp_path / "run", quiet=True)
+    finally:
+        os.umask(mask)
+    for path in result.folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644, path.name
+    assert load_tensors(result.head)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.ones((40, 6), np.float32)}, r"no array 'features'; it holds x"),
+        ({"features": np.ones(40, np.float32)}, r"features has shape \(40,\)"),
+        ({"features": np.ones((40, 6), np.int64)}, "int64, not n x d floats"),
+        ({"features": np.full((40, 6), np.nan, np.float32)}, "NaN or infinite values in 40 rows"),
+        (
+            {
+                "features": np.ones((40, 6), np.float32),
+                "test_features": np.ones((4, 5), np.float32),
+            },
+            "must have the same width",
+        ),
+    ],
+)
+def test_features_that_cannot_be_trained_on_are_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    path = tmp_path / "bad.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(SourceError, match=message):
+        load_data(HeadTrainingConfig(**SMALL, data=str(path)))
+
+
+def test_data_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="Did you mean 'digits'"):
+        load_data(HeadTrainingConfig(data="digit"))
+    with pytest.raises(SourceError, match="no train-images-idx3-ubyte or train-images-idx3-ubyte"):
+        load_data(HeadTrainingConfig(data="fashion-mnist", data_root=str(tmp_path)))
+    with pytest.raises(ParameterError, match="10 training samples, but a batch holds 32"):
+        load_data(HeadTrainingConfig(limit=10))
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        run_training(
+            HeadTrainingConfig(**SMALL, limit=40, init=str(tmp_path / "no.safetensors")),
+            tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()  # a refused run leaves the folder free
+
+
+def test_a_head_of_other_sizes_is_refused_as_a_start(
+    config: HeadTrainingConfig, tmp_path: Path
+) -> None:
+    first = run_training(replace(config, iterations=2), tmp_path / "first", quiet=True)
+    other = replace(config, k=30, init=str(first.head))
+    with pytest.raises(CheckpointError, match=r"weight_g is \(24, 1\) in the file and \(30, 1\)"):
+        run_training(other, tmp_path / "second", quiet=True)
+
+
+def test_idx_files_are_read_plain_and_gzipped(tmp_path: Path) -> None:
+    import gzip
+
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (50, 28, 28)).astype(np.uint8)
+    labels = draw.integers(0, 10, 50).astype(np.uint8)
+    head = b"\0\0\x08\x03" + np.array([50, 28, 28], ">i4").tobytes()
+    tail = b"\0\0\x08\x01" + np.array([50], ">i4").tobytes()
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + images.tobytes()))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(tail + labels.tobytes())
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(tail + labels.tobytes())
+    config = HeadTrainingConfig(**SMALL, data="fashion-mnist", data_root=str(tmp_path), limit=40)
+    data = load_data(config)
+    assert data.train.shape == (40, 14 * 14)
+    expected = images[3, 2:4, 4:6].mean() / 255  # pixel (1, 2) of the halved image
+    assert data.train[3].view(14, 14)[1, 2].item() == pytest.approx(expected)
+    np.testing.assert_array_equal(data.test_labels, labels.astype(np.int64), strict=True)
