@@ -1,6 +1,6 @@
 """Reports against baselines and limits: report, thresholds -> Verdict; heads side by side."""
 
-from collapse_audit.regression.checking import DEFAULT_THRESHOLDS, check
+from collapse_audit.regression.checking import DEFAULT_THRESHOLDS, check, require_gates
 from collapse_audit.regression.comparison import (
     HeadComparison,
     HeadsSideBySide,
@@ -47,5 +47,6 @@ __all__ = [
     "parse_threshold",
     "read_report",
     "read_settings",
+    "require_gates",
     "write_report",
 ]

@@ -62,13 +62,8 @@ def check(
     asked = [parse_threshold(t) if isinstance(t, str) else t for t in thresholds]
     if not asked and old is not None:
         asked = [parse_threshold(text) for text in DEFAULT_THRESHOLDS]
-    if not asked and not skip_changes:
-        raise ParameterError(
-            "there is nothing to check.",
-            hint='Give --baseline FILE, or a gate such as --fail-on "unique_fraction<0.9".',
-        )
     if old is None and not skip_changes:
-        _refuse_changes(asked)
+        require_gates(asked)
     pairs: Iterable[tuple[Head, Head | None]]
     pairs = [(head, None) for head in report["heads"]]
     if old is not None and any(isinstance(threshold, Change) for threshold in asked):
@@ -123,7 +118,20 @@ def _apply(
     )
 
 
-def _refuse_changes(thresholds: Iterable[Threshold]) -> None:
+def require_gates(thresholds: Collection[Threshold]) -> None:
+    """Refuse thresholds that cannot be checked without a baseline.
+
+    Args:
+        thresholds: What is to be checked.
+
+    Raises:
+        ParameterError: If one of them compares with a baseline, or there is none at all.
+    """
+    if not thresholds:
+        raise ParameterError(
+            "there is nothing to check.",
+            hint='Give --baseline FILE, or an absolute limit: --fail-on "unique_fraction<0.9".',
+        )
     for threshold in thresholds:
         if isinstance(threshold, Change):
             raise ParameterError(
