@@ -23,7 +23,8 @@ from collapse_audit.regression.metrics import Metric, find_metric
 Number: TypeAlias = int | float
 Operator: TypeAlias = Literal["<", "<=", ">", ">="]
 
-_NUMBER: Final = r"\d+(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|\.\d+(?:[eE][+-]?\d{1,3})?"
+# at most 30 digits and two of exponent: any such number is a finite float64
+_NUMBER: Final = r"(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?"
 _CHANGE: Final = re.compile(
     rf"(?P<metric>[^:<>=\s]+)\s*:\s*(?P<sign>[+-]?)\s*(?P<number>{_NUMBER})\s*(?P<percent>%?)"
 )
