@@ -42,6 +42,10 @@ class Check:
         """Head and threshold, such as ``head (teacher) unique_fraction:-5%``."""
         return f"{self.head}{f' ({self.branch})' if self.branch else ''} {self.threshold}"
 
+    def __str__(self) -> str:
+        old = "" if self.baseline is None else f" (baseline {self.baseline})"
+        return f"{self.title}: {self.value}{old}, must be {self.limit}"
+
     def to_dict(self) -> dict[str, Any]:
         """The entry of this check in a verdict."""
         return {
@@ -98,10 +102,6 @@ class Verdict:
         }
 
     def __str__(self) -> str:
-        lines = [
-            f"{check.title}: {check.value} (baseline {check.baseline}), must be {check.limit}"
-            for check in self.failed
-        ]
-        if lines:
-            return "\n".join(lines)
-        return f"all {len(self.checks)} checks passed"
+        if self.passed:
+            return f"all {len(self.checks)} checks passed"
+        return "\n".join(map(str, self.failed))
