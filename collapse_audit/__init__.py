@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         SourceError,
         UnsafePickleError,
     )
+    from collapse_audit.monitor import PrototypeMonitor
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.redundancy import Redundancy, measure_redundancy
+    from collapse_audit.regression import Verdict, check, compare
 
 # Where each public name lives; importing the package itself costs nothing.
 _HOME = {
@@ -32,6 +34,7 @@ _HOME = {
     "NoPrototypesError": "errors",
     "ParameterError": "errors",
     "PrototypeError": "errors",
+    "PrototypeMonitor": "monitor",
     "Prototypes": "prototypes",
     "Published": "audit",
     "Redundancy": "redundancy",
@@ -39,7 +42,10 @@ _HOME = {
     "Source": "audit",
     "SourceError": "errors",
     "UnsafePickleError": "errors",
+    "Verdict": "regression",
     "audit_prototypes": "audit",
+    "check": "regression",
+    "compare": "regression",
     "measure_redundancy": "redundancy",
 }
 
@@ -52,6 +58,7 @@ __all__ = [
     "NoPrototypesError",
     "ParameterError",
     "PrototypeError",
+    "PrototypeMonitor",
     "Prototypes",
     "Published",
     "Redundancy",
@@ -59,8 +66,11 @@ __all__ = [
     "Source",
     "SourceError",
     "UnsafePickleError",
+    "Verdict",
     "__version__",
     "audit_prototypes",
+    "check",
+    "compare",
     "measure_redundancy",
 ]
 

@@ -226,8 +226,8 @@ def _mean_cosine(student: Stored, teacher: Stored) -> float:
 
 
 def _warn(alarm: Alarm) -> None:
-    # 5: the line of the training loop that called step
-    warnings.warn(alarm.message, CollapseAuditWarning, stacklevel=5)
+    # 6: the line of the training loop that called step, past the decorator of look
+    warnings.warn(alarm.message, CollapseAuditWarning, stacklevel=6)
 
 
 def _is_main_process() -> bool:
