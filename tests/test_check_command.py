@@ -213,6 +213,14 @@ def test_another_epsilon_is_refused_unless_allowed(run: Run, good: str, baseline
     assert run(*other, "--allow", "epsilon").code == 0
 
 
+def test_a_saved_report_of_another_epsilon_than_asked_for_is_refused(
+    run: Run, baseline: str
+) -> None:
+    gate = (baseline, "--fail-on", "M<1")
+    assert run(*gate, "--epsilon", "0.025").code == 0
+    assert "made with epsilon 0.025, not 0.1" in run(*gate, "--epsilon", "0.1").error
+
+
 # --- settings ------------------------------------------------------------------------------------
 
 
@@ -331,6 +339,9 @@ def test_the_step_summary_is_appended_to(
     assert "| FAILED | head | M\\<20 | - | 12 | \\>= 20 |" in text
     run(bad, "--fail-on", "M<20", "--format", "markdown")
     assert Path("summary.md").read_text(encoding="utf-8") == text
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "no/such/folder.md")
+    ran = run(bad, "--fail-on", "M<20", "--format", "github")
+    assert (ran.code, "no step summary" in ran.error) == (1, True)
 
 
 # --- compare -------------------------------------------------------------------------------------
@@ -400,6 +411,7 @@ def test_check_of_safetensors_npz_and_json_imports_no_torch(
         assert "the only check passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_reports_are_identical_with_and_without_torch_on_every_genuine_file(
     run: Run, shared_checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -323,6 +323,7 @@ def test_a_framework_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPa
 # --- a real training -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_onset_of_collapse_in_a_training_is_where_saved_heads_confirm_it() -> None:
     """Digits are classified while every prototype is drawn to the mean feature."""
     from sklearn.datasets import load_digits

@@ -208,9 +208,9 @@ def check_command(
         verdict, written = _request(source, **given).run()
     document = verdict.to_dict()
     emit(_FORMATS[form](document), output)
-    if form == "github":
-        _append_summary(verdict_to_markdown(document))
     session = ctx.ensure_object(Session)
+    if form == "github":
+        _append_summary(verdict_to_markdown(document), session)
     if written is not None and not session.quiet:
         say("note", f"{written} is now the baseline.", session)
     ctx.exit(0 if exit_zero else verdict.exit_code)
@@ -260,7 +260,7 @@ def _request(
         baseline=baseline,
         missing=missing,
         update=update_baseline,
-        opener=Opener(options, allow, progress),
+        opener=Opener(options, allow, progress, epsilon=chosen),
     )
 
 
@@ -279,8 +279,11 @@ def _asks_for(thresholds: Iterable[Threshold], *groups: str) -> bool:
     return any(threshold.metric.group in groups for threshold in thresholds)
 
 
-def _append_summary(markdown: str) -> None:
+def _append_summary(markdown: str, session: Session) -> None:
     """Add to the page that GitHub shows for the step, if it asks for one."""
     if path := os.environ.get(_SUMMARY):
-        with Path(path).open("a", encoding="utf-8") as stream:
-            stream.write(markdown + "\n")
+        try:
+            with Path(path).open("a", encoding="utf-8") as stream:
+                stream.write(markdown + "\n")
+        except OSError as error:  # the verdict stands without it
+            say("note", f"no step summary: {path}: {error.strerror}.", session)

@@ -33,11 +33,14 @@ class Opener:
         options: What to measure, if it is a head.
         allow: Differences that are no obstacle.
         progress: Whether progress bars are wanted.
+        epsilon: What the user asked for; ``None`` if nothing, and then a saved report may have
+            been made with any.
     """
 
     options: AuditOptions
     allow: tuple[Difference, ...]
     progress: bool
+    epsilon: float | None = None
 
     def report(self, source: str) -> dict[str, Any]:
         """Read a saved report, or audit a head.
@@ -46,7 +49,7 @@ class Opener:
             source: A ``.json`` file, ``-`` for a report on stdin, or whatever `audit` takes.
 
         Returns:
-            The report; only the head and branch that the options name.
+            The report; only the head that the options name.
         """
         if not is_report(source):
             with self._bars() as progress:
@@ -93,7 +96,13 @@ class Opener:
         return progress_bars(wanted=self.progress and not quiet)
 
     def _chosen(self, report: dict[str, Any], source: str) -> dict[str, Any]:
-        """The part of a saved report that --head asks for."""
+        """The part of a saved report that --head asks for; refused if made with another epsilon."""
+        used = report["parameters"].get("epsilon")
+        if self.epsilon not in (None, used):
+            raise ReportError(
+                f"{source}: was made with epsilon {used}, not {self.epsilon}.",
+                hint="Audit the head again with that epsilon, or leave --epsilon out.",
+            )
         name = self.options.head
         if name is None:
             return report
