@@ -156,6 +156,13 @@ def test_the_sign_of_a_weight_norm_scale_counts() -> None:
     assert seen.head.num_unique == 3
 
 
+def test_other_parametrizations_are_watched_by_their_result() -> None:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 4, bias=False))
+    seen = PrototypeMonitor(layer, every=1).step()
+    assert seen is not None
+    assert seen.head.num_unique == 4
+
+
 def test_a_module_without_a_layer_to_watch_is_refused() -> None:
     with pytest.raises(ParameterError, match=r"has none. Pass the layer itself, or its weight"):
         PrototypeMonitor(nn.Sequential(nn.Linear(4, 4)))

@@ -36,6 +36,7 @@ from collapse_audit.regression import (
     read_settings,
     write_report,
 )
+from collapse_audit.report.comparison_text import comparison_to_table
 
 
 def head_of(copies: list[int], **keywords: Any) -> CollapseAudit:
@@ -166,6 +167,7 @@ def test_a_threshold_that_can_never_fail_is_refused(text: str) -> None:
         ("Gini", "gini"),
         ("median", "nearest_cosine.median"),
         ("mlcd.mutual_info", "mlcd.mutual_information"),
+        ("sweep[1.2.3].greedy", "unique.greedy"),
     ],
 )
 def test_an_unknown_metric_gets_a_suggestion(typed: str, meant: str) -> None:
@@ -298,6 +300,19 @@ def test_a_head_that_is_missing_is_named() -> None:
     a, b = head_of([2, 1], name="dino_head"), head_of([2, 1], name="ibot_head")
     with pytest.raises(ReportError, match=r"same heads: ibot_head \(None\). Choose one with"):
         check(build_report([a]), build_report([a, b]))
+
+
+def test_two_heads_of_one_name_are_not_guessed_at() -> None:
+    twins = build_report([head_of([2, 1]), head_of([1, 1, 1])])
+    with pytest.raises(ReportError, match=r"same name and branch. Make a baseline of each"):
+        check(twins, twins)
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "1" + 400 * "0"])
+def test_a_number_beyond_float64_is_a_damaged_report(report: dict[str, Any], text: str) -> None:
+    damaged = edited(report, lambda r: r["heads"][0]["unique"].update(greedy=json.loads(text)))
+    with pytest.raises(ReportError, match=r"unique.greedy is out of range"):
+        check(damaged, report, ["M:-5%"])
 
 
 def test_single_heads_are_a_pair_whatever_their_names() -> None:
@@ -484,6 +499,13 @@ def test_saved_reports_and_other_k_have_no_regroupings() -> None:
     a, b = head_of([3, 1, 1]), head_of([3, 1])
     assert compare(a, a.to_dict()).heads[0].regroupings == (None,)
     assert compare(a, b).heads[0].regroupings == (None,)
+
+
+def test_more_heads_than_letters_can_be_put_side_by_side() -> None:
+    table = comparison_to_table(compare(*[head_of([2, 1])] * 28).to_dict())
+    assert "Z  memory" in table
+    assert "#28  memory" in table
+    assert "#28 - A" in table
 
 
 def test_reports_of_another_epsilon_are_not_put_side_by_side(report: dict[str, Any]) -> None:

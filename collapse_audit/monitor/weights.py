@@ -77,7 +77,7 @@ def _find_layer(module: nn.Module) -> nn.Module:
 
 def _is_layer(module: nn.Module) -> bool:
     """Whether a module itself holds a weight matrix."""
-    if hasattr(module, "weight_v") or hasattr(module, "parametrizations"):
+    if hasattr(module, "weight_v"):
         return True
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.ndim == 2
@@ -87,7 +87,7 @@ def _layer_weight(layer: Any) -> Stored:
     """From g and v where there are any: a cached weight is stale after an optimiser step."""
     if hasattr(layer, "weight_v"):  # torch.nn.utils.weight_norm
         return layer.weight_v.detach(), layer.weight_g.detach()
-    if hasattr(layer, "parametrizations"):  # torch.nn.utils.parametrizations.weight_norm
-        originals = layer.parametrizations.weight
+    originals: Any = getattr(getattr(layer, "parametrizations", None), "weight", None)
+    if hasattr(originals, "original1"):  # torch.nn.utils.parametrizations.weight_norm
         return originals.original1.detach(), originals.original0.detach()
     return layer.weight.detach(), None

@@ -19,7 +19,12 @@ _COUNTED: Final = 1e-9
 # Measured on weights or samples, partly with float32 products.
 _MEASURED: Final = 1e-6
 
-_SWEEP: Final = re.compile(r"sweep\[(?P<epsilon>[0-9.]+)\]\.(?P<count>greedy|components|isolated)")
+# No metric comes near it; JSON can hold numbers that float64 cannot.
+_LARGEST: Final = 1e100
+
+_SWEEP: Final = re.compile(
+    r"sweep\[(?P<epsilon>\d*\.?\d+)\]\.(?P<count>greedy|components|isolated)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Metric:
                 f"{where}: {self.path} was not measured.",
                 hint=_HOW_TO_MEASURE.get(self.group, "Make the report again with this version."),
             )
+        if not -_LARGEST < value < _LARGEST:
+            raise ReportError(f"{where}: {self.path} is out of range, so the report is damaged.")
         return value
 
 

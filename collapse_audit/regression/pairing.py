@@ -75,6 +75,11 @@ def _pairs(heads: Sequence[Head], others: Sequence[Head]) -> list[tuple[Head, He
     if len(heads) == len(others) == 1:
         return [(heads[0], others[0])]
     partner = {_key(other): other for other in others}
+    if len(partner) < len(others):
+        raise ReportError(
+            "two heads of the baseline have the same name and branch.",
+            hint="Make a baseline of each with --head.",
+        )
     missing = {_key(head) for head in heads} ^ set(partner)
     if missing:
         names = ", ".join(sorted(f"{name} ({branch})" for name, branch in missing))

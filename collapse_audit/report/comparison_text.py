@@ -71,12 +71,18 @@ def comparison_to_csv(comparison: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
+def _labels(number: int) -> list[str]:
+    """A, B, C, ..., Z, #27, #28, ..."""
+    return [_LETTERS[i] if i < len(_LETTERS) else f"#{i + 1}" for i in range(number)]
+
+
 def _sources(comparison: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    return zip(_LETTERS, comparison["sources"], strict=False)
+    sources = comparison["sources"]
+    return zip(_labels(len(sources)), sources, strict=True)
 
 
 def _titles(comparison: Mapping[str, Any]) -> tuple[str, ...]:
-    first, *others = list(_LETTERS[: len(comparison["sources"])])
+    first, *others = _labels(len(comparison["sources"]))
     return ("metric", first, *(title for x in others for title in (x, f"{x} - {first}", "")))
 
 
@@ -91,7 +97,8 @@ def _rows(head: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _regroupings(head: Mapping[str, Any]) -> Iterator[str]:
-    for letter, found in zip(_LETTERS[1:], head["regroupings"], strict=False):
+    others = _labels(1 + len(head["regroupings"]))[1:]
+    for letter, found in zip(others, head["regroupings"], strict=True):
         if found is None:
             continue
         yield (
