@@ -21,8 +21,10 @@ if TYPE_CHECKING:
         UnsafePickleError,
     )
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
+    from collapse_audit.monitor import PrototypeMonitor
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.redundancy import Redundancy, measure_redundancy
+    from collapse_audit.regression import Verdict, check, compare
 
 # Where each public name lives; importing the package itself costs nothing.
 _HOME = {
@@ -34,6 +36,7 @@ _HOME = {
     "NoPrototypesError": "errors",
     "ParameterError": "errors",
     "PrototypeError": "errors",
+    "PrototypeMonitor": "monitor",
     "Prototypes": "prototypes",
     "Published": "audit",
     "Redundancy": "redundancy",
@@ -41,11 +44,14 @@ _HOME = {
     "Source": "audit",
     "SourceError": "errors",
     "UnsafePickleError": "errors",
+    "Verdict": "regression",
     "audit_prototypes": "audit",
     "koleo_data_loss": "koleo",
     "koleo_proto_loss": "koleo",
     "load_heads": "checkpoints",
     "load_prototypes": "checkpoints",
+    "check": "regression",
+    "compare": "regression",
     "measure_redundancy": "redundancy",
 }
 
@@ -58,6 +64,7 @@ __all__ = [
     "NoPrototypesError",
     "ParameterError",
     "PrototypeError",
+    "PrototypeMonitor",
     "Prototypes",
     "Published",
     "Redundancy",
@@ -65,8 +72,11 @@ __all__ = [
     "Source",
     "SourceError",
     "UnsafePickleError",
+    "Verdict",
     "__version__",
     "audit_prototypes",
+    "check",
+    "compare",
     "koleo_data_loss",
     "koleo_proto_loss",
     "load_heads",

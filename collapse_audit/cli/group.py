@@ -30,6 +30,8 @@ COMMANDS: Final = {
     "cache": _Command(
         "cache_command", "cache_command", "What has been fetched; verify or clear it."
     ),
+    "check": _Command("check_command", "check_command", "Fail where a head got worse."),
+    "compare": _Command("compare_command", "compare_command", "Heads side by side."),
     "demo": _Command("demo_command", "demo_command", "Audit the small head inside the package."),
     "download": _Command("download_command", "download_command", "Fetch heads for audits offline."),
     "info": _Command("info_command", "info_command", "What a file holds, without any mathematics."),

@@ -1,0 +1,126 @@
+"""`collapse-audit compare`: heads side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from collapse_audit.cli.console import check_output, emit
+from collapse_audit.cli.options import AuditOptions
+from collapse_audit.cli.subjects import Opener, choose_format, is_report
+from collapse_audit.prototypes import Branch, check_epsilon
+from collapse_audit.regression import DIFFERENCES, Difference, compare
+from collapse_audit.report import to_json
+from collapse_audit.report.comparison_text import (
+    comparison_to_csv,
+    comparison_to_markdown,
+    comparison_to_table,
+)
+
+_FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "table": comparison_to_table,
+    "json": to_json,
+    "csv": comparison_to_csv,
+    "markdown": comparison_to_markdown,
+}
+_SUFFIXES: Final = {".json": "json", ".csv": "csv", ".md": "markdown"}
+#: K and branch may always differ between heads side by side.
+_ALLOWED: Final = tuple(d for d in DIFFERENCES if d not in ("k", "branch"))
+
+
+@click.command(
+    name="compare",
+    epilog="""\b
+Examples:
+  collapse-audit compare before.safetensors after.safetensors
+  collapse-audit compare monday.json tuesday.json --format markdown
+  collapse-audit compare epoch10.pth epoch50.pth epoch100.pth --format csv""",
+)
+@click.argument("source")
+@click.argument("others", nargs=-1, required=True)
+@click.option(
+    "--epsilon",
+    type=float,
+    default=0.025,
+    show_default=True,
+    callback=lambda _ctx, _option, value: check_epsilon(value),
+    help="Cosine distance strictly below which two prototypes are duplicates.",
+)
+@click.option("--head", metavar="NAME", help="Only this head; all of them by default.")
+@click.option(
+    "--branch",
+    type=click.Choice(["teacher", "student"]),
+    default="teacher",
+    show_default=True,
+    help="Which network, where a file holds both.",
+)
+@click.option(
+    "--checkpoint-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where to look for the files of manifest ids.",
+)
+@click.option("--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles.")
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(_ALLOWED),
+    help="Compare saved reports although this differs; repeat it for more.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(_FORMATS)),
+    help="Output format; by default what the name of -o says, else table.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to FILE instead of stdout.",
+)
+@click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
+def compare_command(
+    source: str,
+    others: tuple[str, ...],
+    *,
+    epsilon: float,
+    head: str | None,
+    branch: Branch,
+    checkpoint_dir: Path | None,
+    nearest: bool,
+    allow: tuple[Difference, ...],
+    form: str | None,
+    as_json: bool,
+    output: Path | None,
+    progress: bool,
+) -> None:
+    """Put heads side by side, metric by metric, with the changes from the first.
+
+    Each SOURCE is what `audit` takes, or a saved report (.json). Where two heads of equal K are
+    audited here, it also says which groups of duplicates of the first were split or merged:
+    prototype i with prototype i, so the second should have been trained on from the first.
+    """
+    form = choose_format(form, as_json, output, _SUFFIXES)
+    if output is not None:
+        check_output(output, source)
+    options = AuditOptions(
+        epsilon=epsilon,
+        head=head,
+        branch=branch,
+        checkpoint_dir=checkpoint_dir,
+        sweep=False,
+        nearest=nearest,
+    )
+    opener = Opener(options, allow, progress)
+    first, second, *more = (
+        opener.report(spec) if is_report(spec) else opener.audits(spec)
+        for spec in (source, *others)
+    )
+    document = compare(first, second, *more, allow=allow).to_dict()
+    emit(_FORMATS[form](document), output)

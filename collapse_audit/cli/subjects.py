@@ -1,0 +1,166 @@
+"""What `check` and `compare` are given: heads to audit, or reports that were saved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from collapse_audit.cli.console import Session
+from collapse_audit.cli.options import AuditOptions
+from collapse_audit.cli.pipeline import audit_source
+from collapse_audit.cli.progress import progress_bars
+from collapse_audit.errors import ParameterError, ReportError
+from collapse_audit.regression import Difference, parse_report, read_report
+
+if TYPE_CHECKING:
+    from collapse_audit.audit import CollapseAudit
+    from collapse_audit.similarity import Progress
+
+STDIN: Final = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """How a source becomes a report.
+
+    Attributes:
+        options: What to measure, if it is a head.
+        allow: Differences that are no obstacle.
+        progress: Whether progress bars are wanted.
+        epsilon: What the user asked for; ``None`` if nothing, and then a saved report may have
+            been made with any.
+    """
+
+    options: AuditOptions
+    allow: tuple[Difference, ...]
+    progress: bool
+    epsilon: float | None = None
+
+    def report(self, source: str) -> dict[str, Any]:
+        """Read a saved report, or audit a head.
+
+        Args:
+            source: A ``.json`` file, ``-`` for a report on stdin, or whatever `audit` takes.
+
+        Returns:
+            The report; only the head that the options name.
+        """
+        if not is_report(source):
+            with self._bars() as progress:
+                return audit_source(source, self.options, progress)
+        if source == STDIN:
+            text = sys.stdin.read()
+            report = parse_report(text, "stdin", allow=self.allow)
+        else:
+            report = read_report(Path(source), allow=self.allow)
+        return self._chosen(report, source)
+
+    def audits(self, source: str) -> list[CollapseAudit]:
+        """Audit the heads of a source and keep their groups, which no report holds.
+
+        Args:
+            source: Whatever `audit` takes.
+
+        Returns:
+            One audit per head.
+        """
+        from collapse_audit.audit import Source, audit_prototypes
+        from collapse_audit.checkpoints import load_heads
+        from collapse_audit.checkpoints.ids import locate_source
+
+        options = self.options
+        found = locate_source(source, checkpoint_dir=options.checkpoint_dir)
+        described = Source(spec=found.spec, id=found.id, family=found.family)
+        heads = load_heads(found.path, branch=options.branch, head=options.head)
+        with self._bars() as progress:
+            return [
+                audit_prototypes(
+                    prototypes,
+                    epsilon=options.epsilon,
+                    sweep=options.sweep,
+                    nearest=options.nearest,
+                    source=described,
+                    progress=progress,
+                )
+                for prototypes in heads
+            ]
+
+    def _bars(self) -> AbstractContextManager[Progress]:
+        quiet = click.get_current_context().ensure_object(Session).quiet
+        return progress_bars(wanted=self.progress and not quiet)
+
+    def _chosen(self, report: dict[str, Any], source: str) -> dict[str, Any]:
+        """The part of a saved report that --head asks for; refused if made with another epsilon."""
+        used = report["parameters"].get("epsilon")
+        if self.epsilon not in (None, used):
+            raise ReportError(
+                f"{source}: was made with epsilon {used}, not {self.epsilon}.",
+                hint="Audit the head again with that epsilon, or leave --epsilon out.",
+            )
+        name = self.options.head
+        if name is None:
+            return report
+        heads = [head for head in report["heads"] if head["name"] == name]
+        if not heads:
+            names = ", ".join(head["name"] for head in report["heads"])
+            raise ReportError(f"{source}: has no head {name!r}.", hint=f"It has: {names}.")
+        return report | {"heads": heads}
+
+
+def is_report(source: str) -> bool:
+    """Whether a source is a saved report by its name.
+
+    Args:
+        source: What the user typed.
+
+    Returns:
+        ``True`` for ``-`` and ``.json`` files.
+    """
+    return source == STDIN or source.lower().endswith(".json")
+
+
+def refuse_same_file(source: str, baseline: Path) -> None:
+    """Refuse to compare a report with itself, which would always pass.
+
+    Args:
+        source: What is checked.
+        baseline: What it is compared with.
+
+    Raises:
+        ParameterError: If both are one file.
+    """
+    path = Path(source)
+    if path.exists() and baseline.exists() and path.samefile(baseline):
+        raise ParameterError(
+            f"{source} is the baseline itself, so nothing could ever fail.",
+            hint="Give the new head or report, and the baseline with --baseline.",
+        )
+
+
+def choose_format(
+    form: str | None, as_json: bool, output: Path | None, suffixes: Mapping[str, str]
+) -> str:
+    """Settle the output format: --json, --format, the suffix of the file, in this order.
+
+    Args:
+        form: What --format says.
+        as_json: Whether --json was given.
+        output: The file to write, if any.
+        suffixes: Format of each file suffix.
+
+    Returns:
+        The format; a table if nothing says otherwise.
+
+    Raises:
+        UsageError: If --json and --format contradict each other.
+    """
+    if as_json and form not in (None, "json"):
+        raise click.UsageError(f"--json and --format {form} contradict each other.")
+    implied = suffixes.get(output.suffix.lower(), "table") if output else "table"
+    return "json" if as_json else form or implied

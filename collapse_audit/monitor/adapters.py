@@ -1,0 +1,70 @@
+"""Adapters for training frameworks; each is imported only by whoever asks for its adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from collapse_audit.errors import ParameterError
+from collapse_audit.monitor.prototype_monitor import PrototypeMonitor
+
+
+def lightning_callback(monitor: PrototypeMonitor) -> Any:
+    """Make a PyTorch Lightning callback; works with ``lightning`` and ``pytorch_lightning``.
+
+    Args:
+        monitor: Looks after the batches; what it sees also goes to ``LightningModule.log_dict``.
+
+    Returns:
+        A callback for ``Trainer(callbacks=[...])``.
+
+    Raises:
+        ParameterError: If neither package is installed.
+    """
+
+    def on_train_batch_end(
+        _self: Any, trainer: Any, pl_module: Any, outputs: Any, _batch: Any, _batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        shown = loss if isinstance(loss, Tensor) else None
+        seen = monitor.step(step=trainer.global_step, loss=shown)
+        if seen is not None:
+            pl_module.log_dict(seen.to_scalars(), rank_zero_only=True)
+
+    base = _base("Callback", "lightning.pytorch.callbacks", "pytorch_lightning.callbacks")
+    return type("PrototypeCallback", (base,), {"on_train_batch_end": on_train_batch_end})()
+
+
+def trainer_callback(monitor: PrototypeMonitor) -> Any:
+    """Make a callback for the Trainer of Hugging Face transformers.
+
+    Args:
+        monitor: Looks after the optimiser's steps; give it ``log_fn`` or ``jsonl`` to keep what it
+            sees.
+
+    Returns:
+        A callback for ``Trainer(callbacks=[...])``.
+
+    Raises:
+        ParameterError: If transformers is not installed.
+    """
+
+    def on_step_end(_self: Any, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+        monitor.step(step=state.global_step)
+
+    base = _base("TrainerCallback", "transformers")
+    return type("PrototypeCallback", (base,), {"on_step_end": on_step_end})()
+
+
+def _base(name: str, *modules: str) -> Any:
+    """The class to derive from, out of the first module that is installed."""
+    for module in modules:
+        try:
+            return getattr(import_module(module), name)
+        except ModuleNotFoundError:
+            continue
+    packages = " or ".join(module.split(".")[0] for module in modules)
+    raise ParameterError(f"{packages} is not installed.", hint=f"pip install {packages.split()[0]}")

@@ -1,0 +1,77 @@
+"""When a look is worth an interruption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from collapse_audit.monitor.observation import Alarm
+
+# dino issue 43, dinov2 issue 407 and dinov3 issue 199 report a loss of ln K to 1e-3 or closer.
+LOSS_TOLERANCE = 1e-3
+
+
+class Alarms:
+    """Raises each alarm once, when its condition begins, and again only after it was over.
+
+    Args:
+        fractions: Unique fractions; falling below one raises an alarm.
+    """
+
+    def __init__(self, fractions: Sequence[float]) -> None:
+        self._fractions = sorted(fractions, reverse=True)
+        self._raised: set[object] = set()
+        self._near: str | None = None
+
+    def check(self, step: int, k: int, num_unique: int, loss: float | None) -> tuple[Alarm, ...]:
+        """Judge one look.
+
+        Args:
+            step: When it was.
+            k: Number of prototypes.
+            num_unique: M.
+            loss: The loss, if it was shown.
+
+        Returns:
+            The alarms whose condition began at this look.
+        """
+        return (*self._unique(step, k, num_unique), *self._loss(step, k, loss))
+
+    def _unique(self, step: int, k: int, num_unique: int) -> Iterator[Alarm]:
+        for fraction in self._fractions:
+            if self._begins(fraction, num_unique < fraction * k):
+                yield Alarm(
+                    step,
+                    "unique_fraction",
+                    f"step {step}: {num_unique} of {k} prototypes are unique, fewer than "
+                    f"{100 * fraction:g} %: the head is collapsing.",
+                )
+
+    def _loss(self, step: int, k: int, loss: float | None) -> Iterator[Alarm]:
+        """Two looks in a row: one alone may be passing through, as at the start of a training."""
+        if loss is None:
+            return
+        values = {"loss_is_ln_k": math.log(k), "loss_is_zero": 0.0}
+        near = next((n for n, v in values.items() if abs(loss - v) < LOSS_TOLERANCE), None)
+        again, self._near = near is not None and near == self._near, near
+        if self._begins("loss_is_ln_k", again and near == "loss_is_ln_k"):
+            yield Alarm(
+                step,
+                "loss_is_ln_k",
+                f"step {step}: the loss is {loss:.4f}, which is ln K for K = {k}: what a uniform "
+                "student output costs whatever the teacher says. Nothing is learnt; at the very "
+                "start of a training this is normal.",
+            )
+        if self._begins("loss_is_zero", again and near == "loss_is_zero"):
+            yield Alarm(
+                step,
+                "loss_is_zero",
+                f"step {step}: the loss is {loss:.4f}: teacher and student agree on one class for "
+                "everything, or see the same crop.",
+            )
+
+    def _begins(self, condition: object, holds: bool) -> bool:
+        """Whether a condition holds that did not before."""
+        begins = holds and condition not in self._raised
+        (self._raised.add if holds else self._raised.discard)(condition)
+        return begins

@@ -1,0 +1,187 @@
+"""The numbers of a report that a threshold can name, and which way each of them gets worse."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from collapse_audit.errors import ParameterError, ReportError
+
+#: ``"down"``: a smaller value is worse. ``None``: neither way is worse by itself.
+Direction: TypeAlias = Literal["up", "down"] | None
+
+_EXACT: Final = 0.0
+# Functions of counts: float64 sums of at most K terms, so the last digits may differ.
+_COUNTED: Final = 1e-9
+# Measured on weights or samples, partly with float32 products.
+_MEASURED: Final = 1e-6
+
+# No metric comes near it; JSON can hold numbers that float64 cannot.
+_LARGEST: Final = 1e100
+
+_SWEEP: Final = re.compile(
+    r"sweep\[(?P<epsilon>\d*\.?\d+)\]\.(?P<count>greedy|components|isolated)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number of a head in a report.
+
+    Attributes:
+        path: Its keys, joined by points, such as ``redundancy_factors.max``.
+        worse: Which way it gets worse.
+        tolerance: Two values this close count as equal, relative to the larger of 1 and the
+            values; 0 for integers.
+        signed: Whether it can be negative.
+    """
+
+    path: str
+    worse: Direction
+    tolerance: float = _EXACT
+    signed: bool = False
+
+    @property
+    def group(self) -> str:
+        """First key of the path: the part of a report that the metric is in."""
+        return re.split(r"[.\[]", self.path, maxsplit=1)[0]
+
+    def read(self, head: Mapping[str, Any], where: str) -> int | float:
+        """Look the number up.
+
+        Args:
+            head: One entry of the ``heads`` of a report.
+            where: What to call the report in an error.
+
+        Returns:
+            The value; finite.
+
+        Raises:
+            ReportError: If the report does not hold it.
+        """
+        try:
+            value = _look_up(head, self.path)
+        except (KeyError, TypeError):
+            value = None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ReportError(
+                f"{where}: {self.path} was not measured.",
+                hint=_HOW_TO_MEASURE.get(self.group, "Make the report again with this version."),
+            )
+        if not -_LARGEST < value < _LARGEST:
+            raise ReportError(f"{where}: {self.path} is out of range, so the report is damaged.")
+        return value
+
+
+_HOW_TO_MEASURE: Final = {
+    "nearest_cosine": "Make the report again without --no-nearest.",
+    "exact_duplicates": "Make the report again without --no-nearest.",
+    "sweep": "Make the report again without --no-sweep; it holds the epsilons of the sweep only.",
+    "mlcd": "It needs data: make the report with `collapse-audit mlcd`.",
+}
+
+
+def _mlcd_metrics() -> Iterator[Metric]:
+    for name in ("mutual_information", "mutual_information_corrected"):
+        yield Metric(f"mlcd.{name}", "down", _MEASURED)
+    for name in ("mean_entropy", "mean_max_probability", "kl_to_redundancy"):
+        yield Metric(f"mlcd.{name}", None, _MEASURED)
+    yield Metric("mlcd.hidden_divergence", "up", _MEASURED)
+    for level in ("k", "m"):
+        for name in ("entropy", "perplexity"):
+            yield Metric(f"mlcd.{level}.{name}", "down", _MEASURED)
+        for name in ("kl_to_prior", "kl_from_prior", "js", "tv"):
+            yield Metric(f"mlcd.{level}.{name}", "up", _MEASURED)
+        yield Metric(f"mlcd.usage.{level}.used", "down")
+        yield Metric(f"mlcd.usage.{level}.dead", "up")
+        yield Metric(f"mlcd.usage.{level}.head_mass", "up", _MEASURED)
+        yield Metric(f"mlcd.usage.{level}.tail_mass", "down", _MEASURED)
+
+
+_METRICS: Final = (
+    Metric("k", None),
+    Metric("d", None),
+    Metric("unique.greedy", "down"),
+    Metric("unique.components", "down"),
+    Metric("unique.isolated", "down"),
+    Metric("unique_fraction", "down", _COUNTED),
+    Metric("redundancy_factors.max", "up"),
+    Metric("redundancy_factors.mean", "up", _COUNTED),
+    Metric("redundancy_factors.gini", "up", _COUNTED),
+    Metric("redundancy_factors.effective_number", "down", _COUNTED),
+    Metric("exact_duplicates", "up"),
+    *(
+        Metric(f"nearest_cosine.{name}", "up", _MEASURED, signed=True)
+        for name in ("min", "q01", "q05", "median", "q95", "q99", "max")
+    ),
+    Metric("mean_direction_norm", "up", _MEASURED),
+    *(Metric(f"norms.{name}", None, _MEASURED) for name in ("min", "median", "max")),
+    Metric("norms.max_spread_in_group", None, _MEASURED),
+    *_mlcd_metrics(),
+)
+
+#: Every metric by its path. ``sweep[E].greedy`` and its kin come on top, see :func:`find_metric`.
+METRICS: Final[Mapping[str, Metric]] = {metric.path: metric for metric in _METRICS}
+
+#: Short names, as papers write them.
+ALIASES: Final[Mapping[str, str]] = {
+    "M": "unique.greedy",
+    "unique": "unique.greedy",
+    "components": "unique.components",
+    "isolated": "unique.isolated",
+    "fraction": "unique_fraction",
+    "r_max": "redundancy_factors.max",
+    "max_group": "redundancy_factors.max",
+    "gini": "redundancy_factors.gini",
+    "effective_number": "redundancy_factors.effective_number",
+    "mutual_information": "mlcd.mutual_information",
+    "perplexity": "mlcd.m.perplexity",
+}
+
+
+def find_metric(name: str) -> Metric:
+    """Look a metric up by its path or short name.
+
+    Args:
+        name: A key of :data:`METRICS` or :data:`ALIASES`, or ``sweep[EPSILON].COUNT``, where COUNT
+            is ``greedy``, ``components`` or ``isolated``.
+
+    Returns:
+        The metric.
+
+    Raises:
+        ParameterError: If there is none of this name; the hint suggests the closest.
+
+    Example:
+        >>> find_metric("M").path, find_metric("redundancy_factors.max").worse
+        ('unique.greedy', 'up')
+    """
+    path = ALIASES.get(name, name)
+    if path in METRICS:
+        return METRICS[path]
+    if _SWEEP.fullmatch(path):
+        return Metric(path, "down")
+    known = [*METRICS, *ALIASES]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close += [path for path in known if name.lower() in path.split(".") and path not in close]
+    raise ParameterError(
+        f"there is no metric {name!r}.",
+        hint=f"Did you mean {' or '.join(close)}?"
+        if close
+        else f"Common ones: {', '.join(list(METRICS)[2:9])}.",
+    )
+
+
+def _look_up(head: Mapping[str, Any], path: str) -> object:
+    if at := _SWEEP.fullmatch(path):
+        epsilon = float(at["epsilon"])
+        return next(
+            (level[at["count"]] for level in head["sweep"] if level["epsilon"] == epsilon), None
+        )
+    value: Any = head
+    for key in path.split("."):
+        value = value[key]
+    return value

@@ -1,0 +1,108 @@
+"""Which head of a report belongs to which of a baseline, and whether they can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+from collapse_audit.errors import ReportError
+
+Report: TypeAlias = Mapping[str, Any]
+Head: TypeAlias = Mapping[str, Any]
+
+#: Differences that make two reports incomparable unless they are allowed by name.
+Difference: TypeAlias = Literal["schema", "epsilon", "rule", "k", "branch", "mlcd"]
+DIFFERENCES: Final[tuple[Difference, ...]] = (
+    "schema",
+    "epsilon",
+    "rule",
+    "k",
+    "branch",
+    "mlcd",
+)
+
+_MLCD_SETTINGS: Final = ("temperature", "centre", "branch", "prior", "assignment")
+
+
+def pair_heads(
+    report: Report, baseline: Report, allow: Collection[Difference] = ()
+) -> tuple[tuple[Head, Head], ...]:
+    """Match the heads of a report with those of a baseline by name and branch.
+
+    Where both hold a single head these are a pair whatever their names: a tensor is often stored
+    under another key by the next release.
+
+    Args:
+        report: The report that is checked.
+        baseline: The one that it is compared with.
+        allow: Differences that are no obstacle.
+
+    Returns:
+        (head, head of the baseline), in the order of the report.
+
+    Raises:
+        ReportError: If the two were made with another schema, epsilon, rule, K or branch, or do
+            not hold the same heads.
+    """
+    _refuse("schema", "the major schema version", _major(report), _major(baseline), allow)
+    new, old = report["parameters"], baseline["parameters"]
+    _refuse("epsilon", "epsilon", new.get("epsilon"), old.get("epsilon"), allow)
+    _refuse("rule", "the counting rule", new.get("rule"), old.get("rule"), allow)
+    pairs = tuple(_pairs(report["heads"], baseline["heads"]))
+    for head, other in pairs:
+        _refuse("branch", f"the branch of {head['name']}", head["branch"], other["branch"], allow)
+        _refuse("k", f"K of {head['name']}", head["k"], other["k"], allow)
+    return pairs
+
+
+def refuse_other_mlcd(head: Head, baseline: Head, allow: Collection[Difference] = ()) -> None:
+    """Refuse to compare latent class distributions that were measured in different ways.
+
+    Args:
+        head: A head whose ``mlcd`` is compared.
+        baseline: Its partner.
+        allow: Differences that are no obstacle.
+
+    Raises:
+        ReportError: If temperature, centre, branch, prior or assignment differ.
+    """
+    new, old = head.get("mlcd") or {}, baseline.get("mlcd") or {}
+    for key in _MLCD_SETTINGS:
+        _refuse("mlcd", f"mlcd.{key} of {head['name']}", new.get(key), old.get(key), allow)
+
+
+def _pairs(heads: Sequence[Head], others: Sequence[Head]) -> list[tuple[Head, Head]]:
+    if len(heads) == len(others) == 1:
+        return [(heads[0], others[0])]
+    partner = {_key(other): other for other in others}
+    if len(partner) < len(others):
+        raise ReportError(
+            "two heads of the baseline have the same name and branch.",
+            hint="Make a baseline of each with --head.",
+        )
+    missing = {_key(head) for head in heads} ^ set(partner)
+    if missing:
+        names = ", ".join(sorted(f"{name} ({branch})" for name, branch in missing))
+        raise ReportError(
+            f"the report and the baseline do not hold the same heads: {names}.",
+            hint="Choose one with --head, or make the baseline again with --update-baseline.",
+        )
+    return [(head, partner[_key(head)]) for head in heads]
+
+
+def _key(head: Head) -> tuple[str, str]:
+    return str(head["name"]), str(head["branch"])
+
+
+def _major(report: Report) -> str:
+    return str(report["schema_version"]).split(".")[0]
+
+
+def _refuse(
+    difference: Difference, what: str, new: object, old: object, allow: Collection[Difference]
+) -> None:
+    if new != old and difference not in allow:
+        raise ReportError(
+            f"{what} is {new} here and {old} in the baseline, so the two cannot be compared.",
+            hint=f"Make the baseline again, or say --allow {difference}.",
+        )

@@ -1,0 +1,103 @@
+"""How the groups of duplicates of one head fall apart and come together in another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Groups = npt.NDArray[np.int64]
+
+LARGEST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Regrouping:
+    """What became of the groups of head A in head B, prototype by prototype.
+
+    Prototype i of A is compared with prototype i of B, so this says something where B was trained
+    on from A, and nothing where the two were initialised apart.
+
+    Attributes:
+        unchanged: Groups with the same members in both, single prototypes included.
+        split: Groups of A whose members are in more than one group of B.
+        merged: Groups of B whose members come from more than one group of A.
+        pairs_kept: Pairs of prototypes in one group in both.
+        pairs_parted: Pairs in one group in A and apart in B.
+        pairs_joined: Pairs apart in A and in one group in B.
+        splits: (group of A, sizes of its parts, falling), the largest groups first; at most 20.
+        merges: (group of B, sizes of the parts it is made of, falling); at most 20.
+    """
+
+    unchanged: int
+    split: int
+    merged: int
+    pairs_kept: int
+    pairs_parted: int
+    pairs_joined: int
+    splits: tuple[tuple[int, tuple[int, ...]], ...]
+    merges: tuple[tuple[int, tuple[int, ...]], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as a comparison in JSON holds them."""
+        return {
+            "unchanged": self.unchanged,
+            "split": self.split,
+            "merged": self.merged,
+            "pairs": {
+                "kept": self.pairs_kept,
+                "parted": self.pairs_parted,
+                "joined": self.pairs_joined,
+            },
+            "splits": [{"group": g, "parts": list(parts)} for g, parts in self.splits],
+            "merges": [{"group": g, "parts": list(parts)} for g, parts in self.merges],
+        }
+
+
+def compare_groups(a: Groups, b: Groups) -> Regrouping:
+    """Compare two groupings of the same prototypes.
+
+    Args:
+        a: Group of each prototype in head A (k), numbered by falling size.
+        b: The same in head B.
+
+    Returns:
+        What was split and what was merged.
+
+    Example:
+        >>> import numpy as np
+        >>> found = compare_groups(np.array([0, 0, 0, 1]), np.array([1, 1, 0, 0]))
+        >>> found.splits, found.merges
+        (((0, (2, 1)),), ((0, (1, 1)),))
+    """
+    # the cells of the contingency table that are not empty: at most K of its m_a x m_b
+    width = int(b.max()) + 1
+    cells, sizes = np.unique(a * width + b, return_counts=True)
+    in_a, in_b = cells // width, cells % width
+    parts_of_a, parts_of_b = np.bincount(in_a), np.bincount(in_b)
+    kept = _pairs(sizes)
+    whole = (parts_of_a[in_a] == 1) & (parts_of_b[in_b] == 1)
+    return Regrouping(
+        unchanged=int(whole.sum()),
+        split=int((parts_of_a > 1).sum()),
+        merged=int((parts_of_b > 1).sum()),
+        pairs_kept=kept,
+        pairs_parted=_pairs(np.bincount(a)) - kept,
+        pairs_joined=_pairs(np.bincount(b)) - kept,
+        splits=_largest(parts_of_a, in_a, sizes),
+        merges=_largest(parts_of_b, in_b, sizes),
+    )
+
+
+def _pairs(sizes: npt.NDArray[np.int64]) -> int:
+    return int((sizes * (sizes - 1) // 2).sum())
+
+
+def _largest(
+    parts: npt.NDArray[np.int64], group: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The first groups in several parts; groups are numbered by falling size."""
+    chosen = np.flatnonzero(parts > 1)[:LARGEST]
+    return tuple((int(g), tuple(sorted(sizes[group == g].tolist(), reverse=True))) for g in chosen)

@@ -1,0 +1,73 @@
+"""A verdict as JUnit XML, which GitLab, Jenkins and most other CI systems show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from xml.etree import ElementTree as ET  # only writes: nothing foreign is parsed
+
+from collapse_audit.report.verdict_text import failure, head_of
+
+_SUITE: Final = "collapse-audit"
+# XML 1.0 cannot hold these at all, not even escaped.
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def verdict_to_junit(verdict: Mapping[str, Any]) -> str:
+    """Write a verdict as one test suite: a test case per check, in the class of its head.
+
+    Args:
+        verdict: What ``--format json`` prints.
+
+    Returns:
+        An XML document ending in a newline.
+    """
+    suite = _suite(verdict["checks"])
+    ET.SubElement(suite, "properties").extend(
+        ET.Element("property", name=key, value=_text(verdict[key] or ""))
+        for key in ("source", "baseline")
+    )
+    for check in verdict["checks"]:
+        case = _case(suite, head_of(check), check["threshold"])
+        if check["status"] == "failed":
+            ET.SubElement(case, "failure", message=_text(failure(check)), type="regression")
+        elif check["status"] == "skipped":
+            ET.SubElement(case, "skipped", message="there is no baseline")
+    return _document(suite)
+
+
+def error_to_junit(message: str) -> str:
+    """Write an input error as a suite with one case that could not be run."""
+    suite = _suite([], errors=1)
+    case = _case(suite, _SUITE, "audit")
+    ET.SubElement(case, "error", message=_text(message), type="input")
+    return _document(suite)
+
+
+def _suite(checks: list[Mapping[str, Any]], errors: int = 0) -> ET.Element:
+    statuses = [check["status"] for check in checks]
+    return ET.Element(
+        "testsuite",
+        name=_SUITE,
+        tests=str(len(checks) + errors),
+        failures=str(statuses.count("failed")),
+        errors=str(errors),
+        skipped=str(statuses.count("skipped")),
+    )
+
+
+def _case(suite: ET.Element, head: str, name: str) -> ET.Element:
+    return ET.SubElement(suite, "testcase", classname=_text(head), name=_text(name), time="0")
+
+
+def _document(suite: ET.Element) -> str:
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    body = ET.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{body}\n'
+
+
+def _text(value: str) -> str:
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", value)

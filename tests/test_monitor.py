@@ -1,0 +1,368 @@
+"""The monitor: exact counts on the incremental path, alarms, logs, adapters, a real training."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from collapse_audit.audit import audit_prototypes
+from collapse_audit.errors import CollapseAuditWarning, ParameterError
+from collapse_audit.monitor import (
+    Alarm,
+    PrototypeMonitor,
+    lightning_callback,
+    trainer_callback,
+)
+from collapse_audit.monitor.incremental import IncrementalCover
+from collapse_audit.prototypes import Prototypes
+
+
+def random_weight(k: int, d: int = 32, seed: int = 0) -> Tensor:
+    return torch.randn(k, d, generator=torch.Generator().manual_seed(seed))
+
+
+# --- the incremental path ------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.001, 0.02, 0.1, 0.3]), st.integers(0, 30))
+def test_every_look_counts_exactly_what_an_audit_counts(
+    seed: int, noise: float, drawn_together: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(60, 8, generator=generator)
+    cover = IncrementalCover(0.05)
+    for _ in range(5):
+        counted = cover.look((weight, None))
+        audit = audit_prototypes(Prototypes.from_weight(weight.numpy().copy()), epsilon=0.05)
+        assert counted.num_unique == audit.num_unique
+        assert counted.components == audit.redundancy.components
+        assert counted.largest == audit.redundancy_factors[0]
+        assert sorted(np.bincount(counted.groups)) == sorted(audit.redundancy_factors)
+        same = counted.groups[:, None] == counted.groups[None, :]
+        np.testing.assert_array_equal(same, audit.groups[:, None] == audit.groups[None, :])
+        weight += noise * torch.randn(weight.shape, generator=generator)
+        weight[:drawn_together] += 0.5 * (weight[59] - weight[:drawn_together])
+
+
+def test_a_look_after_a_small_step_compares_nothing_anew() -> None:
+    weight, cover = random_weight(512, 64), IncrementalCover(0.025)
+    assert cover.look((weight, None)).compared == 512
+    weight += 0.01 * random_weight(512, 64, seed=1)
+    counted = cover.look((weight, None))
+    assert (counted.compared, counted.num_unique, counted.audit) == (0, 512, None)
+
+
+def test_a_head_that_stays_collapsed_is_not_searched_again_as_a_whole() -> None:
+    weight, cover = random_weight(512, 64), IncrementalCover(0.025)
+    weight[384:] = weight[256:384]
+    cover.look((weight, None))
+    weight[300] = random_weight(1, 64, seed=2)[0]
+    counted = cover.look((weight, None))
+    assert counted.audit is not None, "one prototype that jumps far leaves all others open"
+    weight += 0.01 * random_weight(512, 64, seed=3)
+    counted = cover.look((weight, None))
+    assert (counted.compared, counted.num_unique, counted.audit) == (254, 385, None)
+
+
+def test_how_far_prototypes_turned_is_the_angle_between_two_looks() -> None:
+    weight = torch.eye(4)
+    monitor = PrototypeMonitor(weight, every=1)
+    assert monitor.step().head.turned_max is None  # type: ignore[union-attr]
+    angle = math.radians(10)
+    weight[0] = torch.tensor([math.cos(angle), math.sin(angle), 0, 0]) * 3
+    for expected in (10, 0):
+        seen = monitor.step()
+        assert seen is not None
+        assert seen.head.turned_max == pytest.approx(expected, abs=1e-4)
+        assert seen.head.turned_mean == pytest.approx(expected / 4, abs=1e-4)
+
+
+# --- what can be watched -------------------------------------------------------------------------
+
+
+class Head(nn.Module):
+    """The shape of a DINO head."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.mlp = nn.Linear(16, 8)
+        self.last_layer = layer
+
+
+def build(name: str) -> Any:
+    """A head with 12 prototypes, in each form that the monitor takes."""
+    from torch.nn.utils import parametrizations, weight_norm
+
+    layer = nn.Linear(8, 12, bias=False)
+    if name == "weight_norm":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what DINO's own code uses
+            return Head(weight_norm(layer))
+    forms: dict[str, Callable[[], Any]] = {
+        "tensor": lambda: random_weight(12, 8),
+        "layer": lambda: layer,
+        "module": lambda: Head(layer),
+        "function": lambda: lambda: layer.weight,
+        "parametrization": lambda: Head(parametrizations.weight_norm(layer)),
+    }
+    return forms[name]()
+
+
+@pytest.mark.parametrize(
+    "name", ["tensor", "layer", "module", "function", "parametrization", "weight_norm"]
+)
+def test_every_form_of_a_head_is_watched_as_it_changes(name: str) -> None:
+    head = build(name)
+    monitor = PrototypeMonitor(head, every=1, on_alarm=lambda _: None)
+    seen = monitor.step()
+    assert seen is not None
+    assert (seen.k, seen.head.num_unique) == (12, 12)
+    with torch.no_grad():
+        weights = [head] if isinstance(head, Tensor) else []
+        if isinstance(head, nn.Module):
+            weights = [p for p in head.parameters() if p.shape == (12, 8)]
+        elif not weights:
+            weights = [head()]
+        for weight in weights:
+            weight[1:7] = weight[0]
+    seen = monitor.step()
+    assert seen is not None
+    assert (seen.head.num_unique, seen.head.largest) == (6, 7)
+
+
+def test_the_sign_of_a_weight_norm_scale_counts() -> None:
+    head = Head(nn.utils.parametrizations.weight_norm(nn.Linear(8, 4, bias=False)))
+    originals = head.last_layer.parametrizations.weight
+    monitor = PrototypeMonitor(head, every=1, on_alarm=lambda _: None)
+    monitor.step()
+    with torch.no_grad():
+        originals.original1[1] = -originals.original1[0]
+        originals.original0[1] = -originals.original0[0]
+    seen = monitor.step()
+    assert seen is not None
+    assert seen.head.num_unique == 3
+
+
+def test_other_parametrizations_are_watched_by_their_result() -> None:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 4, bias=False))
+    seen = PrototypeMonitor(layer, every=1).step()
+    assert seen is not None
+    assert seen.head.num_unique == 4
+
+
+def test_a_module_without_a_layer_to_watch_is_refused() -> None:
+    with pytest.raises(ParameterError, match=r"has none. Pass the layer itself, or its weight"):
+        PrototypeMonitor(nn.Sequential(nn.Linear(4, 4)))
+    two = nn.ModuleDict({"a": Head(nn.Linear(8, 4)), "b": Head(nn.Linear(8, 4))})
+    with pytest.raises(ParameterError, match=r"has a.last_layer, b.last_layer"):
+        PrototypeMonitor(two)
+    with pytest.raises(ParameterError, match="every must be at least 1, got 0"):
+        PrototypeMonitor(nn.Linear(4, 4), every=0)
+
+
+# --- alarms and logs -----------------------------------------------------------------------------
+
+
+def test_alarms_are_raised_at_the_onset_once_and_again_after_a_recovery() -> None:
+    weight, raised = torch.eye(10), []
+    monitor = PrototypeMonitor(weight, every=1, on_alarm=raised.append)
+    for unique in (10, 9, 8, 8, 4, 4, 10, 8):
+        weight[:] = torch.eye(10)
+        weight[unique:] = weight[0]
+        monitor.step()
+    assert [(a.step, a.kind) for a in raised] == [(s, "unique_fraction") for s in (2, 4, 7)]
+    assert raised[0].message == (
+        "step 2: 8 of 10 prototypes are unique, fewer than 90 %: the head is collapsing."
+    )
+
+
+def test_an_alarm_is_a_warning_unless_somebody_listens() -> None:
+    monitor = PrototypeMonitor(torch.ones(10, 4), every=1)
+    with pytest.warns(CollapseAuditWarning, match="1 of 10 prototypes are unique"):
+        monitor.step()
+
+
+def test_a_loss_stuck_at_ln_k_or_zero_is_told_after_two_looks() -> None:
+    raised: list[Alarm] = []
+    monitor = PrototypeMonitor(torch.eye(16), every=1, on_alarm=raised.append)
+    uniform = nn.functional.cross_entropy(torch.zeros(1, 16), torch.tensor([3]))
+    for loss in (uniform, 2.0, uniform, uniform, uniform, 0.0, 1e-5):
+        monitor.step(loss=loss)
+    assert [(a.step, a.kind) for a in raised] == [(3, "loss_is_ln_k"), (6, "loss_is_zero")]
+    assert "2.7726, which is ln K for K = 16" in raised[0].message
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0])
+def test_weights_that_cannot_be_audited_raise_an_alarm_and_end_nothing(value: float) -> None:
+    weight, raised = torch.eye(8), []
+    monitor = PrototypeMonitor(weight, every=1, on_alarm=raised.append)
+    monitor.step()
+    weight[3] = value
+    assert monitor.step() is None
+    assert [a.kind for a in raised] == ["not_auditable"]
+    weight[:] = torch.eye(8)
+    assert monitor.step() is not None
+
+
+def test_jsonl_and_log_fn_get_every_look_and_nothing_else(tmp_path: Path) -> None:
+    logged: list[tuple[int, dict[str, float]]] = []
+    monitor = PrototypeMonitor(
+        torch.eye(8),
+        every=10,
+        jsonl=tmp_path / "log.jsonl",
+        log_fn=lambda numbers, step: logged.append((step, dict(numbers))),
+    )
+    seen = [monitor.step(loss=1.5) for _ in range(25)]
+    assert [s.step for s in seen if s is not None] == [0, 10, 20]
+    lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [s.to_dict() for s in seen if s is not None]
+    assert [step for step, _ in logged] == [0, 10, 20]
+    numbers = logged[1][1]
+    assert numbers["prototypes/unique.greedy"] == 8
+    assert numbers["prototypes/unique_fraction"] == 1
+    assert numbers["prototypes/loss"] == 1.5
+    assert all(isinstance(value, float) for value in numbers.values())
+
+
+def test_the_student_is_counted_and_compared_with_the_teacher() -> None:
+    teacher, student = torch.eye(8), torch.eye(8)
+    student[4:] = student[0]
+    monitor = PrototypeMonitor(teacher, student=student, every=1)
+    seen = monitor.step()
+    assert seen is not None
+    assert seen.student is not None
+    assert (seen.head.num_unique, seen.student.num_unique) == (8, 4)
+    assert seen.student_cosine == pytest.approx(0.5)
+
+
+def test_the_mlcd_of_a_shown_batch_is_measured_over_k_and_m() -> None:
+    pytest.importorskip("collapse_audit.mlcd")
+    weight = torch.eye(4)[[0, 0, 1, 1]]
+    monitor = PrototypeMonitor(weight, every=1, temperature=0.01, on_alarm=lambda _: None)
+    features = torch.eye(4)[:2].repeat(5, 1)
+    for batch in ({"features": features}, {"logits": features @ weight.T}):
+        seen = monitor.step(**batch)
+        assert seen is not None
+        assert seen.mlcd is not None
+        assert seen.mlcd["n"] == 10
+        assert seen.mlcd["k.perplexity"] == pytest.approx(4)
+        assert seen.mlcd["m.perplexity"] == pytest.approx(2)
+        assert seen.mlcd["mutual_information"] == pytest.approx(math.log(2), abs=1e-6)
+    with pytest.raises(ParameterError, match="needs the temperature"):
+        PrototypeMonitor(torch.eye(4)).step(features=features)
+
+
+def test_only_rank_0_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for rank, looks in ((0, True), (1, False)):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        assert (PrototypeMonitor(torch.eye(4)).step() is not None) is looks
+
+
+# --- adapters (the frameworks are stood in for by their base classes) ----------------------------
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        path = ".".join(parts[:end])
+        monkeypatch.setitem(sys.modules, path, types.ModuleType(path))
+    for key, value in attributes.items():
+        setattr(sys.modules[name], key, value)
+
+
+@pytest.mark.parametrize("package", ["lightning.pytorch.callbacks", "pytorch_lightning.callbacks"])
+def test_the_lightning_callback_logs_through_the_module(
+    monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    class Callback:
+        pass
+
+    class Module:
+        def log_dict(self, numbers: dict[str, float], *, rank_zero_only: bool) -> None:
+            assert rank_zero_only
+            logged.append(numbers)
+
+    for name in ("lightning", "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, name, None)  # not installed, whatever this machine has
+    stand_in(monkeypatch, package, Callback=Callback)
+    callback = lightning_callback(PrototypeMonitor(torch.eye(8), every=2))
+    assert isinstance(callback, Callback)
+    logged: list[dict[str, float]] = []
+    for step in (2, 2, 3, 4):
+        trainer = types.SimpleNamespace(global_step=step)
+        callback.on_train_batch_end(trainer, Module(), {"loss": torch.tensor(1.0)}, None, 0)
+    assert len(logged) == 2, "accumulated batches share a step and are one look"
+    assert logged[0]["prototypes/loss"] == 1.0
+
+
+def test_the_transformers_callback_looks_at_the_optimisers_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand_in(monkeypatch, "transformers", TrainerCallback=type("TrainerCallback", (), {}))
+    seen: list[int] = []
+    monitor = PrototypeMonitor(torch.eye(8), every=5, log_fn=lambda _, step: seen.append(step))
+    callback = trainer_callback(monitor)
+    for step in range(1, 12):
+        callback.on_step_end(None, types.SimpleNamespace(global_step=step), None, model=None)
+    assert seen == [5, 10]
+
+
+def test_a_framework_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ParameterError, match=r"transformers is not installed. pip install"):
+        trainer_callback(PrototypeMonitor(torch.eye(4)))
+
+
+# --- a real training -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_onset_of_collapse_in_a_training_is_where_saved_heads_confirm_it() -> None:
+    """Digits are classified while every prototype is drawn to the mean feature."""
+    from sklearn.datasets import load_digits
+
+    torch.manual_seed(0)
+    digits = load_digits()
+    images, labels = torch.from_numpy(digits.data).float() / 16, torch.from_numpy(digits.target)
+    backbone = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16))
+    probe, layer = nn.Linear(16, 10), nn.Linear(16, 256, bias=False)
+    weights = [*backbone.parameters(), *probe.parameters(), *layer.parameters()]
+    optimiser = torch.optim.AdamW(weights, lr=3e-3)
+    raised: list[Alarm] = []
+    monitor = PrototypeMonitor(layer, every=5, on_alarm=raised.append)
+    saved: dict[int, np.ndarray] = {}
+    for step in range(200):
+        batch = torch.randint(len(images), (64,))
+        features = nn.functional.normalize(backbone(images[batch]), dim=1)
+        prototypes = nn.functional.normalize(layer.weight, dim=1)
+        loss = nn.functional.cross_entropy(probe(features), labels[batch])
+        loss = loss + (prototypes - features.mean(0)).square().sum(1).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        saved[step] = layer.weight.detach().numpy().copy()
+        monitor.step(loss=loss)
+    fraction = {
+        step: audit_prototypes(
+            Prototypes.from_weight(saved[step]), sweep=False, nearest=False
+        ).unique_fraction
+        for step in range(0, 200, 5)
+    }
+    for limit, alarm in zip((0.9, 0.5), raised, strict=True):
+        onset = next(step for step, value in fraction.items() if value < limit)
+        assert alarm.step == onset
+        assert onset > 0
