@@ -184,7 +184,8 @@ def test_every_number_that_describes_a_head_is_a_metric(report: dict[str, Any]) 
     def leaves(value: object, path: str) -> set[str]:
         if isinstance(value, dict):
             return {leaf for key in value for leaf in leaves(value[key], f"{path}.{key}")}
-        return {path[1:]} if isinstance(value, int | float) else set()
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return {path[1:]} if number else set()
 
     head = {key: value for key, value in report["heads"][0].items() if key != "null"}
     assert leaves(head, "") - set(METRICS) == set()

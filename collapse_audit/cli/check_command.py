@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from collapse_audit.cli.console import Session, check_output, emit, say
-from collapse_audit.cli.options import AuditOptions
+from collapse_audit.cli.options import AuditOptions, device_option
+from collapse_audit.cli.storage_options import storage_options
 from collapse_audit.cli.subjects import Opener, choose_format, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
 from collapse_audit.prototypes import Branch, check_epsilon
@@ -35,6 +36,9 @@ from collapse_audit.report import to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
+
+if TYPE_CHECKING:
+    from collapse_audit.storage import StorageSettings
 
 _EPSILON: Final = 0.025  # the default of `audit`
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
@@ -182,7 +186,9 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
     help="Write the verdict to FILE instead of stdout.",
 )
 @click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
+@device_option
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
+@storage_options
 @click.pass_context
 def check_command(
     ctx: click.Context,
@@ -229,6 +235,8 @@ def _request(
     head: str | None,
     branch: Branch,
     checkpoint_dir: Path | None,
+    device: str,
+    storage: StorageSettings,
     progress: bool,
 ) -> _Request:
     """Settle options and settings, and refuse what could only fail after the work."""
@@ -252,6 +260,7 @@ def _request(
         # a baseline is a full report; a check measures what its thresholds ask for
         sweep=writes or _asks_for(thresholds, "sweep"),
         nearest=writes or _asks_for(thresholds, "nearest_cosine", "exact_duplicates"),
+        device=device,
     )
     allow = allow or settings.allow
     return _Request(
@@ -260,7 +269,7 @@ def _request(
         baseline=baseline,
         missing=missing,
         update=update_baseline,
-        opener=Opener(options, allow, progress, epsilon=chosen),
+        opener=Opener(options, allow, progress, storage, epsilon=chosen),
     )
 
 

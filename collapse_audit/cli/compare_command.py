@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from collapse_audit.cli.console import check_output, emit
-from collapse_audit.cli.options import AuditOptions
+from collapse_audit.cli.options import AuditOptions, device_option
+from collapse_audit.cli.storage_options import storage_options
 from collapse_audit.cli.subjects import Opener, choose_format, is_report
 from collapse_audit.prototypes import Branch, check_epsilon
 from collapse_audit.regression import DIFFERENCES, Difference, compare
@@ -19,6 +20,9 @@ from collapse_audit.report.comparison_text import (
     comparison_to_markdown,
     comparison_to_table,
 )
+
+if TYPE_CHECKING:
+    from collapse_audit.storage import StorageSettings
 
 _FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "table": comparison_to_table,
@@ -64,6 +68,7 @@ Examples:
     help="Where to look for the files of manifest ids.",
 )
 @click.option("--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles.")
+@device_option
 @click.option(
     "--allow",
     multiple=True,
@@ -85,6 +90,7 @@ Examples:
     help="Write to FILE instead of stdout.",
 )
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
+@storage_options
 def compare_command(
     source: str,
     others: tuple[str, ...],
@@ -94,6 +100,8 @@ def compare_command(
     branch: Branch,
     checkpoint_dir: Path | None,
     nearest: bool,
+    device: str,
+    storage: StorageSettings,
     allow: tuple[Difference, ...],
     form: str | None,
     as_json: bool,
@@ -116,8 +124,9 @@ def compare_command(
         checkpoint_dir=checkpoint_dir,
         sweep=False,
         nearest=nearest,
+        device=device,
     )
-    opener = Opener(options, allow, progress)
+    opener = Opener(options, allow, progress, storage)
     first, second, *more = (
         opener.report(spec) if is_report(spec) else opener.audits(spec)
         for spec in (source, *others)

@@ -54,6 +54,15 @@ class OutputOptions:
     progress: bool
 
 
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]",
+    help="Where to compute; it changes the time and not the result.",
+)
+
+
 def audit_options(command: F) -> F:
     """Give a command the options of an audit, as one argument named ``audit``."""
     declared = (
@@ -85,13 +94,7 @@ def audit_options(command: F) -> F:
         click.option(
             "--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles; on by default."
         ),
-        click.option(
-            "--device",
-            default="auto",
-            show_default=True,
-            metavar="auto|cpu|cuda[:N]",
-            help="Where to compute; it changes the time and not the result.",
-        ),
+        device_option,
     )
     names = tuple(field.name for field in fields(AuditOptions))
     return _bundled(command, "audit", AuditOptions, declared, names)

@@ -17,7 +17,7 @@ from collapse_audit.cli.progress import progress_bars
 from collapse_audit.cli.storage_options import reporter
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import Published, Source
+    from collapse_audit.audit import CollapseAudit, Published, Source
     from collapse_audit.manifest import PublishedCount
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.similarity import Progress
@@ -50,7 +50,7 @@ def deliver(
 def audit_source(
     source: str, options: AuditOptions, progress: Progress, storage: StorageSettings
 ) -> dict[str, Any]:
-    """Audit what a user typed.
+    """Audit what a user typed, for its report.
 
     Args:
         source: A path, a manifest id or an address.
@@ -60,6 +60,25 @@ def audit_source(
 
     Returns:
         The report.
+    """
+    from collapse_audit.audit import build_report
+
+    return build_report(audits_of_source(source, options, progress, storage))
+
+
+def audits_of_source(
+    source: str, options: AuditOptions, progress: Progress, storage: StorageSettings
+) -> list[CollapseAudit]:
+    """Audit what a user typed.
+
+    Args:
+        source: A path, a manifest id or an address.
+        options: What to measure.
+        storage: Cache and manners, should it have to be fetched.
+        progress: Told how far the work is.
+
+    Returns:
+        One audit per head.
     """
     from collapse_audit.audit import Source
     from collapse_audit.checkpoints.ids import locate_source
@@ -90,11 +109,11 @@ def audit_embedded(options: AuditOptions, progress: Progress) -> dict[str, Any]:
     Returns:
         The report; its source is ``demo``.
     """
-    from collapse_audit.audit import Source
+    from collapse_audit.audit import Source, build_report
     from collapse_audit.examples import embedded_head
 
     described = Source(spec="demo", family="dino")
-    return _audit_file(embedded_head(), described, (), options, progress)
+    return build_report(_audit_file(embedded_head(), described, (), options, progress))
 
 
 def file_sha256(path: Path, progress: Progress) -> str:
@@ -122,7 +141,7 @@ def _audit_file(
     counts: tuple[PublishedCount, ...],
     options: AuditOptions,
     progress: Progress,
-) -> dict[str, Any]:
+) -> list[CollapseAudit]:
     """Audit a file of this machine."""
     from collapse_audit.checkpoints import load_heads
 
@@ -137,25 +156,23 @@ def _audit_heads(
     counts: tuple[PublishedCount, ...],
     options: AuditOptions,
     progress: Progress,
-) -> dict[str, Any]:
+) -> list[CollapseAudit]:
     """Audit every head on its own: heads are never pooled."""
-    from collapse_audit.audit import audit_prototypes, build_report
+    from collapse_audit.audit import audit_prototypes
 
     described = replace(described, family=described.family or heads[0].family)
-    return build_report(
-        [
-            audit_prototypes(
-                prototypes,
-                epsilon=options.epsilon,
-                sweep=options.sweep,
-                nearest=options.nearest,
-                device=options.device,
-                source=replace(described, published=_comparable(counts, prototypes, options)),
-                progress=progress,
-            )
-            for prototypes in heads
-        ]
-    )
+    return [
+        audit_prototypes(
+            prototypes,
+            epsilon=options.epsilon,
+            sweep=options.sweep,
+            nearest=options.nearest,
+            device=options.device,
+            source=replace(described, published=_comparable(counts, prototypes, options)),
+            progress=progress,
+        )
+        for prototypes in heads
+    ]
 
 
 def _comparable(

@@ -13,7 +13,7 @@ import click
 
 from collapse_audit.cli.console import Session
 from collapse_audit.cli.options import AuditOptions
-from collapse_audit.cli.pipeline import audit_source
+from collapse_audit.cli.pipeline import audit_source, audits_of_source
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
 from collapse_audit.regression import Difference, parse_report, read_report
@@ -21,6 +21,7 @@ from collapse_audit.regression import Difference, parse_report, read_report
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
     from collapse_audit.similarity import Progress
+    from collapse_audit.storage import StorageSettings
 
 STDIN: Final = "-"
 
@@ -33,6 +34,7 @@ class Opener:
         options: What to measure, if it is a head.
         allow: Differences that are no obstacle.
         progress: Whether progress bars are wanted.
+        storage: Cache and manners, should something have to be fetched.
         epsilon: What the user asked for; ``None`` if nothing, and then a saved report may have
             been made with any.
     """
@@ -40,6 +42,7 @@ class Opener:
     options: AuditOptions
     allow: tuple[Difference, ...]
     progress: bool
+    storage: StorageSettings
     epsilon: float | None = None
 
     def report(self, source: str) -> dict[str, Any]:
@@ -53,7 +56,7 @@ class Opener:
         """
         if not is_report(source):
             with self._bars() as progress:
-                return audit_source(source, self.options, progress)
+                return audit_source(source, self.options, progress, self.storage)
         if source == STDIN:
             text = sys.stdin.read()
             report = parse_report(text, "stdin", allow=self.allow)
@@ -70,26 +73,8 @@ class Opener:
         Returns:
             One audit per head.
         """
-        from collapse_audit.audit import Source, audit_prototypes
-        from collapse_audit.checkpoints import load_heads
-        from collapse_audit.checkpoints.ids import locate_source
-
-        options = self.options
-        found = locate_source(source, checkpoint_dir=options.checkpoint_dir)
-        described = Source(spec=found.spec, id=found.id, family=found.family)
-        heads = load_heads(found.path, branch=options.branch, head=options.head)
         with self._bars() as progress:
-            return [
-                audit_prototypes(
-                    prototypes,
-                    epsilon=options.epsilon,
-                    sweep=options.sweep,
-                    nearest=options.nearest,
-                    source=described,
-                    progress=progress,
-                )
-                for prototypes in heads
-            ]
+            return audits_of_source(source, self.options, progress, self.storage)
 
     def _bars(self) -> AbstractContextManager[Progress]:
         quiet = click.get_current_context().ensure_object(Session).quiet
