@@ -12,8 +12,10 @@ from collapse_audit.similarity.progress import Progress
 
 _ROWS = 1024
 _COLUMNS = 2048
-# Chunks of columns: few enough to keep one score per row and chunk, many enough to look at few.
-_CHUNKS = 64
+# Columns in a chunk: few, because a row looks again at every column of a chunk that may hold its
+# nearest; more where one score per row and chunk would take too much memory.
+_WIDTH = 512
+_CHUNKS = 128
 
 
 class ChunkMaxima:
@@ -30,8 +32,7 @@ class ChunkMaxima:
         self._panel = panel
         self._rows = rows
         self._columns = columns
-        tiles = -(-len(columns) // _COLUMNS)
-        self._width = _COLUMNS * -(-tiles // _CHUNKS)
+        self._width = _WIDTH * -(-len(columns) // (_WIDTH * _CHUNKS))
         chunks = -(-len(columns) // self._width)
         # Codes keep no order among negative scores: chunks without a positive one stay at zero.
         self._maxima = np.zeros((len(rows), chunks), dtype=np.float32)
@@ -44,12 +45,14 @@ class ChunkMaxima:
 
     def _record(self, part: slice, other: slice, *, symmetric: bool) -> None:
         rows, columns = Operand(self._rows[part]), Operand(self._columns[other])
-        by_row, by_column = self._panel.maxima(rows, columns)
-        chunk = self._maxima[part, other.start // self._width]
-        np.maximum(chunk, by_row, out=chunk)
+        by_row, by_column = self._panel.maxima(rows, columns, _WIDTH)
+        for place, start in enumerate(range(other.start, other.stop, _WIDTH)):
+            chunk = self._maxima[part, start // self._width]
+            np.maximum(chunk, by_row[:, place], out=chunk)
         if symmetric and other.start >= part.stop:
-            chunk = self._maxima[other, part.start // self._width]
-            np.maximum(chunk, by_column, out=chunk)
+            for place, start in enumerate(range(part.start, part.stop, _WIDTH)):
+                chunk = self._maxima[other, start // self._width]
+                np.maximum(chunk, by_column[place], out=chunk)
 
     def candidates(self, known: npt.NDArray[np.float64]) -> Iterator[tuple[Index, Index]]:
         """Pairs that may be nearest, in batches.

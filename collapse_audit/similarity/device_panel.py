@@ -97,17 +97,23 @@ class DevicePanel(Panel):
         hits = (tile >= torch.from_numpy(floor).to(self._device)[:, None]).nonzero().cpu().numpy()
         return hits[:, 0], hits[:, 1]
 
-    def maxima(self, rows: Operand, columns: Operand) -> tuple[Float32, Float32]:
-        """Largest score of each row and column, without equal prototypes."""
+    def maxima(self, rows: Operand, columns: Operand, width: int) -> tuple[Float32, Float32]:
+        """Largest scores of rows and columns in stretches of each other."""
         tile = self.tile(rows, columns)
         r, c = (torch.from_numpy(p) for p in shared_places(rows.index, columns.index))
         tile[r.to(self._device), c.to(self._device)] = -1.0
-        by_row, by_column = (tile.amax(dim).float().clamp(min=0) for dim in (1, 0))
-        return by_row.cpu().numpy(), by_column.cpu().numpy()
+        down, right = (range(0, length, width) for length in tile.shape)
+        by_row = torch.stack([tile[:, s : s + width].amax(1) for s in right], dim=1)
+        by_column = torch.stack([tile[s : s + width].amax(0) for s in down])
+        return _to_host(by_row), _to_host(by_column)
 
     def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Cosines between which the largest cosine lies."""
         return cosine_bounds(maxima, error=self.error, rounding=self.rounding)
+
+
+def _to_host(maxima: torch.Tensor) -> Float32:
+    return np.asarray(maxima.float().clamp(min=0).cpu().numpy())
 
 
 def _below(value: float) -> float:

@@ -90,8 +90,12 @@ class Panel(ABC):
         """Pairs whose cosine may reach the row's value: a superset, no pair of which is missed."""
 
     @abstractmethod
-    def maxima(self, rows: Operand, columns: Operand) -> tuple[Float32, Float32]:
-        """Largest score of each row and of each column, at least 0, without equal prototypes."""
+    def maxima(self, rows: Operand, columns: Operand, width: int) -> tuple[Float32, Float32]:
+        """Largest scores in stretches of ``width``, at least 0, without equal prototypes.
+
+        Of each row in each stretch of columns (rows x stretches), and of each column in each
+        stretch of rows (stretches x columns).
+        """
 
     @abstractmethod
     def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -163,13 +167,15 @@ class HostPanel(Panel):
         kept = self.values(tile[r, c]) >= floors[r]
         return r[kept], c[kept]
 
-    def maxima(self, rows: Operand, columns: Operand) -> tuple[Float32, Float32]:
-        """Largest score of each row and column."""
+    def maxima(self, rows: Operand, columns: Operand, width: int) -> tuple[Float32, Float32]:
+        """Largest scores of rows and columns in stretches of each other."""
         tile = self.tile(rows, columns)
         r, c = shared_places(rows.index, columns.index)
         tile[r, c] = self.lowest
-        by_row, by_column = (self.values(tile.max(axis=axis)) for axis in (1, 0))
-        return np.maximum(by_row, 0), np.maximum(by_column, 0)
+        down, right = (range(0, length, width) for length in tile.shape)
+        by_row = np.stack([tile[:, s : s + width].max(axis=1) for s in right], axis=1)
+        by_column = np.stack([tile[s : s + width].max(axis=0) for s in down])
+        return np.maximum(self.values(by_row), 0), np.maximum(self.values(by_column), 0)
 
     def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Cosines between which the largest cosine lies; -1 below where no score is positive."""
