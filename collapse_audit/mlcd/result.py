@@ -205,7 +205,7 @@ class MLCD:
         Returns:
             One row per class: ``group``, ``probability``, ``redundancy_factor``, ``count``.
         """
-        import pandas as pd
+        import pandas as pd  # heavy
 
         groups = self._require_groups()
         masses = self._masses("m")
@@ -226,7 +226,7 @@ class MLCD:
             Columns ``prototype``, ``probability``, ``count``, and with groups also ``group``,
             ``group_probability`` and ``redundancy_factor``.
         """
-        import pandas as pd
+        import pandas as pd  # heavy
 
         columns: dict[str, Any] = {
             "prototype": np.arange(len(self.probabilities)),

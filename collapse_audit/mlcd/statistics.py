@@ -204,7 +204,7 @@ def rarefaction(counts: Counts, sizes: npt.ArrayLike) -> Vector:
         >>> rarefaction(np.array([2, 2]), [1, 2, 4]).round(6).tolist()
         [1.0, 1.666667, 2.0]
     """
-    from scipy.special import gammaln
+    from scipy.special import gammaln  # heavy
 
     n = np.atleast_1d(np.asarray(sizes, dtype=np.int64))
     total = int(counts.sum())
