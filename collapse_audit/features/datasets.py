@@ -264,7 +264,8 @@ def _check_values(path: Path, name: str, values: npt.NDArray[Any]) -> None:
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Arrays of a ``.npz`` or safetensors file, by name; nothing is unpickled."""
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        # an open file, not a path: numpy leaves the file of a damaged archive open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     if path.suffix == ".safetensors":
         from safetensors.numpy import load_file

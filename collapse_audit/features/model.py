@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints import find_heads, guess_family, load_prototypes, resolve_source
+from collapse_audit.checkpoints import find_heads, load_prototypes, resolve_source
 from collapse_audit.checkpoints.backbones import build_backbone, input_size
+from collapse_audit.checkpoints.layouts import guess_family
 from collapse_audit.checkpoints.model import (
     Network,
     Recipe,
