@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -243,7 +243,12 @@ def _array_file(path: Path) -> Samples:
         )
     kept = None if labels is None else labels.astype(np.int64)
     _check_values(path, held[0], values)
-    return replace(Samples(labels=kept), **{held[0]: values})
+    return Samples(
+        images=values if held[0] == "images" else None,
+        features=values if held[0] == "features" else None,
+        logits=values if held[0] == "logits" else None,
+        labels=kept,
+    )
 
 
 def _check_values(path: Path, name: str, values: npt.NDArray[Any]) -> None:

@@ -70,7 +70,7 @@ def measure_mlcd(
         CheckpointError: If the file's centre is asked for and it holds none.
         ParameterError: If a number is out of its range, or samples do not fit the head.
         SourceError: If more than 1 % of the images cannot be read.
-    """  # noqa: DOC502  (partly raised by the functions it composes)
+    """
     import torch  # seconds
 
     from collapse_audit.mlcd import MLCDAccumulator  # imports torch
@@ -144,7 +144,7 @@ def cached_features(
     Raises:
         SourceError: If the file exists and holds features of something else.
         ParameterError: If the data source holds no images.
-    """  # noqa: DOC502  (partly raised by the functions it composes)
+    """
     import torch
 
     chosen = preprocessing or _default_preprocessing(model)

@@ -148,7 +148,7 @@ def load_head_model(
     Raises:
         CheckpointError: If a weight finds no place, or the family has no timm twin.
         SourceError: If there is no such file.
-    """  # noqa: DOC502  (raised by the functions it composes)
+    """
     prototypes = load_prototypes(source, branch=branch, head=head)
     resolved = resolve_source(source)
     heads = find_heads(source)
