@@ -230,5 +230,31 @@ def test_a_head_alone_takes_pixels_and_says_so(tmp_path):
         model = load_head_model(tmp_path / "head.safetensors")
     assert "pixels themselves stand in" in str(caught[-1].message)
     assert model.features_of(torch.rand(2, 3, 4, 4)).shape == (2, 16)
-    with pytest.raises(ParameterError, match="takes 16 features"):
+    with pytest.raises(ParameterError, match="of 25 pixels do not fit this network"):
         model.features_of(torch.rand(2, 3, 5, 5))
+
+
+def test_a_head_of_our_own_trainer_brings_its_backbone_along(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    backbone = nn.Sequential(
+        nn.Linear(16, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 5), nn.LayerNorm(5), nn.GELU()
+    )
+    mlp = nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 4))
+    tensors = {"dino_loss.center": torch.arange(9.0)[None]}
+    for branch in ("teacher", "student"):
+        tensors |= {
+            f"{branch}.head.last_layer.weight_v": torch.randn(9, 4),
+            f"{branch}.head.last_layer.weight_g": torch.ones(9, 1),
+        }
+        for part, module in (("backbone.layers", backbone), ("head.mlp", mlp)):
+            for key, value in module.state_dict().items():
+                tensors[f"{branch}.{part}.{key}"] = value.clone()
+    save_file(tensors, tmp_path / "head.safetensors")
+    model = load_head_model(tmp_path / "head.safetensors")
+    images = torch.rand(3, 1, 4, 4).expand(3, 3, 4, 4)
+    with torch.inference_mode():
+        found = model.bottleneck_of(model.features_of(images))
+        torch.testing.assert_close(found, mlp(backbone(images[:, 0].flatten(1))))
+    assert model.centre.tolist() == list(range(9))

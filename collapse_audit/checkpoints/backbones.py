@@ -30,7 +30,8 @@ def build_backbone(
     """Build the timm twin of a backbone and put the checkpoint's weights into it.
 
     ViT (DINO, iBOT, MSN, DINOv2 without registers), ResNet (DINO, SwAV, CARP, lightly), Swin
-    (EsViT) and XCiT (DINO) are recognised by their keys, and sized by their tensors.
+    (EsViT) and XCiT (DINO) are recognised by their keys, and sized by their tensors. So is the
+    small MLP over pixels of this package's own trainer, which needs no timm.
 
     Args:
         state: Tensors of the backbone.
@@ -224,6 +225,31 @@ def _xcit(state: State, options: dict[str, Any]) -> nn.Module:
     return model
 
 
+def _mlp(state: State, _options: dict[str, Any]) -> nn.Module:
+    """The small backbone of ``collapse-audit train``: no tensor, no layer but a GELU."""
+    from torch import nn
+
+    weights = {
+        int(found[1]): value
+        for key, value in state.items()
+        if (found := re.fullmatch(r"layers\.(\d+)\.weight", key))
+    }
+    modules: list[nn.Module] = []
+    for index in range(max(weights) + 2):  # a GELU ends it
+        weight = weights.get(index)
+        if weight is None:
+            modules.append(nn.GELU())
+        elif weight.ndim == 2:
+            modules.append(nn.Linear(weight.shape[1], weight.shape[0]))
+        else:
+            modules.append(nn.LayerNorm(len(weight)))
+    return nn.Sequential(*modules)
+
+
+def _rename_mlp(state: State) -> State:
+    return {key.removeprefix("layers."): value for key, value in state.items()}
+
+
 def _same(state: State) -> State:
     return state
 
@@ -254,4 +280,5 @@ _KINDS: dict[str, tuple[str, _Build, Callable[[State], State]]] = {
     "Swin": ("layers.0.blocks.0.attn.relative_position_bias_table", _swin, _rename_swin),
     "ResNet": ("layer1.0.conv1.weight", _resnet, _same),
     "ViT": ("blocks.0.attn.qkv.weight", _vit, _same),
+    "MLP": ("layers.0.weight", _mlp, _rename_mlp),
 }

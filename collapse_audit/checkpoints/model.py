@@ -113,6 +113,14 @@ class Network:
             for tensor in checkpoint.tensors.values()
             if tensor.path[:-1] == folder
         }
+        # safetensors has no nested dictionaries: there the branch is the first part of the key
+        if side := re.match(r"(?:teacher|student)\.", key):
+            key = key.removeprefix(side[0])
+            tensors = {
+                name.removeprefix(side[0]): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(side[0])
+            }
         return cls(tensors, _LAYER.sub("", key.rpartition(".")[0] or key))
 
     def projection_state(self) -> dict[str, Tensor]:

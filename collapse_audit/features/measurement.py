@@ -215,7 +215,7 @@ def _batches(
 
 
 def _default_preprocessing(model: HeadModel) -> Preprocessing:
-    if model.backbone is None:  # the pixels are the features: as they are, from 0 to 1
+    if model.takes_pixels:  # as they are, from 0 to 1
         return Preprocessing(resize=None, mean=(0.0,) * 3, std=(1.0,) * 3)
     return preprocessing_for(model.recipe.preprocessing).fitted(model.side)
 

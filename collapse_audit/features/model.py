@@ -62,6 +62,11 @@ class HeadModel:
         """Side of the images that the backbone takes; ``None`` if any, or without a backbone."""
         return None if self.backbone is None else input_size(self.backbone)
 
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether features are made of the grey levels themselves, in [0, 1]."""
+        return self.backbone is None or not hasattr(self.backbone, "forward_features")
+
     def to(self, dtype: torch.dtype, device: torch.device) -> None:
         """Bring both networks to one type and device, in place."""
         for module in (self.projection, self.backbone):
@@ -82,6 +87,9 @@ class HeadModel:
         """
         if self.backbone is None:
             return _pixels(images, self.width)
+        if self.takes_pixels:
+            result: Tensor = self.backbone(_pixels(images, input_width(self.backbone)))
+            return result
         side = self.side
         if side is not None and tuple(images.shape[2:]) != (side, side):
             raise ParameterError(
@@ -178,13 +186,13 @@ def load_head_model(
     return HeadModel(prototypes, projection, recipe, family, centre, built)
 
 
-def _pixels(images: Tensor, width: int) -> Tensor:
-    """Grey levels as features, for a head that came without its backbone."""
+def _pixels(images: Tensor, width: int | None) -> Tensor:
+    """Grey levels in one row, for an MLP, or for a head that came without its backbone."""
     flat = images.mean(dim=1).flatten(1)
     if flat.shape[1] != width:
         raise ParameterError(
-            f"the file holds no backbone, and images of {flat.shape[1]} pixels do not fit its "
-            f"head, which takes {width} features.",
-            hint="Give features with --data FILE.npz.",
+            f"images of {flat.shape[1]} pixels do not fit this network, which has no "
+            f"convolution and takes {width}.",
+            hint="Use --resize, or give features with --data FILE.npz.",
         )
     return flat
