@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from collapse_audit.cli.console import Session
 
+from collapse_audit.cli.console import Session
 from collapse_audit.cli.mlcd_command import mlcd_command
 from collapse_audit.errors import CollapseAuditError
 

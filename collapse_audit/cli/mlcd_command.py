@@ -296,7 +296,7 @@ def _locate(source: str, checkpoint_dir: Path | None) -> tuple[Path, dict[str, A
         from collapse_audit.examples import embedded_head
 
         return embedded_head(), {"spec": _DEMO, "family": "dino"}
-    from collapse_audit.checkpoints.ids import locate_source
+    from collapse_audit.checkpoints import locate_source
 
     found = locate_source(source, checkpoint_dir=checkpoint_dir)
     return found.path, {"spec": found.spec, "id": found.id, "family": found.family}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints import find_heads, load_prototypes, resolve_source
+from collapse_audit.checkpoints import find_heads, load_prototypes, locate_source
 from collapse_audit.checkpoints.backbones import build_backbone, input_size
 from collapse_audit.checkpoints.layouts import guess_family
 from collapse_audit.checkpoints.model import (
@@ -142,7 +142,7 @@ def load_head_model(
     """Rebuild a head, and the backbone if images are to be run through it.
 
     Args:
-        source: A checkpoint file.
+        source: A checkpoint file, or an id of the manifest whose file is in the cache.
         branch: Which network, as for :func:`~collapse_audit.checkpoints.load_prototypes`.
         head: Which head.
         images: Whether the backbone is needed.
@@ -158,7 +158,7 @@ def load_head_model(
         SourceError: If there is no such file.
     """
     prototypes = load_prototypes(source, branch=branch, head=head)
-    resolved = resolve_source(source)
+    resolved = locate_source(source)
     heads = find_heads(source)
     checkpoint = read_checkpoint(resolved.path)
     location = next((h for h in heads if h.tensor_keys == prototypes.tensor_keys), None)
@@ -168,7 +168,7 @@ def load_head_model(
             "is unknown.",
             hint="Leave the head out, or give logits with --data FILE.npz.",
         )
-    family = family or guess_family(checkpoint, (h.name for h in heads))
+    family = family or resolved.family or guess_family(checkpoint, (h.name for h in heads))
     network, recipe = Network.around(checkpoint, location), recipe_for(family)
     projection = build_projection(network.projection_state(), activation=recipe.activation)
     built = None
