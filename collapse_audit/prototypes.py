@@ -31,6 +31,7 @@ class Prototypes:
         rows: One prototype per row (k x d), float32, or float64 where the stored weights are.
             Exactly the stored values, up to a positive factor per row: direction is all that
             the similarity engine uses.
+        lengths: Norm of every row of ``rows`` (k, float64).
         norms: Norm of every effective row (k, float64): ``|g|`` for a weight-normed layer,
             ``||w||`` for a plain one.
         bias: Bias of every prototype (k, float64), or ``None``. Cosine ignores it, logits do not.
@@ -39,9 +40,11 @@ class Prototypes:
         tensor_keys: Keys of the stored tensors, joined by ``/`` where dictionaries are nested.
         dtype: Type of the stored weights, such as ``"float16"``.
         source: What the user asked for: a path, an id, or ``"memory"``.
+        family: Family of methods, such as ``"dino"``, where the file or the manifest tells.
     """
 
     rows: Array
+    lengths: npt.NDArray[np.float64]
     norms: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64] | None = None
     name: str = "prototypes"
@@ -49,6 +52,7 @@ class Prototypes:
     tensor_keys: tuple[str, ...] = ()
     dtype: str = "float32"
     source: str = "memory"
+    family: str | None = None
 
     @classmethod
     def from_weight(
@@ -122,11 +126,12 @@ class Prototypes:
         if offsets is not None and offsets.shape != norms.shape:
             raise PrototypeError(f"{name}: {len(norms)} rows but {offsets.size} biases.")
         rows = rows.view()  # the flag below must not freeze the caller's own array
-        for array in (rows, norms, offsets):
+        for array in (rows, lengths, norms, offsets):
             if array is not None:
                 array.setflags(write=False)
         return cls(
             rows=rows,
+            lengths=lengths,
             norms=norms,
             bias=offsets,
             name=name,
@@ -158,7 +163,7 @@ class Prototypes:
             Rows of unit norm, float64.
         """
         rows = self.rows[index].astype(np.float64)
-        rows /= np.sqrt(np.einsum("kd,kd->k", rows, rows))[:, None]
+        rows /= self.lengths[index, None]
         return rows
 
     def __repr__(self) -> str:

@@ -1,0 +1,8 @@
+"""``python -m collapse_audit.cli``, for where the script is not on the path."""
+
+import sys
+
+from collapse_audit.cli.entry import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""`collapse-audit audit`: the main job."""
+
+from __future__ import annotations
+
+import click
+
+from collapse_audit.cli.options import AuditOptions, OutputOptions, audit_options, output_options
+from collapse_audit.cli.pipeline import audit_source, deliver
+
+
+@click.command(
+    name="audit",
+    epilog="""\b
+Examples:
+  collapse-audit checkpoint0100.pth
+  collapse-audit dino_vits16 --checkpoint-dir ~/checkpoints --format json
+  collapse-audit audit run/checkpoint.pth --branch student -o report.html
+
+\b
+The format follows the name of -o: .json, .csv, .md, .html; else it is a table.""",
+)
+@click.argument("source")
+@audit_options
+@output_options
+def audit_command(source: str, audit: AuditOptions, output: OutputOptions) -> None:
+    """Count the unique prototypes of SOURCE and how often each is repeated.
+
+    SOURCE is a checkpoint (.pth, .ckpt, .safetensors, .npy, .npz) or an id of the manifest. Every
+    head is audited on its own. M is exact for the stored weights: it depends neither on the
+    device nor on the number of threads.
+    """
+    deliver(lambda progress: audit_source(source, audit, progress), output, source=source)

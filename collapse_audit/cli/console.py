@@ -1,0 +1,132 @@
+"""Where text goes: results to stdout or a file, everything else to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+
+from collapse_audit.errors import ParameterError
+from collapse_audit.report.words import printable
+
+_COLOURS: Final = {"error": "red", "note": "yellow", "hint": "cyan"}
+# the only characters of our own outside ASCII, for terminals and pipes that cannot show them
+_PLAIN: Final = {ord("\N{FULL BLOCK}"): "#"}
+
+
+@dataclass(slots=True)
+class Session:
+    """How this run talks to its user; the options every command takes set it.
+
+    Attributes:
+        debug: Show tracebacks.
+        quiet: Print neither notes nor hints nor progress.
+        color: Force colour on or off; ``None`` leaves it to the terminal.
+    """
+
+    debug: bool = False
+    quiet: bool = False
+    color: bool | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Session:
+        """Read NO_COLOR, FORCE_COLOR and COLLAPSE_AUDIT_DEBUG; empty means unset."""
+        color = None
+        if environment.get("FORCE_COLOR"):
+            color = True
+        if environment.get("NO_COLOR"):  # https://no-color.org: it wins
+            color = False
+        debug = environment.get("COLLAPSE_AUDIT_DEBUG", "") not in ("", "0")
+        return cls(debug=debug, color=color)
+
+
+def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> None:
+    """Print one line on stderr.
+
+    Args:
+        kind: What the line is; its first word.
+        text: Brought onto one line, control characters escaped: it may quote a foreign file.
+        session: Whether to colour it.
+    """
+    line = printable(" ".join(text.splitlines()))
+    click.echo(
+        f"{click.style(f'{kind}:', fg=_COLOURS[kind])} {line}", err=True, color=session.color
+    )
+
+
+def emit(text: str, output: Path | None) -> None:
+    """Print a result on stdout, or write it to a file.
+
+    Args:
+        text: The whole result.
+        output: Where to write it; ``None`` for stdout.
+
+    Raises:
+        ParameterError: If the file cannot be written.
+    """
+    if output is None:
+        click.echo(encodable(text, sys.stdout.encoding or "utf-8"), nl=False)
+        return
+    try:
+        _write(text, output)
+    except OSError as error:
+        raise ParameterError(f"-o: cannot write {output}: {error.strerror}.") from error
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Replace what an encoding cannot express, so that a narrow pipe never stops a result.
+
+    Args:
+        text: Any text.
+        encoding: The encoding of the stream it goes to.
+
+    Returns:
+        The same text if possible, else one of the same width.
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def check_output(output: Path, source: str | None = None) -> None:
+    """Refuse an output file that cannot be written, before the work and not after it.
+
+    Args:
+        output: The file to write.
+        source: What is audited, which must not be overwritten.
+
+    Raises:
+        ParameterError: If the folder is missing or not writable, or the file is a folder or the
+            source itself.
+    """
+    folder = output.parent
+    if not folder.is_dir():
+        raise ParameterError(f"-o: there is no folder {folder}.", hint=f"Try: mkdir -p {folder}")
+    if output.is_dir():
+        raise ParameterError(f"-o: {output} is a folder.", hint="Name a file in it.")
+    if source and output.exists() and Path(source).exists() and output.samefile(source):
+        raise ParameterError(f"-o: {output} is the source itself.", hint="Name another file.")
+    if not os.access(output if output.exists() else folder, os.W_OK):
+        raise ParameterError(f"-o: no permission to write {output}.")
+
+
+def _write(text: str, output: Path) -> None:
+    """Write all or nothing: readers see the old file until the new one is complete."""
+    target = output.resolve()  # a link stays a link
+    data = text.encode("utf-8", "backslashreplace")
+    if target.exists() and not target.is_file():  # /dev/null, a pipe: nothing there to replace
+        target.write_bytes(data)
+        return
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,38 @@
+"""`collapse-audit demo`: the main job on the head inside the package, offline."""
+
+from __future__ import annotations
+
+import click
+
+from collapse_audit.cli.console import Session, say
+from collapse_audit.cli.options import AuditOptions, OutputOptions, audit_options, output_options
+from collapse_audit.cli.pipeline import audit_embedded, deliver
+
+_NEXT_STEPS = (
+    "collapse-audit YOUR_CHECKPOINT.pth   audits a file of your own (.pth, .safetensors, .npy)",
+    "collapse-audit info YOUR_FILE        shows the heads in it, without any mathematics",
+    "collapse-audit list                  shows the public checkpoints; each id can be audited",
+    "collapse-audit demo -o report.html   writes this report as a page",
+)
+
+
+@click.command(
+    name="demo",
+    epilog="""\b
+Examples:
+  collapse-audit demo
+  collapse-audit demo --epsilon 0.1 --format markdown""",
+)
+@audit_options
+@output_options
+@click.pass_obj
+def demo_command(session: Session, audit: AuditOptions, output: OutputOptions) -> None:
+    """Audit the small head that ships inside the package: no network, no files needed.
+
+    The head was trained for a few steps with DINO's own code; its redundancy was planted, so the
+    right answer is known: 137 unique prototypes of 1,024.
+    """
+    deliver(lambda progress: audit_embedded(audit, progress), output)
+    if not session.quiet:
+        for step in _NEXT_STEPS:
+            say("hint", step, session)

@@ -1,0 +1,43 @@
+"""Output formats: their names, the file suffixes that imply them, and who writes them."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any, Final
+
+from collapse_audit import report as reports
+from collapse_audit.report.table import WIDEST
+
+#: Format to the file suffixes that imply it.
+FORMATS: Final = {
+    "table": (".txt",),
+    "json": (".json",),
+    "csv": (".csv",),
+    "markdown": (".md", ".markdown"),
+    "html": (".html", ".htm"),
+}
+FORMAT_OF_SUFFIX: Final = {suffix: form for form, many in FORMATS.items() for suffix in many}
+
+
+def render(report: dict[str, Any], form: str, *, to_terminal: bool) -> str:
+    """Write a report in one of :data:`FORMATS`.
+
+    Args:
+        report: A report that obeys the schema.
+        form: The format.
+        to_terminal: Whether a table follows COLUMNS and the width of the terminal; files get
+            the full width.
+
+    Returns:
+        The whole text, ending in a newline.
+    """
+    if form == "table":
+        columns = shutil.get_terminal_size((WIDEST, 24)).columns if to_terminal else WIDEST
+        return reports.to_table(report, width=columns)
+    writers = {
+        "json": reports.to_json,
+        "csv": reports.to_csv,
+        "markdown": reports.to_markdown,
+        "html": reports.to_html,
+    }
+    return writers[form](report)

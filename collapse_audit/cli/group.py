@@ -1,0 +1,145 @@
+"""The commands, loaded when they are used, and `audit` for words that are none."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from itertools import takewhile
+from typing import Any, Final, NamedTuple
+
+import click
+
+from collapse_audit.cli.console import Session
+from collapse_audit.errors import ManifestError, SourceError
+from collapse_audit.version import __version__
+
+
+class _Command(NamedTuple):
+    """Where a command is, and its line in the overview: `--help` imports no command."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS: Final = {
+    "audit": _Command("audit_command", "audit_command", "How many prototypes are unique?"),
+    "demo": _Command("demo_command", "demo_command", "Audit the small head inside the package."),
+    "info": _Command("info_command", "info_command", "What a file holds, without any mathematics."),
+    "list": _Command("list_command", "list_command", "Public checkpoints that hold prototypes."),
+    "schema": _Command("schema_command", "schema_command", "The JSON Schema of the reports."),
+}
+DEFAULT: Final = "audit"
+
+_HELP: Final = ("-h", "--help", "--version")
+
+
+class CommandGroup(click.Group):
+    """Group with lazy commands, in which `SOURCE` alone means `audit SOURCE`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names in the order of the overview."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command and give it the options that all commands share."""
+        if cmd_name not in COMMANDS:
+            return None
+        where = COMMANDS[cmd_name]
+        module = import_module(f"collapse_audit.cli.{where.module}")
+        command: click.Command = getattr(module, where.attribute)
+        known = {parameter.name for parameter in command.params}
+        command.params.extend(option for option in _shared_options() if option.name not in known)
+        if "help" not in known:
+            click.help_option("-h", "--help")(command)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let shared options stand before the command, and supply the default command."""
+        shared = {flag for option in _shared_options() for flag in option.opts}
+        first = list(takewhile(shared.__contains__, args))
+        rest = args[len(first) :]
+        if rest and rest[0] in COMMANDS:
+            args = [rest[0], *first, *rest[1:]]
+        elif rest and rest[0] in _HELP:
+            args = rest
+        elif args:
+            args = [DEFAULT, *args]
+            ctx.meta[__name__] = next((word for word in rest if not word.startswith("-")), "")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a mistyped command was taken for a source, so suggest commands too.
+
+        Returns:
+            What the command returns.
+
+        Raises:
+            SourceError: As the command raised it, with the longer hint.
+            ManifestError: Likewise.
+            Exit: With code 0, if the reader of a pipe went away.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # `| head` has read enough. Python flushes once more at exit: let that go nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+        except (SourceError, ManifestError) as error:
+            word = ctx.meta.get(__name__, "")
+            if not (close := difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.7)):
+                raise
+            hint = f"{error.hint} Did you mean the command '{close[0]}'?".strip()
+            raise type(error)(error.message, hint=hint) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the overview without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+
+def _shared_options() -> list[click.Option]:
+    """Options of every command; they set the session and are not passed on."""
+
+    def setting(name: str, value: bool) -> Callable[..., None]:
+        def apply(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+            if given:
+                setattr(ctx.ensure_object(Session), name, value)
+                if name == "color":
+                    ctx.color = value
+
+        return apply
+
+    def flag(names: list[str], text: str, callback: Callable[..., None]) -> click.Option:
+        return click.Option(names, is_flag=True, expose_value=False, help=text, callback=callback)
+
+    return [
+        flag(["-q", "--quiet"], "No notes, hints or progress.", setting("quiet", True)),
+        flag(["--no-color"], "No colour; NO_COLOR does the same.", setting("color", False)),
+        flag(["--debug"], "Show tracebacks of errors.", setting("debug", True)),
+    ]
+
+
+@click.group(
+    cls=CommandGroup,
+    epilog="""\b
+Examples:
+  collapse-audit demo                         a small head, offline
+  collapse-audit checkpoint0100.pth           any file with a prototype head
+  collapse-audit dino_vits16 --format json    a public checkpoint, by its id
+
+\b
+Results go to stdout, everything else to stderr.
+Exit codes: 0 fine, 1 a finding, 2 usage or input error, 130 interrupted.""",
+)
+@click.help_option("-h", "--help")
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Tell whether the prototypes of a self-supervised head are really different.
+
+    `collapse-audit SOURCE` is short for `collapse-audit audit SOURCE`. SOURCE is a file, or an id
+    that `collapse-audit list` shows.
+    """

@@ -1,0 +1,20 @@
+"""`collapse-audit schema`: what the JSON means, for machines."""
+
+import click
+
+from collapse_audit.cli.console import emit
+from collapse_audit.report import report_schema, to_json
+
+
+@click.command(
+    name="schema",
+    epilog="""\b
+Example:
+  collapse-audit schema > report.schema.json""",
+)
+def schema_command() -> None:
+    """Print the JSON Schema of the reports.
+
+    Every output of `--format json`, reports and error documents alike, obeys it (draft 2020-12).
+    """
+    emit(to_json(report_schema()), None)

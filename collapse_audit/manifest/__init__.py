@@ -1,0 +1,27 @@
+"""The manifest: which public checkpoints hold prototypes, where, and what others counted there.
+
+YAML -> entries; every error names row and field. Nothing here imports torch.
+"""
+
+from collapse_audit.manifest.entries import (
+    CheckpointEntry,
+    Manifest,
+    PreprocessingProfile,
+    PublishedCount,
+    candidate_file_names,
+    did_you_mean,
+    fetch_hint,
+)
+from collapse_audit.manifest.reading import COMMANDS, load_manifest
+
+__all__ = [
+    "COMMANDS",
+    "CheckpointEntry",
+    "Manifest",
+    "PreprocessingProfile",
+    "PublishedCount",
+    "candidate_file_names",
+    "did_you_mean",
+    "fetch_hint",
+    "load_manifest",
+]

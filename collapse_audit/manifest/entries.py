@@ -1,0 +1,241 @@
+"""One row of the manifest, and what can be said about it without opening a file."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from collapse_audit.errors import ManifestError
+
+_SUFFIXES = (".pth.tar", ".pth", ".torch", ".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedCount:
+    """A count of unique prototypes that somebody else published: a reference, not a target.
+
+    Attributes:
+        unique: Unique prototypes M.
+        source: Paper, with the table or figure.
+        epsilon: Cosine distance of their criterion; ``None`` where the source does not state it.
+        k: K that the source reports, where it is not the K of the row.
+        second_hand: The paper was quoted by others; its own text was not seen.
+    """
+
+    unique: int
+    source: str
+    epsilon: float | None = None
+    k: int | None = None
+    second_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessingProfile:
+    """How images are prepared at evaluation.
+
+    Attributes:
+        resize: Length of the shorter side after resizing, in pixels.
+        crop: Side of the centre crop, in pixels.
+        interpolation: ``"bicubic"`` or ``"bilinear"``.
+        mean: Subtracted from each of the three channels, which are in [0, 1].
+        std: What the channels are then divided by.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointEntry:
+    """One row of the manifest with what it inherits; the head of the YAML file explains the fields.
+
+    Attributes:
+        original_name: File name in ``url``, where no other row has the same one. Derived.
+    """
+
+    id: str
+    family: str
+    evidence: str
+    source: str
+    licence: str | None
+    note: str | None = None
+    url: str | None = None
+    backbone_url: str | None = None
+    mirrors: tuple[str, ...] = ()
+    fetch: str = "http"
+    query_env: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    expected_size_mb: int | None = None
+    container: str | None = None
+    tensor_keys: tuple[str, ...] = ()
+    k: int | None = None
+    nested_k: tuple[int, ...] = ()
+    d: int | None = None
+    published: tuple[PublishedCount, ...] = ()
+    backbone: str | None = None
+    timm_name: str | None = None
+    patch_size: int | None = None
+    dataset: str | None = None
+    epochs: int | None = None
+    preprocessing: str | None = None
+    in_dim: int | None = None
+    hidden_dim: int | None = None
+    linear_layers: int | None = None
+    batch_norm: bool | None = None
+    activation: str | None = None
+    l2_before_prototypes: bool | None = None
+    norm_last_layer: bool | None = None
+    student_temperature: float | None = None
+    teacher_temperature: float | None = None
+    centre_key: str | None = None
+    patch_centre_key: str | None = None
+    original_name: str | None = field(default=None, metadata={"derived": True})
+
+    @property
+    def has_public_head(self) -> bool:
+        """Whether a file that holds the head (or, at evidence C, probably does) is public."""
+        return self.url is not None
+
+    @property
+    def file_name(self) -> str:
+        """Local name of the file: the id, because many originals are called checkpoint.pth."""
+        original = base_name(self.url or "")
+        return self.id + next((s for s in _SUFFIXES if original.endswith(s)), ".pth")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All rows of a manifest file, in its order.
+
+    Attributes:
+        entries: The rows.
+        families: Names of the families, in the order of the file.
+        preprocessing: Profiles that the rows name.
+    """
+
+    entries: tuple[CheckpointEntry, ...]
+    families: tuple[str, ...]
+    preprocessing: Mapping[str, PreprocessingProfile]
+
+    def get(self, checkpoint_id: str) -> CheckpointEntry:
+        """The row with this id.
+
+        Args:
+            checkpoint_id: An id, such as ``dino_vits16``.
+
+        Returns:
+            The row.
+
+        Raises:
+            ManifestError: If no row has it; the hint names the ones most like it.
+        """
+        for entry in self.entries:
+            if entry.id == checkpoint_id:
+                return entry
+        likely = did_you_mean(checkpoint_id, (entry.id for entry in self.entries))
+        raise ManifestError(
+            f"No checkpoint is called {checkpoint_id!r} in the manifest.",
+            hint=f"{likely} `collapse-audit list` shows every id.".strip(),
+        )
+
+    def filter(
+        self, *, family: str | None = None, with_head: bool = False
+    ) -> tuple[CheckpointEntry, ...]:
+        """The rows of one family, or those whose head is public.
+
+        Args:
+            family: Keep this family only; ``None`` keeps all.
+            with_head: Keep only rows with a public file for the head.
+
+        Returns:
+            The rows, in the order of the file.
+
+        Raises:
+            ManifestError: If there is no such family; the hint names the ones most like it.
+        """
+        if family is not None and family not in self.families:
+            likely = did_you_mean(family, self.families)
+            raise ManifestError(
+                f"No family is called {family!r} in the manifest.",
+                hint=f"{likely} Families: {', '.join(self.families)}.".strip(),
+            )
+        return tuple(
+            entry
+            for entry in self.entries
+            if family in {None, entry.family} and (entry.has_public_head or not with_head)
+        )
+
+
+def candidate_file_names(entry: CheckpointEntry) -> tuple[str, ...]:
+    """Names under which a local copy may lie, the expected one first.
+
+    Args:
+        entry: A row of the manifest.
+
+    Returns:
+        ``entry.file_name``, then the name in the URL if only this row has it.
+    """
+    names = (entry.file_name, entry.original_name)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def fetch_hint(entry: CheckpointEntry, folder: Path | str) -> str:
+    """What to do when the file of a row is not on this machine, in one line.
+
+    Args:
+        entry: A row of the manifest.
+        folder: Where local checkpoints are looked for.
+
+    Returns:
+        The address, the size if known, and where to put the file; or that nothing is public.
+    """
+    note = entry.note or ""
+    if entry.url is None:
+        return f"No file with this head is public. {note}".strip()
+    save = f"save it as {entry.file_name} in {folder}."
+    if entry.fetch == "manual":
+        return f"Open {entry.url} in a browser, download the file with the head and {save} {note}"
+    if entry.query_env is None:
+        return f"Download {entry.url}{_size(entry)} and {save}"
+    return (
+        f"Download {entry.url}{_size(entry)} and {save} The link needs the query string that "
+        f"{entry.source} prints: supply it in the environment variable {entry.query_env}."
+    )
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A question that names the choices most like a word.
+
+    Args:
+        word: What was typed.
+        choices: What is allowed.
+
+    Returns:
+        ``"Did you mean a or b?"``, or an empty text if nothing is like it.
+    """
+    likely = difflib.get_close_matches(word.lower(), choices)
+    return f"Did you mean {' or '.join(likely)}?" if likely else ""
+
+
+def base_name(url: str) -> str:
+    """The file name at the end of an address.
+
+    Args:
+        url: An address.
+
+    Returns:
+        Its last part without query and percent signs; empty for an empty address.
+    """
+    return PurePosixPath(unquote(urlsplit(url).path)).name
+
+
+def _size(entry: CheckpointEntry) -> str:
+    """The size in brackets, exact if somebody has fetched the file."""
+    if entry.size is not None:
+        return f" ({entry.size / 1e6:.0f} MB)"
+    return f" (about {entry.expected_size_mb} MB)" if entry.expected_size_mb else ""

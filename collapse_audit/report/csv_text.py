@@ -1,0 +1,77 @@
+"""A report as CSV: one row per head, the same columns for every report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from collapse_audit.report.words import QUANTILES
+
+
+def to_csv(report: dict[str, Any]) -> str:
+    """Write one row per head, for spreadsheets and data frames.
+
+    Lists have no place in a row: the histogram and the sweep are in the JSON.
+
+    Args:
+        report: A report that obeys the schema.
+
+    Returns:
+        A header and one line per head; what a report does not hold is an empty cell.
+    """
+    text = io.StringIO()
+    writer = None
+    for head in report["heads"]:
+        row = flat_row(report, head)
+        if writer is None:
+            writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def flat_row(report: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+    """Flatten one head of a report, and what holds for the whole report, into scalars.
+
+    Args:
+        report: The report.
+        head: One entry of its ``heads``.
+
+    Returns:
+        Column name to value; ``None`` where the report does not hold it.
+    """
+    unique, factors = head["unique"], head["redundancy_factors"]
+    published, norms = head["published"] or {}, head.get("norms") or {}
+    nearest, null = head["nearest_cosine"] or {}, head.get("null") or {}
+    return {
+        "source": report["source"]["spec"],
+        "id": report["source"]["id"],
+        "family": report["source"]["family"],
+        "sha256": report["source"]["sha256"],
+        "tool_version": report["tool"]["version"],
+        "epsilon": report["parameters"]["epsilon"],
+        "rule": report["parameters"]["rule"],
+        "head": head["name"],
+        "branch": head["branch"],
+        "tensor_keys": " ".join(head["tensor_keys"]),
+        "k": head["k"],
+        "d": head["d"],
+        "dtype": head["dtype"],
+        "unique": unique["greedy"],
+        "components": unique["components"],
+        "isolated": unique["isolated"],
+        "unique_fraction": head["unique_fraction"],
+        "redundancy_max": factors["max"],
+        "redundancy_mean": factors["mean"],
+        "redundancy_gini": factors["gini"],
+        "effective_number": factors["effective_number"],
+        "exact_duplicates": head.get("exact_duplicates"),
+        **{f"nearest_cosine_{key}": nearest.get(key) for key in QUANTILES},
+        **{f"norm_{key}": norms.get(key) for key in ("min", "median", "max")},
+        "norm_max_spread_in_group": norms.get("max_spread_in_group"),
+        "mean_direction_norm": head.get("mean_direction_norm"),
+        "expected_pairs": null.get("expected_pairs"),
+        "published_unique": published.get("unique"),
+        "published_source": published.get("source"),
+    }

@@ -1,0 +1,56 @@
+"""A report as HTML: a self-contained page without scripts, or a fragment for a notebook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from collapse_audit.report import cells, svg, words
+from collapse_audit.report.json_text import to_json
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def to_html(report: dict[str, Any]) -> str:
+    """Write a report as a page to keep, mail or attach to a CI run.
+
+    Args:
+        report: A report that obeys the schema.
+
+    Returns:
+        A complete document in UTF-8 with inline style and SVG, light or dark as the reader's
+        system is, and the JSON of the report folded in at the end. It loads nothing.
+    """
+    page = _template("report.html.jinja").render(
+        report=report, json=to_json(report), epsilon=report["parameters"]["epsilon"]
+    )
+    return page.strip() + "\n"
+
+
+def to_html_fragment(report: dict[str, Any]) -> str:
+    """Write the headline and the main numbers of every head, for the output cell of a notebook.
+
+    Args:
+        report: A report that obeys the schema.
+
+    Returns:
+        A ``<div>`` without style of its own, so that the notebook's theme applies.
+    """
+    fragment = _template("fragment.html.jinja").render(
+        report=report, epsilon=report["parameters"]["epsilon"]
+    )
+    return fragment.strip() + "\n"
+
+
+def _template(name: str) -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("collapse_audit.report"),
+        autoescape=True,  # names in a report come out of files that nobody vouches for
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(cells=cells, svg=svg, words=words)
+    return environment.get_template(name)

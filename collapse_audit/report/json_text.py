@@ -1,0 +1,40 @@
+"""A report as JSON: what baselines hold and what other programs read."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_NUMBER = r"-?\d[\d.eE+-]*"
+# A raw line break never occurs inside a JSON string, so this can only match a real array.
+_NUMBERS = re.compile(rf"\[\n\s+({_NUMBER}(?:,\n\s+{_NUMBER})*)\n\s+\]")
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """Write a report, a schema or an error document.
+
+    ASCII only, so that no terminal or pipe encoding can damage it, and with arrays of numbers on
+    one line each, so that the diff of two baselines stays readable.
+
+    Args:
+        document: Anything JSON can hold; NaN and infinity are refused.
+
+    Returns:
+        JSON text ending in a newline.
+
+    Example:
+        >>> print(to_json({"heads": [[1, 843], [2, 10]]}), end="")
+        {
+          "heads": [
+            [1, 843],
+            [2, 10]
+          ]
+        }
+    """
+    text = json.dumps(document, indent=2, allow_nan=False)
+    return _NUMBERS.sub(_on_one_line, text) + "\n"
+
+
+def _on_one_line(array: re.Match[str]) -> str:
+    return f"[{', '.join(array[1].replace(',', ' ').split())}]"

@@ -1,0 +1,36 @@
+"""The JSON Schema of reports and of error documents."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+#: Value of ``schema`` in the document that stands in for a report after an error.
+ERROR_SCHEMA = "collapse-audit/error"
+
+
+def report_schema() -> dict[str, Any]:
+    """Read the schema (draft 2020-12) that every output of ``--format json`` obeys.
+
+    Returns:
+        A schema that accepts a report or an error document. Unknown keys are allowed
+        everywhere: a later minor version may add some, and readers must ignore them.
+    """
+    text = files("collapse_audit.report").joinpath("report_schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def error_document(kind: str, message: str, hint: str) -> dict[str, Any]:
+    """Build what ``--format json`` prints when there is no report.
+
+    Args:
+        kind: Name of the error class, such as ``CheckpointError``.
+        message: What is wrong, with the value.
+        hint: What to do next; may be empty.
+
+    Returns:
+        A document of the schema ``collapse-audit/error``.
+    """
+    return {"schema": ERROR_SCHEMA, "error": {"type": kind, "message": message, "hint": hint}}

@@ -1,0 +1,166 @@
+"""Numbers and names as a reader wants them, shared by every format."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+#: Quantiles of the nearest cosine: key in the report, column title.
+QUANTILES: Final = {
+    "min": "min",
+    "q01": "1 %",
+    "q05": "5 %",
+    "median": "median",
+    "q95": "95 %",
+    "q99": "99 %",
+    "max": "max",
+}
+
+
+def count(value: int) -> str:
+    """Integer with thousands separated, such as ``65,536``."""
+    return f"{value:,}"
+
+
+def number(value: float | None) -> str:
+    """Real number to three significant digits; a dash where there is none."""
+    if value is None:
+        return "-"
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        digits = 3 - 1 - math.floor(math.log10(abs(value))) if value else 0
+        return f"{value:,.{min(max(digits, 0), 6)}f}"
+    return f"{value:.2e}"
+
+
+def cosine(value: float | None) -> str:
+    """Cosine to four decimals, and never ``1.0000`` where it is not exactly one.
+
+    A prototype at 0.99999 is a near copy, one at 1 is a copy: rounding must not blur the two.
+
+    Args:
+        value: A cosine, or ``None``.
+
+    Returns:
+        At most seven characters.
+    """
+    if value is None:
+        return "-"
+    text = f"{value:.4f}"
+    return "<1.0000" if text == "1.0000" and value < 1 else text
+
+
+def plural(value: int, noun: str) -> str:
+    """Count and noun, such as ``1 prototype`` or ``61 prototypes``."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def percent(fraction: float) -> str:
+    """Share in per cent, one decimal, that never rounds something to nothing or to everything.
+
+    Args:
+        fraction: A number from 0 to 1.
+
+    Returns:
+        Such as ``1.6 %``; ``< 0.1 %`` and ``> 99.9 %`` next to the ends.
+    """
+    if 0 < fraction < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= fraction < 1:
+        return "> 99.9 %"
+    return f"{100 * fraction:.1f} %"
+
+
+def degrees(epsilon: float) -> str:
+    """Angle at which a cosine distance of epsilon is reached, in degrees."""
+    return f"{math.degrees(math.acos(1 - epsilon)):.1f}"
+
+
+def printable(text: object) -> str:
+    """One line that cannot move the cursor: names come out of files that nobody vouches for."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def shorten(text: object, width: int) -> str:
+    """At most `width` characters, the middle left out: both ends of a path or key tell most."""
+    line = printable(text)
+    if len(line) <= width:
+        return line
+    tail = (width - 3) // 2
+    return f"{line[: width - 3 - tail]}...{line[-tail:] if tail else ''}"
+
+
+def source_name(report: dict[str, Any]) -> str:
+    """What was audited: the source as typed, and its manifest id and family where known."""
+    source = report["source"]
+    known = [source[key] for key in ("id", "family") if source[key] not in (None, source["spec"])]
+    return printable(source["spec"]) + (f" ({', '.join(map(printable, known))})" if known else "")
+
+
+def head_name(head: dict[str, Any]) -> str:
+    """Name of a head and its branch, such as ``head, teacher``."""
+    return ", ".join(printable(part) for part in (head["name"], head["branch"]) if part)
+
+
+def headline(head: dict[str, Any]) -> str:
+    """The one sentence to remember of a head."""
+    m, k = head["unique"]["greedy"], head["k"]
+    if m == k:
+        return f"All {count(k)} prototypes are unique."
+    return (
+        f"{percent(head['unique_fraction'])} of the prototypes are unique: "
+        f"{count(k)} prototypes, {plural(m, 'different direction')}."
+    )
+
+
+def bracket(head: dict[str, Any]) -> str:
+    """What can be said about M whatever the counting rule: the lower and the upper bound."""
+    unique = head["unique"]
+    low, high = unique.get("bracket") or (unique["components"], unique["greedy"])
+    if unique.get("definition_independent"):
+        return f"M = {count(low)} under every counting rule and in every order"
+    if low == high:
+        text = f"M = {count(low)}: components = smallest cover = greedy cover"
+    else:
+        text = f"{count(low)} <= M <= {count(high)}: components <= smallest cover <= greedy cover"
+    if order := unique.get("order_range"):
+        text += f"; {count(order[0])} to {count(order[1])} in other orders"
+    return text
+
+
+def published(head: dict[str, Any]) -> list[str]:
+    """Published counts, each with its source and how far ours is from it."""
+    first = head["published"]
+    if first is None:
+        return []
+    m = head["unique"]["greedy"]
+    lines = []
+    for value in (first, *first.get("others", ())):
+        gap = m - value["unique"]
+        ours = "the same as ours" if gap == 0 else f"ours is {gap:+,}"
+        source = printable(value["source"]) if value["source"] else "source unknown"
+        lines.append(f"{count(value['unique'])} ({ours}), {source}")
+    return lines
+
+
+def octaves(histogram: list[list[int]]) -> list[tuple[str, int, int]]:
+    """Histogram of the redundancy factors over 1, 2-3, 4-7, 8-15, ...
+
+    Args:
+        histogram: Pairs [r, number of unique prototypes repeated r times].
+
+    Returns:
+        One (range, unique prototypes, prototypes) per octave up to the largest factor; octaves
+        in between that hold nothing are kept, because a gap is information.
+    """
+    unique: dict[int, int] = {}
+    total: dict[int, int] = {}
+    for factor, how_many in histogram:
+        octave = factor.bit_length() - 1
+        unique[octave] = unique.get(octave, 0) + how_many
+        total[octave] = total.get(octave, 0) + factor * how_many
+    rows = []
+    for octave in range(max(unique, default=-1) + 1):
+        low, high = 1 << octave, (2 << octave) - 1
+        label = count(low) if low == high else f"{count(low)}-{count(high)}"
+        rows.append((label, unique.get(octave, 0), total.get(octave, 0)))
+    return rows

@@ -1,0 +1,145 @@
+"""Tiles of exact decisions: which rows are closer to which columns than the threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+
+from collapse_audit.prototypes import Prototypes
+from collapse_audit.similarity.exact import ExactPairs, Threshold
+from collapse_audit.similarity.panels import Float32Panel, Index, Mask, Operand, Panel, RecheckPanel
+from collapse_audit.similarity.row_sources import FoldedRows, RowSource, UnitRows
+
+NONE = -1
+# More doubtful pairs than this in a tile are cheaper to settle by a float32 product first.
+_MANY = 8192
+# Folding pays while it leaves at most this share of pairs to exact arithmetic (0.5 us each).
+_FOLD_CANDIDATES = 1e-4
+_FOLD_SAMPLE = 1024
+_FOLDED_DIMENSIONS = (48, 64, 128)
+
+Answer = TypeVar("Answer")
+PanelKind: TypeAlias = Callable[[RowSource], Panel]
+
+
+class PanelSet:
+    """The panels of one head, built when they are first needed and shared by all thresholds.
+
+    Attributes:
+        first: The product that decides the clear pairs.
+        recheck: A finer one, for tiles that the first leaves open.
+    """
+
+    def __init__(self, prototypes: Prototypes, kind: PanelKind) -> None:
+        self._prototypes = prototypes
+        self._kind = kind
+        self.first = kind(UnitRows(prototypes))
+        self.recheck: Panel = RecheckPanel(prototypes)
+        self._folded: dict[int, Panel] = {}
+
+    def folded(self, dimensions: int) -> Panel:
+        """The rows folded into fewer dimensions."""
+        if dimensions not in self._folded:
+            self._folded[dimensions] = self._kind(FoldedRows(self._prototypes, dimensions))
+        return self._folded[dimensions]
+
+
+class Comparison:
+    """Compares prototypes at one threshold: a fast product first, exact arithmetic where in doubt.
+
+    Every answer equals the predicate of :class:`ExactPairs` for every pair, whatever the panels.
+
+    Args:
+        prototypes: What is compared.
+        threshold: Below which distance two are duplicates.
+        panel: Kind of the first product; float32 through numpy by default.
+    """
+
+    def __init__(
+        self, prototypes: Prototypes, threshold: Threshold, *, panel: PanelKind = Float32Panel
+    ) -> None:
+        self._set_up(prototypes, threshold, PanelSet(prototypes, panel))
+
+    def _set_up(self, prototypes: Prototypes, threshold: Threshold, panels: PanelSet) -> None:
+        self.prototypes = prototypes
+        self.threshold = threshold
+        self.exact = ExactPairs(prototypes)
+        self._panels = panels
+        self._fold: Panel | None = None
+
+    @property
+    def panel(self) -> Panel:
+        """The product that decides the clear pairs."""
+        return self._panels.first
+
+    def at(self, epsilon: float) -> Comparison:
+        """The same prototypes in the same panels at another threshold."""
+        other = object.__new__(Comparison)
+        other._set_up(self.prototypes, Threshold(epsilon), self._panels)
+        return other
+
+    def try_folding(self, apart: Index) -> None:
+        """Screen with folded rows from now on, if that settles almost all pairs of ``apart``.
+
+        Args:
+            apart: Some prototypes no two of which are duplicates.
+        """
+        sample = Operand(apart[:_FOLD_SAMPLE])
+        for dimensions in _FOLDED_DIMENSIONS:
+            if 2 * dimensions > self.prototypes.d:
+                return
+            panel = self._panels.folded(dimensions)
+            left = panel.candidates(sample, sample, self.threshold.cosine).size - len(sample)
+            if left <= _FOLD_CANDIDATES * len(sample) ** 2:
+                self._fold = panel
+                return
+
+    def duplicates(self, rows: Operand, columns: Operand) -> Mask | None:
+        """Which pairs are closer than the threshold (rows x columns); ``None`` if no pair is."""
+        pairs = self._folded_pairs(rows, columns)
+        if pairs is None:
+            screened = self._settled(lambda p: p.screen(rows, columns, self.threshold.cosine))
+        elif pairs.size:
+            screened = np.zeros((len(rows), len(columns)), dtype=np.bool_), pairs
+        else:
+            screened = None
+        if screened is None:
+            return None
+        mask, doubtful = screened
+        r, c = np.divmod(doubtful, len(columns))
+        mask[r, c] = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
+        return mask
+
+    def first_duplicate(self, rows: Operand, columns: Operand) -> Index:
+        """Position of the first column closer than the threshold, per row; -1 where none is."""
+        none = np.full(len(rows), len(columns))
+        pairs = self._folded_pairs(rows, columns)
+        if pairs is None:
+            found = self._settled(lambda p: p.first_certain(rows, columns, self.threshold.cosine))
+        else:
+            found = (none, pairs) if pairs.size else None
+        if found is None:
+            return np.full(len(rows), NONE)
+        first, doubtful = found
+        r, c = np.divmod(doubtful, len(columns))
+        closer = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
+        np.minimum.at(first, r[closer], c[closer])
+        return np.where(first < len(columns), first, NONE)
+
+    def _folded_pairs(self, rows: Operand, columns: Operand) -> Index | None:
+        """Places of the pairs that folding leaves; ``None`` if they are many, or without folds."""
+        if self._fold is None:
+            return None
+        pairs = self._fold.candidates(rows, columns, self.threshold.cosine)
+        return pairs if pairs.size <= _MANY else None
+
+    def _settled(
+        self, question: Callable[[Panel], tuple[Answer, Index] | None]
+    ) -> tuple[Answer, Index] | None:
+        """The first product's answer, or that of a finer one where too much is left in doubt."""
+        answer = question(self._panels.first)
+        if answer is not None and answer[1].size > _MANY:
+            return question(self._panels.recheck)
+        return answer

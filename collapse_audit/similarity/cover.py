@@ -1,0 +1,153 @@
+"""Leader cover: each prototype joins the first leader within epsilon, or becomes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.similarity.comparison import NONE, Comparison
+from collapse_audit.similarity.panels import Index, Mask, Operand
+from collapse_audit.similarity.progress import Progress, silent
+
+# Share of a block that became leaders above which the head looks healthy.
+_MANY_LEADERS = 0.3
+# Shorter scans are over before folding has paid for itself.
+_LONG_SCAN = 16384
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cover:
+    """Groups of prototypes around leaders.
+
+    Attributes:
+        leaders: The leader of each group, in scan order (m).
+        group: Group of each scanned prototype, a position in ``leaders`` (k); -1 if not scanned.
+    """
+
+    leaders: Index
+    group: npt.NDArray[np.intp]
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Members of each group (m)."""
+        scanned = self.group[self.group != NONE]
+        return np.bincount(scanned, minlength=len(self.leaders)).astype(np.int64)
+
+
+def leader_cover(
+    comparison: Comparison,
+    *,
+    order: Index | None = None,
+    block_rows: int | None = None,
+    progress: Progress = silent,
+) -> Cover:
+    """Scan the prototypes; each joins the first leader closer than epsilon, or becomes a leader.
+
+    This is the sequential leader algorithm (Hartigan 1975, chapter 3), the reading of "unique
+    prototypes" that this package counts by default: leaders are pairwise at least epsilon apart,
+    and every prototype is within epsilon of its own. The cost is K M D, not K^2 D, and a covered
+    row leaves its block at once.
+
+    Args:
+        comparison: The prototypes and the threshold.
+        order: Prototypes to scan, in this order; all of them by index if ``None``.
+        block_rows: Rows compared at once; the panel's own if ``None``. It changes memory and
+            speed, not the result.
+        progress: Called with ("cover", rows done, rows in all).
+
+    Returns:
+        The groups. Equal for every block size, panel, device and thread count.
+    """
+    scan = np.arange(comparison.prototypes.k) if order is None else np.asarray(order, np.intp)
+    group = np.full(comparison.prototypes.k, NONE, dtype=np.intp)
+    size = block_rows or comparison.panel.block_rows
+    leaders = _Leaders(comparison.panel.chunk_rows)
+    untried = len(scan) >= _LONG_SCAN
+    for start in range(0, len(scan), size):
+        live = _join(comparison, scan[start : start + size], leaders, group)
+        found = _scan_among_themselves(comparison, live, group, offset=leaders.count)
+        leaders.extend(found)
+        if untried and len(found) > _MANY_LEADERS * size:
+            comparison.try_folding(leaders.index())
+            untried = False
+        progress("cover", min(start + size, len(scan)), len(scan))
+    return Cover(leaders=leaders.index(), group=group)
+
+
+class _Leaders:
+    """Leaders in the order they were found, gathered in chunks that are built once full.
+
+    Early chunks are small: popular leaders come early and empty a block.
+    """
+
+    def __init__(self, chunk_rows: int) -> None:
+        self._sizes = (chunk_rows // 4, chunk_rows // 4, chunk_rows // 2, chunk_rows)
+        self._full: list[tuple[int, Operand]] = []
+        self._tail = np.empty(0, dtype=np.intp)
+        self.count = 0
+
+    def extend(self, new: Index) -> None:
+        self._tail = np.concatenate([self._tail, new])
+        self.count += len(new)
+        while len(self._tail) >= (room := self._sizes[min(len(self._full), 3)]):
+            self._full.append((self.count - len(self._tail), Operand(self._tail[:room])))
+            self._tail = self._tail[room:]
+
+    def chunks(self) -> list[tuple[int, Operand]]:
+        """(leaders before it, chunk) of all leaders."""
+        if not len(self._tail):
+            return self._full
+        return [*self._full, (self.count - len(self._tail), Operand(self._tail))]
+
+    def index(self) -> Index:
+        parts = [chunk.index for _, chunk in self._full]
+        return np.concatenate([*parts, self._tail])
+
+
+def _join(
+    comparison: Comparison, rows: Index, leaders: _Leaders, group: Index, *, offset: int = 0
+) -> Index:
+    """Put rows into the group of the first leader close enough; return those without one."""
+    for before, chunk in leaders.chunks():
+        if not len(rows):
+            break
+        first = comparison.first_duplicate(Operand(rows), chunk)
+        covered = first != NONE
+        group[rows[covered]] = first[covered] + before + offset
+        rows = rows[~covered]
+    return rows
+
+
+def _scan_among_themselves(
+    comparison: Comparison, rows: Index, group: Index, *, offset: int
+) -> Index:
+    """Group rows that no earlier leader covers; return the new leaders among them."""
+    leaders = _Leaders(comparison.panel.scan_rows)
+    size = comparison.panel.scan_rows
+    for start in range(0, len(rows), size):
+        part = _join(comparison, rows[start : start + size], leaders, group, offset=offset)
+        if len(part):
+            new, joined = _scan_block(comparison, part)
+            group[part] = offset + leaders.count + joined
+            leaders.extend(part[new])
+    return leaders.index()
+
+
+def _scan_block(comparison: Comparison, rows: Index) -> tuple[Mask, Index]:
+    """Resolve uncovered rows: which are new leaders, and each row's place among those."""
+    operand = Operand(rows)
+    close = comparison.duplicates(operand, operand)
+    new = np.ones(len(rows), dtype=np.bool_)
+    leader = np.arange(len(rows))
+    if close is not None:
+        earlier = np.tril(close, -1)
+        for row in np.flatnonzero(earlier.any(axis=1)):
+            candidates = earlier[row] & new
+            first = int(candidates.argmax())
+            if candidates[first]:
+                new[row] = False
+                leader[row] = first
+    rank = np.cumsum(new) - 1
+    return new, rank[leader]

@@ -1,0 +1,227 @@
+"""Links between groups: connected components, neighbour counts, and which groups are cliques."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from collapse_audit.similarity.comparison import NONE, Comparison
+from collapse_audit.similarity.cover import Cover
+from collapse_audit.similarity.error_bounds import float64_bound
+from collapse_audit.similarity.panels import Index, Mask, Operand
+from collapse_audit.similarity.progress import Progress, silent
+
+_ROWS = 1024
+_COLUMNS = 2048
+# Rounding of arccos and of the sums of angles below, far above their true size.
+_ANGLE_SLACK = 1e-12
+# Below this many hits a tile's linked groups are read from the hits themselves.
+_FEW_HITS = 16384
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Links:
+    """How the groups of a cover hang together.
+
+    Attributes:
+        component: Connected component of each scanned prototype (k); -1 if not scanned.
+        num_components: How many there are.
+        neighbours: Other prototypes closer than epsilon, for each prototype (k); 0 if not scanned.
+        clique: Whether all members of a group are closer than epsilon to each other (m).
+        radius: Upper bound of the angle between each leader and its members, radians (m).
+    """
+
+    component: npt.NDArray[np.intp]
+    num_components: int
+    neighbours: npt.NDArray[np.int64]
+    clique: Mask
+    radius: npt.NDArray[np.float64]
+
+
+def link_groups(comparison: Comparison, cover: Cover, *, progress: Progress = silent) -> Links:
+    """Connect the groups of a cover, and count the neighbours of every prototype.
+
+    A group is connected by construction. Two groups g, h can only be linked if their leaders are
+    closer than theta + r_g + r_h (triangle inequality for angles), so most pairs of groups are
+    never looked at; where 2 r_g < theta all members are neighbours of one another, which needs no
+    product either. Two groups of one member each are never linked: both are leaders. No list of
+    pairs of prototypes is ever held.
+
+    Args:
+        comparison: The prototypes and the threshold.
+        cover: Their leader cover at the same threshold.
+        progress: Called with ("links", groups done, groups in all).
+
+    Returns:
+        Components, neighbour counts and cliques, all exact.
+    """
+    linker = _Linker(comparison, cover)
+    for first, last in linker.segments():
+        linker.compare_inside(first, last)
+        linker.compare_with_later(first, last)
+        progress("links", last, linker.num_shared)
+    return linker.result()
+
+
+class _Linker:
+    """Groups sorted by falling radius, members beside each other, and what was counted so far.
+
+    Positions below count groups in that order. Groups of one member come last.
+    """
+
+    def __init__(self, comparison: Comparison, cover: Cover) -> None:
+        self._comparison = comparison
+        self._cover = cover
+        self._theta = comparison.threshold.angle
+        sizes = cover.sizes
+        self._radius = _radii(comparison, cover)
+        # By radius, but groups of one member last even where all radii are zero.
+        self._rank = np.lexsort((-self._radius, sizes == 1))
+        self._sizes = sizes[self._rank]
+        self._sorted_radius = self._radius[self._rank]
+        self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
+        position = np.empty(len(sizes), dtype=np.intp)
+        position[self._rank] = np.arange(len(sizes))
+        scanned = np.flatnonzero(cover.group != NONE)
+        positions = position[cover.group[scanned]]
+        by_group = np.argsort(positions, kind="stable")
+        self._members: Index = scanned[by_group]
+        self._group_of: Index = positions[by_group]
+        self.num_shared = int((sizes > 1).sum())
+        self._tight = 2 * self._sorted_radius + _ANGLE_SLACK < self._theta
+        self._clique = np.ones(len(sizes), dtype=np.bool_)
+        self._neighbours = np.zeros(len(cover.group), dtype=np.int64)
+        self._linked: list[npt.NDArray[np.intp]] = []
+
+    def segments(self) -> Iterator[tuple[int, int]]:
+        """Runs of groups of more than one member, about ``_ROWS`` members each."""
+        first = 0
+        while first < self.num_shared:
+            room = self._starts[first] + _ROWS
+            last = int(np.searchsorted(self._starts, room, side="right")) - 1
+            last = min(max(last, first + 1), self.num_shared)
+            yield first, last
+            first = last
+
+    def compare_inside(self, first: int, last: int) -> None:
+        """Count the pairs inside a segment."""
+        start, stop = int(self._starts[first]), int(self._starts[last])
+        if self._tight[first:last].all() and not self._may_link(first, last, first, last).any():
+            self._neighbours[self._members[start:stop]] += (
+                self._sizes[self._group_of[start:stop]] - 1
+            )
+            return
+        inside = np.zeros(stop - start, dtype=np.int64)
+        for row in range(start, stop, _ROWS):
+            rows = slice(row, min(row + _ROWS, stop))
+            for column in range(row, stop, _ROWS):
+                columns = slice(column, min(column + _ROWS, stop))
+                hits = self._hits(rows, columns, same=column == row)
+                if hits is None:
+                    continue
+                same_group = self._group_of[rows, None] == self._group_of[None, columns]
+                own = hits & same_group
+                inside[rows.start - start : rows.stop - start] += own.sum(axis=1)
+                if column != row:
+                    inside[columns.start - start : columns.stop - start] += own.sum(axis=0)
+        others = self._sizes[self._group_of[start:stop]] - 1
+        incomplete = self._group_of[start:stop][inside < others]
+        self._clique[self._rank[incomplete]] = False
+
+    def compare_with_later(self, first: int, last: int) -> None:
+        """Count the pairs between a segment and all later groups that its groups may reach."""
+        for column in range(last, len(self._sizes), _COLUMNS):
+            end = min(column + _COLUMNS, len(self._sizes))
+            may = self._may_link(first, last, column, end)
+            if not may.any():
+                continue
+            rows = self._members_of(first + np.flatnonzero(may.any(axis=1)))
+            columns = self._members_of(column + np.flatnonzero(may.any(axis=0)))
+            for r in range(0, len(rows), _ROWS):
+                for c in range(0, len(columns), _COLUMNS):
+                    self._hits(rows[r : r + _ROWS], columns[c : c + _COLUMNS])
+
+    def _may_link(self, first: int, last: int, column: int, end: int) -> Mask:
+        """Pairs of groups (first..last x column..end) that the triangle inequality allows."""
+        comparison, leaders = self._comparison, self._cover.leaders
+        reach = self._theta + self._sorted_radius[first:last] + self._sorted_radius[column]
+        rows = Operand(leaders[self._rank[first:last]])
+        columns = Operand(leaders[self._rank[column:end]])
+        r, c = comparison.panel.may_reach(rows, columns, np.cos(np.minimum(reach, np.pi)))
+        later = column + c > first + r
+        may = np.zeros((last - first, end - column), dtype=np.bool_)
+        may[r[later], c[later]] = True
+        return may
+
+    def _members_of(self, positions: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Places in the sorted members of all members of some groups."""
+        sizes = self._sizes[positions]
+        ends = np.cumsum(sizes)
+        offset = np.repeat(self._starts[positions] - (ends - sizes), sizes)
+        return np.asarray(np.arange(ends[-1]) + offset)
+
+    def _hits(
+        self, rows: slice | Index, columns: slice | Index, *, same: bool = False
+    ) -> Mask | None:
+        """Compare members, and count and link what is closer than the threshold."""
+        comparison = self._comparison
+        row_index, column_index = self._members[rows], self._members[columns]
+        row_operand = Operand(row_index)
+        column_operand = row_operand if same else Operand(column_index)
+        hits = comparison.duplicates(row_operand, column_operand)
+        if hits is None:
+            return None
+        if same:
+            np.fill_diagonal(hits, val=False)
+        self._neighbours[row_index] += hits.sum(axis=1)
+        if not same:
+            self._neighbours[column_index] += hits.sum(axis=0)
+        self._link(hits, self._group_of[rows], self._group_of[columns])
+        return hits
+
+    def _link(self, hits: Mask, row_groups: Index, column_groups: Index) -> None:
+        if np.count_nonzero(hits) <= _FEW_HITS:
+            r, c = np.divmod(np.flatnonzero(hits), hits.shape[1])
+            pairs = np.stack([row_groups[r], column_groups[c]], axis=1)
+        else:
+            row_starts = np.flatnonzero(np.diff(row_groups, prepend=-1))
+            column_starts = np.flatnonzero(np.diff(column_groups, prepend=-1))
+            by_column = np.logical_or.reduceat(hits, column_starts, axis=1)
+            r, c = np.nonzero(np.logical_or.reduceat(by_column, row_starts, axis=0))
+            pairs = np.stack([row_groups[row_starts[r]], column_groups[column_starts[c]]], axis=1)
+        self._linked.append(np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0))
+
+    def result(self) -> Links:
+        """Everything counted, once all segments were compared."""
+        m = len(self._sizes)
+        pairs = np.concatenate([np.empty((0, 2), dtype=np.intp), *self._linked])
+        graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(m, m))
+        count, label = connected_components(graph, directed=False)
+        component = np.full(len(self._neighbours), NONE, dtype=np.intp)
+        component[self._members] = label[self._group_of]
+        return Links(
+            component=component,
+            num_components=int(count),
+            neighbours=self._neighbours,
+            clique=self._clique,
+            radius=self._radius,
+        )
+
+
+def _radii(comparison: Comparison, cover: Cover) -> npt.NDArray[np.float64]:
+    """Upper bound of the angle between each leader and its members; zero for single members."""
+    sizes = cover.sizes
+    radius = np.zeros(len(sizes))
+    members = np.flatnonzero(cover.group != NONE)
+    members = members[sizes[cover.group[members]] > 1]
+    groups = cover.group[members]
+    cosines = comparison.exact.cosines(members, cover.leaders[groups])
+    bound = float64_bound(comparison.prototypes.d)
+    angles = np.arccos(np.clip(cosines - bound, -1.0, 1.0)) + _ANGLE_SLACK
+    np.maximum.at(radius, groups, angles)
+    return radius

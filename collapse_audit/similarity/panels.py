@@ -1,0 +1,241 @@
+"""Panels: rows in a fast arithmetic, and what tiles of their products prove."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.prototypes import Prototypes
+from collapse_audit.similarity.error_bounds import format_bound, measured_bound
+from collapse_audit.similarity.row_sources import FLOAT32_RESIDUAL, RowSource
+
+Index: TypeAlias = npt.NDArray[np.intp]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Float32: TypeAlias = npt.NDArray[np.float32]
+# Scores of rows x columns as something ordered like them: float32, or the bits of positive bf16.
+Tile: TypeAlias = npt.NDArray[Any]
+
+ROWS_AT_ONCE = 2048
+
+
+class Operand:
+    """Some prototypes, gathered once in each panel they are multiplied in.
+
+    Attributes:
+        index: Which prototypes.
+    """
+
+    __slots__ = ("_gathered", "index")
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._gathered: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def rows_of(self, panel: Panel) -> Any:
+        """The rows of these prototypes in a panel."""
+        if id(panel) not in self._gathered:
+            self._gathered[id(panel)] = panel.gather(self.index)
+        return self._gathered[id(panel)]
+
+
+class Panel(ABC):
+    """Rows of unit norm in one arithmetic, and questions about tiles of their products.
+
+    Every answer is on the safe side of a proved bound; none of them is a decision in doubt.
+
+    Attributes:
+        block_rows: Rows that a scan should compare with leaders at once.
+        scan_rows: Rows that it should compare with one another at once.
+        chunk_rows: Leaders that rows should be compared with at once.
+    """
+
+    block_rows: int = 1024
+    scan_rows: int = 1024
+    chunk_rows: int = 2048
+
+    @abstractmethod
+    def gather(self, index: Index) -> Any:
+        """Some rows, contiguous."""
+
+    @abstractmethod
+    def candidates(self, rows: Operand, columns: Operand, cosine: float) -> Index:
+        """Flat places of the pairs whose cosine is not certainly at most a value."""
+
+    @abstractmethod
+    def screen(self, rows: Operand, columns: Operand, cosine: float) -> tuple[Mask, Index] | None:
+        """Pairs whose cosine is certainly above a value, and flat places of the doubtful ones.
+
+        ``None`` stands for a tile without either.
+        """
+
+    @abstractmethod
+    def first_certain(
+        self, rows: Operand, columns: Operand, cosine: float
+    ) -> tuple[Index, Index] | None:
+        """First certain column of each row, and flat places of the doubtful pairs before it.
+
+        Rows without a certain column have the number of columns; ``None`` is as for ``screen``.
+        """
+
+    @abstractmethod
+    def may_reach(
+        self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]
+    ) -> tuple[Index, Index]:
+        """Pairs whose cosine may reach the row's value: a superset, no pair of which is missed."""
+
+    @abstractmethod
+    def maxima(self, rows: Operand, columns: Operand) -> tuple[Float32, Float32]:
+        """Largest score of each row and of each column, at least 0, without equal prototypes."""
+
+    @abstractmethod
+    def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Cosines (low, high) between which the largest cosine behind each maximum lies."""
+
+
+class HostPanel(Panel):
+    """A panel whose tiles are numpy arrays.
+
+    Attributes:
+        error: Proved bound on |score - inner product| for every pair of rows.
+        rounding: Relative error of the values of a tile beyond that, where scores are stored in
+            fewer bits than they were summed in.
+        lowest: A code below all others.
+    """
+
+    error: float
+    rounding: float = 0.0
+    lowest: Any = -np.inf
+
+    @abstractmethod
+    def tile(self, rows: Operand, columns: Operand) -> Tile:
+        """Scores of all pairs (rows x columns) as codes; valid until the next call."""
+
+    @abstractmethod
+    def codes(self, low: float, high: float) -> tuple[Any, Any]:
+        """A code at most ``low`` and one at least ``high``, as they stand in a tile."""
+
+    def values(self, tile: Tile) -> Float32:
+        """The scores that codes stand for."""
+        return tile
+
+    def candidates(self, rows: Operand, columns: Operand, cosine: float) -> Index:
+        """Flat places of the pairs whose cosine is not certainly at most a value."""
+        tile = self.tile(rows, columns)
+        low, _ = self.codes(cosine - self.error, 1.0)
+        return np.flatnonzero(tile >= low) if tile.max() >= low else np.empty(0, dtype=np.intp)
+
+    def screen(self, rows: Operand, columns: Operand, cosine: float) -> tuple[Mask, Index] | None:
+        """Pairs certainly above a cosine, and places of the doubtful ones."""
+        tile = self.tile(rows, columns)
+        low, high = self.codes(cosine - self.error, cosine + self.error)
+        if tile.max() < low:
+            return None
+        certain = np.asarray(tile > high)
+        return certain, np.flatnonzero((tile >= low) & ~certain)
+
+    def first_certain(
+        self, rows: Operand, columns: Operand, cosine: float
+    ) -> tuple[Index, Index] | None:
+        """First certain column of each row, and places of the doubtful pairs before it."""
+        screened = self.screen(rows, columns, cosine)
+        if screened is None:
+            return None
+        certain, doubtful = screened
+        first = np.where(certain.any(axis=1), certain.argmax(axis=1), len(columns))
+        r, c = np.divmod(doubtful, len(columns))
+        return first, doubtful[c < first[r]]
+
+    def may_reach(
+        self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]
+    ) -> tuple[Index, Index]:
+        """Pairs whose cosine may reach the row's value."""
+        tile = self.tile(rows, columns)
+        floors = cosines - self.error - self.rounding * np.abs(cosines)
+        r, c = np.divmod(
+            np.flatnonzero(tile >= self.codes(float(floors.min()), 1.0)[0]), len(columns)
+        )
+        kept = self.values(tile[r, c]) >= floors[r]
+        return r[kept], c[kept]
+
+    def maxima(self, rows: Operand, columns: Operand) -> tuple[Float32, Float32]:
+        """Largest score of each row and column."""
+        tile = self.tile(rows, columns)
+        r, c = shared_places(rows.index, columns.index)
+        tile[r, c] = self.lowest
+        by_row, by_column = (self.values(tile.max(axis=axis)) for axis in (1, 0))
+        return np.maximum(by_row, 0), np.maximum(by_column, 0)
+
+    def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Cosines between which the largest cosine lies; -1 below where no score is positive."""
+        value = maxima.astype(np.float64)
+        low = np.where(value > 0, value * (1 - self.rounding) - self.error, -1.0)
+        return low, value * (1 + self.rounding) + self.error
+
+
+class Float32Panel(HostPanel):
+    """Rows in float32, multiplied by numpy's BLAS; the path that needs no torch."""
+
+    def __init__(self, source: RowSource) -> None:
+        self._rows = np.empty(source.shape, dtype=np.float32)
+        for start in range(0, len(self._rows), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            self._rows[part] = source.block(part)
+        self.error = measured_bound(source.shape[1], residual=FLOAT32_RESIDUAL)
+        self._buffer = np.empty(0, dtype=np.float32)
+
+    def gather(self, index: Index) -> Float32:
+        """Some rows, float32."""
+        return self._rows[as_slice(index)]
+
+    def tile(self, rows: Operand, columns: Operand) -> Tile:
+        """Scores of all pairs, float32."""
+        out = self._out(len(rows), len(columns))
+        return np.matmul(rows.rows_of(self), columns.rows_of(self).T, out=out)
+
+    def _out(self, rows: int, columns: int) -> Float32:
+        if self._buffer.size < rows * columns:
+            self._buffer = np.empty(rows * columns, dtype=np.float32)
+        return self._buffer[: rows * columns].reshape(rows, columns)
+
+    def codes(self, low: float, high: float) -> tuple[np.float32, np.float32]:
+        """Thresholds rounded outwards to float32."""
+        return _float32_below(low), -_float32_below(-high)
+
+
+class RecheckPanel(Float32Panel):
+    """The same products without keeping the rows: for the few tiles a coarser panel leaves open."""
+
+    def __init__(self, prototypes: Prototypes) -> None:
+        self._prototypes = prototypes
+        self.error = format_bound("float32", prototypes.d)
+        self._buffer = np.empty(0, dtype=np.float32)
+
+    def gather(self, index: Index) -> Float32:
+        """Some unit rows, rounded from float64."""
+        return self._prototypes.unit_rows(index).astype(np.float32)
+
+
+def as_slice(index: Index) -> Index | slice:
+    """The same places as a slice where they are consecutive, which spares a copy."""
+    if len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def shared_places(rows: Index, columns: Index) -> tuple[Index, Index]:
+    """Where a tile compares a prototype with itself; the columns are sorted."""
+    place = np.minimum(np.searchsorted(columns, rows), len(columns) - 1)
+    same = np.flatnonzero(columns[place] == rows)
+    return same, place[same]
+
+
+def _float32_below(value: float) -> np.float32:
+    """The largest float32 at most ``value``."""
+    rounded = np.float32(value)
+    return rounded if rounded <= value else np.nextafter(rounded, np.float32(-np.inf))

@@ -1,0 +1,97 @@
+"""How the counts change with epsilon, without starting again at every level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.similarity.comparison import Comparison
+from collapse_audit.similarity.cover import Cover, leader_cover
+from collapse_audit.similarity.exact import Threshold
+from collapse_audit.similarity.links import Links, link_groups
+from collapse_audit.similarity.panels import Index
+from collapse_audit.similarity.progress import Progress, silent
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLevel:
+    """Counts at one threshold.
+
+    Attributes:
+        epsilon: Cosine distance below which two prototypes are duplicates.
+        greedy: Unique prototypes by the leader cover in index order (M).
+        components: Connected components of the duplicate graph; at most ``greedy``.
+        isolated: Prototypes without any duplicate; at most ``components``.
+    """
+
+    epsilon: float
+    greedy: int
+    components: int
+    isolated: int
+
+
+def sweep_levels(
+    comparison: Comparison, epsilons: Sequence[float], *, progress: Progress = silent
+) -> tuple[SweepLevel, ...]:
+    """Count unique prototypes, components and isolated prototypes at several thresholds.
+
+    From the largest threshold down: prototypes in different components stay apart at every
+    smaller one, so each component is settled on its own. An isolated prototype needs no further
+    look, and a group whose members are all within the threshold of each other none until the
+    threshold falls below its diameter. What is left at a level is usually a small part of the head.
+
+    Args:
+        comparison: The prototypes; its own threshold does not matter.
+        epsilons: Thresholds in any order, at least one.
+        progress: Called with ("sweep", levels done, levels in all).
+
+    Returns:
+        One entry per distinct threshold, in rising order; each equals a count from scratch.
+    """
+    falling = sorted(set(epsilons), reverse=True)
+    angles = np.array([Threshold(epsilon).angle for epsilon in falling])
+    counts = np.zeros((len(falling), 3), dtype=np.int64)
+    wake = np.zeros(comparison.prototypes.k, dtype=np.intp)
+    for level, epsilon in enumerate(falling):
+        awake = np.flatnonzero(wake == level)
+        if awake.size:
+            here = comparison.at(epsilon)
+            cover = leader_cover(here, order=awake)
+            links = link_groups(here, cover)
+            isolated = int((links.neighbours[awake] == 0).sum())
+            counts[level] += len(cover.leaders), links.num_components, isolated
+            wake[awake] = _settle(cover, links, awake, level=level, angles=angles, counts=counts)
+        progress("sweep", level + 1, len(falling))
+    return tuple(
+        SweepLevel(epsilon, int(greedy), int(components), int(isolated))
+        for epsilon, (greedy, components, isolated) in zip(
+            reversed(falling), counts[::-1], strict=True
+        )
+    )
+
+
+def _settle(
+    cover: Cover,
+    links: Links,
+    awake: Index,
+    *,
+    level: int,
+    angles: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.int64],
+) -> Index:
+    """Level at which each awake prototype must be looked at again; counts those it can skip."""
+    groups_of_component = np.bincount(
+        links.component[cover.leaders], minlength=links.num_components
+    )
+    alone = groups_of_component[links.component[cover.leaders]] == 1
+    # A component that is one group of diameter 2 r stays whole while theta > 2 r.
+    diameter = np.where(cover.sizes == 1, 0.0, 2.0 * links.radius + 1e-9)
+    again = np.searchsorted(-angles, -diameter)
+    again = np.where(alone & (again > level), again, level + 1)
+    single = (cover.sizes == 1).astype(np.int64)
+    for group in np.flatnonzero(again > level + 1):
+        counts[level + 1 : again[group]] += (1, 1, single[group])
+    return np.asarray(again[cover.group[awake]], dtype=np.intp)

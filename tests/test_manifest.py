@@ -1,0 +1,573 @@
+import copy
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from collapse_audit.errors import ManifestError
+from collapse_audit.manifest import (
+    COMMANDS,
+    CheckpointEntry,
+    Manifest,
+    candidate_file_names,
+    did_you_mean,
+    fetch_hint,
+    load_manifest,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHIPPED = REPOSITORY / "checkpoints_manifest.yaml"
+P24, P26 = "2410.14060", "2510.20108"
+
+Document = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return load_manifest()
+
+
+def a_document() -> Document:
+    """A valid manifest of two rows; each test spoils it in one place."""
+    return {
+        "schema": 1,
+        "preprocessing": {
+            "plain": {
+                "resize": 256,
+                "crop": 224,
+                "interpolation": "bicubic",
+                "mean": [0.5, 0.5, 0.5],
+                "std": [0.2, 0.2, 0.2],
+            }
+        },
+        "families": {
+            "dino": {
+                "evidence": "B",
+                "source": "README",
+                "licence": "MIT",
+                "k": 64,
+                "d": 8,
+                "preprocessing": "plain",
+                "note": "from the family",
+            }
+        },
+        "checkpoints": [
+            {"id": "first", "family": "dino", "url": "https://example.org/a/checkpoint.pth"},
+            {
+                "id": "second",
+                "family": "dino",
+                "url": "https://example.org/b/checkpoint.pth",
+                "k": 32,
+                "note": None,
+                "published": [{"unique": 5, "source": "a paper"}],
+            },
+        ],
+    }
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[Document], Manifest]:
+    def load_document(document: Document) -> Manifest:
+        path = tmp_path / "manifest.yaml"
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        return load_manifest(path)
+
+    return load_document
+
+
+# The shipped manifest
+
+
+def test_the_shipped_manifest_has_123_rows_with_unique_ids(manifest: Manifest) -> None:
+    assert len(manifest.entries) == 123
+    assert len({entry.id for entry in manifest.entries}) == 123
+
+
+def test_every_row_states_family_source_evidence_and_licence_where_a_file_is_public(
+    manifest: Manifest,
+) -> None:
+    for entry in manifest.entries:
+        assert entry.family in manifest.families
+        assert entry.source
+        assert entry.evidence in "ABCN"
+        assert (entry.licence is not None) == (entry.url is not None), entry.id
+
+
+def test_every_row_has_k_and_d_or_a_note_that_says_why_not(manifest: Manifest) -> None:
+    unknown = [e for e in manifest.entries if e.k is None or e.d is None]
+
+    assert {e.family for e in unknown} == {"webssl", "dinov2"}
+    for entry in unknown:
+        assert entry.note is not None
+        assert re.search(r"K and D are (not stated|stated nowhere)", entry.note), entry.id
+
+
+def test_rows_without_a_public_head_are_exactly_the_five_known_ones(manifest: Manifest) -> None:
+    assert {e.id for e in manifest.entries if not e.has_public_head} == {
+        "dino_vmf_vitb16",
+        "ibot_vmf_vitb16",
+        "dinov2_vitg14",
+        "dinov3_vit7b16",
+        "pmsn_vits16",
+    }
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "k", "counts"),
+    [
+        ("dino_vits16", 65536, [(1078, P24, False)]),
+        ("dino_resnet50", 60000, [(984, P24, False), (908, P26, True)]),
+        ("dino_vmf_vitb16", 65536, [(939, P24, True)]),
+        ("ibot_vmf_vitb16", 8192, [(1170, P24, False)]),
+        ("ibot_vitl16_in22k", 8192, [(969, P24, False)]),
+        ("esvit_swin_t_w7", 65536, [(1157, P24, False)]),
+        ("esvit_swin_b_w14", 65536, [(4088, P24, False)]),
+        ("esvit_vil", 65536, [(1741, P24, False)]),
+        ("esvit_cvt", 65536, [(1178, P24, False)]),
+        ("swav_resnet50_800ep", 3000, [(1669, P24, False)]),
+        ("carp_resnet50_400ep", 65536, [(7052, P26, True)]),
+        ("capi_vitl14_lvd", 16384, [(16383, P26, True)]),
+        ("dinov2_vitg14", 131072, [(2556, P26, True)]),
+    ],
+)
+def test_published_counts_carry_their_paper_and_whether_they_are_second_hand(
+    manifest: Manifest, checkpoint: str, k: int, counts: list[tuple[int, str, bool]]
+) -> None:
+    entry = manifest.get(checkpoint)
+
+    assert entry.k == k
+    assert len(entry.published) == len(counts)
+    for published, (unique, paper, second_hand) in zip(entry.published, counts, strict=True):
+        assert published.unique == unique
+        assert paper in published.source
+        assert published.second_hand is second_hand
+        # only the second paper states its epsilon in what was read
+        assert published.epsilon == (0.025 if paper == P26 else None)
+
+
+def test_thirteen_rows_have_a_published_count(manifest: Manifest) -> None:
+    assert sum(bool(e.published) for e in manifest.entries) == 13
+
+
+def test_a_published_count_for_another_k_says_so(manifest: Manifest) -> None:
+    other_k = {e.id: p.k for e in manifest.entries for p in e.published if p.k is not None}
+
+    assert other_k == {"dinov2_vitg14": 262144}
+
+
+def test_no_row_claims_more_unique_prototypes_than_it_has(manifest: Manifest) -> None:
+    for entry in manifest.entries:
+        for published in entry.published:
+            assert entry.k is not None
+            assert published.unique < (published.k or entry.k)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "facts"),
+    [
+        # the one DINO head without weight norm
+        (
+            "dino_resnet50",
+            {
+                "tensor_keys": ("teacher/head.last_layer.weight",),
+                "hidden_dim": 4096,
+                "linear_layers": 2,
+                "batch_norm": True,
+                "patch_size": None,
+            },
+        ),
+        (
+            "deepclusterv2_800ep",
+            {
+                "tensor_keys": tuple(f"module.prototypes.prototypes{i}.weight" for i in range(3)),
+                "container": "legacy",
+                "epochs": 800,
+                "mirrors": (
+                    "https://dl.fbaipublicfiles.com/vissl/model_zoo/deepclusterv2_800ep_pretrain.pth.tar",
+                ),
+            },
+        ),
+        (
+            "swav_rn50w5_400ep",
+            {
+                "mirrors": (
+                    "https://dl.fbaipublicfiles.com/vissl/model_zoo/swav_rn50w5/swav_RN50w5_400ep_pretrain.pth.tar",
+                ),
+                "hidden_dim": 10240,
+            },
+        ),
+        (
+            "ibot_vitl16_in22k",
+            {
+                "centre_key": "ibot_loss/center",
+                "patch_centre_key": "ibot_loss/center2",
+                "expected_size_mb": 4996,
+                "in_dim": 1024,
+                "epochs": 50,
+            },
+        ),
+        ("esvit_swin_b_w14", {"expected_size_mb": 2145, "norm_last_layer": True}),
+        ("esvit_swin_b_w7_v", {"expected_size_mb": 1767, "patch_centre_key": None}),
+        ("msn_vits16", {"tensor_keys": ("prototypes",), "teacher_temperature": 0.025}),
+        ("carp_resnet50_400ep", {"l2_before_prototypes": False, "licence": "none stated"}),
+        ("mugs_vitl16_250ep", {"norm_last_layer": True, "centre_key": "group-sup./center"}),
+        ("franca_vitb14_in21k", {"nested_k": (8192, 16384, 32768, 65536, 131072), "k": 131072}),
+        ("rad_dino", {"container": "safetensors", "preprocessing": "rad_dino_518"}),
+        ("seer_rg10b", {"k": 16000, "d": 256, "licence": "SEER licence (non-commercial)"}),
+        ("dinov3_vit7b16", {"k": 262144, "d": 512}),
+    ],
+)
+def test_rows_keep_the_facts_that_differ_from_their_family(
+    manifest: Manifest, checkpoint: str, facts: dict[str, object]
+) -> None:
+    entry = manifest.get(checkpoint)
+
+    assert {name: getattr(entry, name) for name in facts} == facts
+
+
+def test_dino_files_hold_no_centre_and_the_url_is_the_one_with_the_head(
+    manifest: Manifest,
+) -> None:
+    for entry in manifest.filter(family="dino"):
+        if entry.backbone_url is not None:
+            assert entry.url == entry.backbone_url.replace(".pth", "_full_checkpoint.pth")
+            assert entry.centre_key is None
+
+
+def test_esvit_links_hold_no_query_string_and_name_the_variable_for_it(manifest: Manifest) -> None:
+    entries = manifest.filter(family="esvit")
+
+    assert len(entries) == 19
+    for entry in entries:
+        assert entry.url is not None
+        assert "?" not in entry.url
+        assert entry.query_env == "COLLAPSE_AUDIT_ESVIT_QUERY"
+
+
+def test_pages_and_files_in_parts_are_fetched_by_hand(manifest: Manifest) -> None:
+    for entry in manifest.entries:
+        by_hand = re.search(r"drive\.google|/tree/|part_aa", entry.url or "") is not None
+        assert (entry.fetch == "manual") == by_hand, entry.id
+
+
+def test_no_id_is_a_command(manifest: Manifest) -> None:
+    assert COMMANDS.isdisjoint(entry.id for entry in manifest.entries)
+
+
+def test_profiles_have_the_standard_deviation_that_swav_uses(manifest: Manifest) -> None:
+    assert manifest.preprocessing["in1k_bicubic"].std == (0.229, 0.224, 0.225)
+    assert manifest.preprocessing["in1k_bilinear_std228"].std == (0.228, 0.224, 0.225)
+    assert manifest.preprocessing["rad_dino_518"].mean == (0.5307,) * 3
+    used = {e.preprocessing for e in manifest.entries} - {None}
+    assert used == set(manifest.preprocessing)
+
+
+def test_the_head_of_the_file_explains_every_field() -> None:
+    comments = "\n".join(
+        line for line in SHIPPED.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    )
+    derived = {"original_name"}
+    for name in set(CheckpointEntry.__slots__) - derived:
+        assert re.search(rf"\b{name}\b", comments), name
+
+
+def test_loading_and_listing_do_not_import_torch() -> None:
+    code = (
+        "import sys; from collapse_audit.manifest import load_manifest; load_manifest();"
+        "heavy = {'torch', 'pandas', 'sklearn', 'matplotlib', 'timm'} & set(sys.modules);"
+        "sys.exit(', '.join(heavy) or None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_installed_package_reads_its_own_copy(tmp_path: Path, installed: bool) -> None:
+    package = tmp_path / "collapse_audit"
+    shutil.copytree(REPOSITORY / "collapse_audit", package)
+    if installed:
+        (package / SHIPPED.name).write_text(yaml.safe_dump(a_document()), encoding="utf-8")
+    code = "from collapse_audit.manifest import load_manifest; print(len(load_manifest().entries))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    if installed:
+        assert (done.stdout.strip(), done.stderr) == ("2", "")
+    else:
+        assert "cannot read the manifest: " in done.stderr
+
+
+# Inheritance and look-up
+
+
+def test_a_row_inherits_what_it_does_not_set_and_null_takes_it_back(
+    load: Callable[[Document], Manifest],
+) -> None:
+    first, second = load(a_document()).entries
+
+    assert (first.k, first.d, first.note) == (64, 8, "from the family")
+    assert (second.k, second.d, second.note) == (32, 8, None)
+    assert second.published[0].unique == 5
+
+
+def test_entries_cannot_be_changed(manifest: Manifest) -> None:
+    with pytest.raises(FrozenInstanceError, match="k"):
+        manifest.entries[0].k = 1  # type: ignore[misc]
+
+
+def test_filter_keeps_one_family_and_public_heads(manifest: Manifest) -> None:
+    assert {e.id for e in manifest.filter(family="dinov2")} == {"rad_dino", "dinov2_vitg14"}
+    assert [e.id for e in manifest.filter(family="dinov2", with_head=True)] == ["rad_dino"]
+    assert len(manifest.filter(with_head=True)) == 118
+    assert manifest.filter() == manifest.entries
+
+
+def test_an_unknown_id_suggests_the_likely_one(manifest: Manifest) -> None:
+    with pytest.raises(ManifestError, match=r"'dino_vits61'.*Did you mean .*dino_vits16") as caught:
+        manifest.get("dino_vits61")
+    assert "`collapse-audit list`" in caught.value.hint
+
+
+def test_an_unknown_id_like_no_other_gets_no_suggestion(manifest: Manifest) -> None:
+    with pytest.raises(ManifestError, match="No checkpoint is called 'zzz'") as caught:
+        manifest.get("zzz")
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_an_unknown_family_names_the_likely_one_and_all(manifest: Manifest) -> None:
+    with pytest.raises(ManifestError, match=r"'swaw'.*Did you mean swav.*Families: dino, ibot"):
+        manifest.filter(family="swaw")
+
+
+def test_did_you_mean_ignores_case() -> None:
+    assert did_you_mean("DINO_ViTS16", ["dino_vits16", "msn"]) == "Did you mean dino_vits16?"
+
+
+# Local files
+
+
+def test_expected_file_names_are_unique_also_where_case_is_ignored(manifest: Manifest) -> None:
+    owners: dict[str, str] = {}
+    for entry in manifest.entries:
+        for name in candidate_file_names(entry):
+            assert owners.setdefault(name.lower(), entry.id) == entry.id
+            assert "/" not in name
+            assert "%" not in name
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "names"),
+    [
+        ("dino_vits16", ("dino_vits16.pth", "dino_deitsmall16_pretrain_full_checkpoint.pth")),
+        ("swav_resnet50_800ep", ("swav_resnet50_800ep.pth.tar", "swav_800ep_pretrain.pth.tar")),
+        # every iBOT file is called checkpoint.pth
+        ("ibot_vits16", ("ibot_vits16.pth",)),
+        # the address is a folder
+        ("mugs_vits16_100ep", ("mugs_vits16_100ep.pth",)),
+        ("dino_k4096", ("dino_k4096.pth",)),
+        ("rad_dino", ("rad_dino.safetensors", "dino_head.safetensors")),
+        ("lightly_dino_vits16_100ep", ("lightly_dino_vits16_100ep.ckpt",)),
+        ("dinov2_vitg14", ("dinov2_vitg14.pth",)),
+    ],
+)
+def test_a_local_copy_may_be_called_by_its_id_or_by_an_unambiguous_original_name(
+    manifest: Manifest, checkpoint: str, names: tuple[str, ...]
+) -> None:
+    assert candidate_file_names(manifest.get(checkpoint)) == names
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "parts"),
+    [
+        (
+            "dino_vits16",
+            ["_full_checkpoint.pth (about 704 MB)", "save it as dino_vits16.pth in heads."],
+        ),
+        (
+            "esvit_swin_t_w7",
+            ["checkpoint_best.pth (about 1181 MB)", "query string", "COLLAPSE_AUDIT_ESVIT_QUERY"],
+        ),
+        ("carp_resnet50_100ep", ["Open https://drive.google.com/", "in a browser"]),
+        ("franca_vitg14_in21k", ["in a browser", "three parts"]),
+        ("dino_vmf_vitb16", ["No file with this head is public.", "No public weights found."]),
+        ("msn_vits16", ["vits16_800ep.pth.tar and save it"]),
+    ],
+)
+def test_the_hint_says_where_the_file_is_and_where_to_put_it(
+    manifest: Manifest, checkpoint: str, parts: list[str]
+) -> None:
+    hint = fetch_hint(manifest.get(checkpoint), Path("heads"))
+
+    assert "\n" not in hint
+    for part in parts:
+        assert part in hint
+
+
+def test_the_hint_gives_the_exact_size_once_it_is_known(manifest: Manifest) -> None:
+    entry = replace(manifest.get("dino_vits16"), size=703_600_000)
+
+    assert "(704 MB)" in fetch_hint(entry, "heads")
+
+
+# Broken manifests
+
+
+def spoil(*path: str | int, value: object) -> Callable[[Document], None]:
+    def change(document: Document) -> None:
+        target: Any = document
+        for step in path[:-1]:
+            target = target[step]
+        target[path[-1]] = value
+
+    return change
+
+
+def drop(*path: str | int) -> Callable[[Document], None]:
+    def change(document: Document) -> None:
+        target: Any = document
+        for step in path[:-1]:
+            target = target[step]
+        del target[path[-1]]
+
+    return change
+
+
+ROW = ("checkpoints", 0)
+SECOND = ("checkpoints", 1)
+FAMILY = ("families", "dino")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            spoil(*ROW, "kk", value=3),
+            r"checkpoint 'first': no field is called 'kk'.*Did you mean k",
+        ),
+        (spoil(*ROW, "K", value=3), r"checkpoint 'first': no field is called 'K'.*Did you mean k"),
+        (spoil(*ROW, "patchsize", value=4), r"'first': .*'patchsize'.*Did you mean patch_size"),
+        (spoil(*ROW, "zzzzzz", value="x"), r"'first': .*'zzzzzz'.*Fields: id, family"),
+        (spoil(*ROW, "original_name", value="x"), r"'first': no field is called 'original_name'"),
+        (spoil(*ROW, "k", value="many"), r"'first': k is 'many', but must be a whole number.*null"),
+        (spoil(*ROW, "k", value=0), r"'first': k is 0, but must be a whole number of at least 1"),
+        (spoil(*ROW, "k", value=True), r"'first': k is True"),
+        (spoil(*ROW, "k", value=1.5), r"'first': k is 1.5"),
+        (spoil(*ROW, "k", value=[1, 2]), r"'first': k is \[1, 2\]"),
+        (spoil(*ROW, "batch_norm", value=1), r"'first': batch_norm is 1, .*true or false"),
+        (spoil(*ROW, "student_temperature", value=0), r"student_temperature is 0, .*above 0"),
+        (spoil(*ROW, "student_temperature", value=float("nan")), r"student_temperature is nan"),
+        (spoil(*ROW, "student_temperature", value=float("inf")), r"student_temperature is inf"),
+        (spoil(*ROW, "linear_layers", value=-1), r"linear_layers is -1, .*at least 0"),
+        (spoil(*ROW, "note", value="  "), r"'first': note is '  ', but must be text or null"),
+        (spoil(*ROW, "tensor_keys", value="a"), r"tensor_keys is 'a', .*list of texts"),
+        (spoil(*ROW, "nested_k", value=[8, "x"]), r"nested_k is .*list of whole numbers"),
+        (spoil(*ROW, "evidence", value="D"), r"evidence is 'D', .*one of A, B, C, N"),
+        (spoil(*ROW, "evidence", value="N"), r"'first': evidence is 'N' and url is 'https"),
+        (spoil(*ROW, "url", value=None), r"'first': evidence is 'B' and url is None"),
+        (spoil(*ROW, "url", value="http://example.org/a"), r"'first': url is .*https://"),
+        (spoil(*ROW, "url", value="https://example.org/a?sig=1"), r"url is .*without query"),
+        (spoil(*ROW, "mirrors", value=["ftp://x"]), r"mirrors is .*https://"),
+        (spoil(*ROW, "fetch", value="ftp"), r"fetch is 'ftp', .*one of http, manual"),
+        (spoil(*ROW, "container", value="rar"), r"container is 'rar', .*one of zip, legacy"),
+        (spoil(*ROW, "query_env", value="a b"), r"query_env is 'a b', .*environment variable"),
+        (spoil(*ROW, "sha256", value="abc"), r"'first': sha256 is 'abc', .*64 .*hexadecimal"),
+        (spoil(*ROW, "preprocessing", value="plane"), r"preprocessing is 'plane'.*Profiles: plain"),
+        (spoil(*ROW, "family", value="dinoo"), r"'first': family is 'dinoo'.*Did you mean dino"),
+        (spoil(*ROW, "family", value=["dino"]), r"'first': family is \['dino'\]"),
+        (drop(*ROW, "family"), r"'first': family is None"),
+        (spoil(*SECOND, "id", value="first"), r"'first': id is taken by another row"),
+        (spoil(*ROW, "id", value="list"), r"'list': id is the name of a command"),
+        (spoil(*ROW, "id", value="Bad id"), r"row 1: id is 'Bad id', .*lower-case"),
+        (drop(*ROW, "id"), r"row 1: id is missing"),
+        (drop(*FAMILY, "licence"), r"'first': licence is missing"),
+        (spoil("checkpoints", 1, value="text"), r"row 2: 'text' is not a mapping"),
+        (spoil(*SECOND, "published", value=7), r"'second': published: 7 is not a mapping"),
+        (
+            spoil(*SECOND, "published", value=[{"unique": 5}]),
+            r"'second': published: source is miss",
+        ),
+        (
+            spoil(*SECOND, "published", value=[{"unique": -5, "source": "s"}]),
+            r"'second': published: unique is -5",
+        ),
+        (spoil(*SECOND, "k", value=None), r"'second': k is null; the note must say why"),
+        (spoil(*SECOND, "d", value=None), r"'second': d is null; the note must say why"),
+        (spoil(*FAMILY, "d", value="x"), r"family 'dino': d is 'x'"),
+        (spoil(*FAMILY, "dd", value=1), r"family 'dino': no field is called 'dd'"),
+        (
+            spoil(*FAMILY, "url", value="https://a.b/c"),
+            r"family 'dino': url is a fact about one row",
+        ),
+        (spoil("families", 3, value={}), r"family 3: the name must be text"),
+        (spoil("families", value=[]), r"\[\] is not a mapping"),
+        (spoil("preprocessing", "plain", "crop", value=-1), r"preprocessing 'plain': crop is -1"),
+        (spoil("preprocessing", "plain", "mean", value=[1]), r"'plain': mean is .*three numbers"),
+        (drop("preprocessing", "plain", "std"), r"preprocessing 'plain': std is missing"),
+        (spoil("schema", value=2), r"schema is 2, not 1"),
+        (
+            spoil("checkpoint", value=[]),
+            r"no field is called 'checkpoint'.*Did you mean checkpoints",
+        ),
+        (spoil("checkpoints", value={}), r"checkpoints is \{\}, not a list"),
+    ],
+)
+def test_a_broken_manifest_is_refused_with_row_and_field(
+    load: Callable[[Document], Manifest], change: Callable[[Document], None], message: str
+) -> None:
+    document = copy.deepcopy(a_document())
+    change(document)
+
+    with pytest.raises(ManifestError, match=message) as caught:
+        load(document)
+    assert str(caught.value).startswith("manifest.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "checkpoints:\n  - id: one\n    k: 3\n    k: 4\n",
+            r"checkpoint 'one': k stands there twice",
+        ),
+        ("schema: 1\nschema: 1\n", r"line 1: schema stands there twice"),
+        ("a: [", r"m.yaml: not YAML: "),
+        ("schema: 2024-13-45\n", r"m.yaml: not YAML: month must be in 1..12"),
+        ("!!python/object/apply:os.getcwd []", r"m.yaml: not YAML: could not determine"),
+        ("", r"m.yaml: None is not a mapping"),
+        ("- 1", r"m.yaml: \[1\] is not a mapping"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_refused_in_one_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ManifestError, match=message) as caught:
+        load_manifest(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"cannot read the manifest: .*No such file"):
+        load_manifest(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ManifestError, match=r"cannot read the manifest: .*utf-8"):
+        load_manifest(tmp_path / "binary.yaml")

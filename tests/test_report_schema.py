@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from collapse_audit.report import error_document, report_schema
+
+
+@pytest.fixture
+def report(repository: Path) -> dict[str, Any]:
+    """A made-up report of two heads, one with everything and one with the least."""
+    text = (repository / "tests" / "data" / "report.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    schema = report_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_a_report_and_an_error_document_are_valid(
+    report: dict[str, Any], validator: jsonschema.Draft202012Validator
+) -> None:
+    validator.validate(report)
+    validator.validate(error_document("SourceError", "x.pth: no such file.", ""))
+
+
+def test_later_minor_versions_may_add_keys_anywhere(
+    report: dict[str, Any], validator: jsonschema.Draft202012Validator
+) -> None:
+    report["schema_version"] = "1.7"
+    head = report["heads"][0]
+    for part in (report, report["source"], report["parameters"], head, head["unique"]):
+        part["added_later"] = {"anything": [1, 2]}
+    head["mlcd"] = {"n": 1000}
+    head["unique"] |= {"bracket": [130, 137], "order_range": None, "definition_independent": False}
+    validator.validate(report)
+
+
+REQUIRED = {
+    (): ["schema", "schema_version", "tool", "source", "parameters", "heads"],
+    ("source",): ["spec", "id", "family", "sha256"],
+    ("parameters",): ["epsilon", "rule", "certified"],
+    ("heads", 0): [
+        *("name", "branch", "tensor_keys", "k", "d", "dtype", "unique", "unique_fraction"),
+        *("redundancy_factors", "sweep", "nearest_cosine", "published", "mlcd"),
+    ],
+    ("heads", 0, "unique"): ["greedy", "components", "isolated"],
+    ("heads", 0, "redundancy_factors"): [
+        *("max", "mean", "gini", "effective_number", "top", "histogram")
+    ],
+    ("heads", 0, "sweep", 0): ["epsilon", "greedy", "components", "isolated"],
+    ("heads", 0, "nearest_cosine"): ["min", "q01", "q05", "median", "q95", "q99", "max"],
+    ("heads", 0, "published"): ["unique", "source"],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "key"), [(path, key) for path, keys in REQUIRED.items() for key in keys]
+)
+def test_every_key_of_the_contract_is_required(
+    report: dict[str, Any],
+    validator: jsonschema.Draft202012Validator,
+    path: tuple[str | int, ...],
+    key: str,
+) -> None:
+    part: Any = report
+    for step in path:
+        part = part[step]
+    del part[key]
+    assert not validator.is_valid(report)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("schema",), "something-else"),
+        (("schema_version",), "2.0"),
+        (("source", "sha256"), "not a checksum"),
+        (("parameters", "epsilon"), 0),
+        (("parameters", "rule"), "single"),
+        (("heads",), []),
+        (("heads", 0, "k"), 1),
+        (("heads", 0, "branch"), "ema"),
+        (("heads", 0, "unique_fraction"), 1.5),
+        (("heads", 0, "unique", "greedy"), 0),
+        (("heads", 0, "unique", "greedy"), 1.5),
+        (("heads", 0, "redundancy_factors", "histogram"), [[1, 2, 3]]),
+        (("heads", 0, "redundancy_factors", "top"), [1] * 21),
+        (("heads", 0, "mlcd"), "none"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(
+    report: dict[str, Any],
+    validator: jsonschema.Draft202012Validator,
+    path: tuple[str | int, ...],
+    value: object,
+) -> None:
+    changed = copy.deepcopy(report)
+    part: Any = changed
+    for step in path[:-1]:
+        part = part[step]
+    part[path[-1]] = value
+    assert validator.is_valid(report)
+    assert not validator.is_valid(changed)
