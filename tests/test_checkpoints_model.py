@@ -10,6 +10,7 @@ from collapse_audit.checkpoints.backbones import build_backbone, input_size
 from collapse_audit.checkpoints.model import build_projection, input_width, recipe_for
 from collapse_audit.errors import CheckpointError, ParameterError
 from collapse_audit.features import load_head_model
+from collapse_audit.manifest import load_manifest
 
 # width of the features, whether the file holds a centre, arguments that no tensor tells
 FILES = {
@@ -258,3 +259,25 @@ def test_a_head_of_our_own_trainer_brings_its_backbone_along(tmp_path):
         found = model.bottleneck_of(model.features_of(images))
         torch.testing.assert_close(found, mlp(backbone(images[:, 0].flatten(1))))
     assert model.centre.tolist() == list(range(9))
+
+
+def test_the_facts_of_a_manifest_row_come_before_those_of_its_family():
+    entries = load_manifest().entries
+    named = dict.fromkeys(("activation", "teacher_temperature", "preprocessing"), 0)
+    for entry in entries:
+        recipe = recipe_for(entry.family, entry)
+        for field in named:
+            if (fact := getattr(entry, field)) is not None:
+                assert getattr(recipe, field) == fact, (entry.id, field)
+                named[field] += 1
+        if entry.l2_before_prototypes is not None:
+            assert recipe.normalize_features is entry.l2_before_prototypes, entry.id
+    assert min(named.values()) > 10  # else the loop above proves nothing
+
+
+def test_every_timm_name_of_the_manifest_is_a_model():
+    import timm
+
+    names = {entry.timm_name for entry in load_manifest().entries} - {None}
+    assert names
+    assert {name for name in names if not timm.is_model(name)} == set()

@@ -13,13 +13,13 @@ from collapse_audit.errors import (
     SourceError,
 )
 from collapse_audit.features import (
-    PROFILES,
     HeadModel,
     Samples,
     cached_features,
     measure_mlcd,
     open_samples,
     preprocessing_for,
+    profiles,
 )
 from collapse_audit.features.datasets import choose
 from collapse_audit.mlcd import MLCDAccumulator
@@ -62,7 +62,7 @@ def test_preprocessing_agrees_with_torchvision(profile, size):
     image = Image.fromarray(
         np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     )
-    ours = PROFILES[profile]
+    ours = profiles()[profile]
     theirs = transforms.Compose(
         [
             transforms.Resize(
@@ -77,7 +77,7 @@ def test_preprocessing_agrees_with_torchvision(profile, size):
 
 
 def test_a_profile_is_fitted_to_the_input_of_a_small_model():
-    fitted = PROFILES["in1k_bicubic"].fitted(32)
+    fitted = profiles()["in1k_bicubic"].fitted(32)
     assert (fitted.resize, fitted.crop) == (37, 32)
     assert preprocessing_for("in1k_bicubic", resize="none").fitted(32).resize is None
     assert preprocessing_for("in1k_bicubic", resize=64)(pictures(1, 20)[0]).shape == (3, 64, 64)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from collapse_audit.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from collapse_audit.manifest import CheckpointEntry
     from collapse_audit.prototypes import Branch
 
 
@@ -65,16 +66,29 @@ _RECIPES: dict[str, Recipe] = {
 }
 
 
-def recipe_for(family: str | None) -> Recipe:
-    """Recipe of a family.
+# Field of a recipe to the field of a manifest row that says the same of one checkpoint.
+_FIELDS = {
+    "activation": "activation",
+    "normalize_features": "l2_before_prototypes",
+    "teacher_temperature": "teacher_temperature",
+    "student_temperature": "student_temperature",
+    "preprocessing": "preprocessing",
+}
+
+
+def recipe_for(family: str | None, entry: CheckpointEntry | None = None) -> Recipe:
+    """Recipe of a family, or of one checkpoint.
 
     Args:
         family: Name in the manifest; ``None`` or an unknown one gets the defaults.
+        entry: Row of the manifest, whose facts come before those of the family.
 
     Returns:
         Its recipe.
     """
-    return _RECIPES.get(family or "", Recipe())
+    facts = {field: getattr(entry, name, None) for field, name in _FIELDS.items()}
+    known: dict[str, Any] = {field: fact for field, fact in facts.items() if fact is not None}
+    return replace(_RECIPES.get(family or "", Recipe()), **known)
 
 
 _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|_fsdp_wrapped_module)\.)+")

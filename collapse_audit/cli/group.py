@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "demo": _Command("demo_command", "demo_command", "Audit the small head inside the package."),
     "info": _Command("info_command", "info_command", "What a file holds, without any mathematics."),
     "list": _Command("list_command", "list_command", "Public checkpoints that hold prototypes."),
+    "mlcd": _Command("mlcd_command", "mlcd_command", "Which classes does the head predict?"),
     "schema": _Command("schema_command", "schema_command", "The JSON Schema of the reports."),
 }
 DEFAULT: Final = "audit"
@@ -129,6 +130,7 @@ def _shared_options() -> list[click.Option]:
 Examples:
   collapse-audit demo                         a small head, offline
   collapse-audit checkpoint0100.pth           any file with a prototype head
+  collapse-audit mlcd demo --data digits      the classes that samples fall into
   collapse-audit dino_vits16 --format json    a public checkpoint, by its id
 
 \b

@@ -1,12 +1,9 @@
-"""From a source to its report to its text: the one call behind `audit` and `demo`."""
+"""From a source to its report to its text: the one call behind `audit`, `demo` and `mlcd`."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,14 +11,12 @@ from collapse_audit.cli.console import Session, check_output, emit
 from collapse_audit.cli.formats import render
 from collapse_audit.cli.options import AuditOptions, OutputOptions
 from collapse_audit.cli.progress import progress_bars
+from collapse_audit.cli.sources import FoundSource, embedded_source, find_source
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import Published, Source
-    from collapse_audit.manifest import PublishedCount
+    from collapse_audit.audit import CollapseAudit
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.similarity import Progress
-
-_CHUNK: Final = 1 << 23
 
 
 def deliver(
@@ -56,14 +51,7 @@ def audit_source(source: str, options: AuditOptions, progress: Progress) -> dict
     Returns:
         The report.
     """
-    from collapse_audit.audit import Source
-    from collapse_audit.checkpoints.ids import locate_source
-    from collapse_audit.manifest import load_manifest
-
-    found = locate_source(source, checkpoint_dir=options.checkpoint_dir)
-    counts = load_manifest().get(found.id).published if found.id else ()
-    described = Source(spec=found.spec, id=found.id, family=found.family)
-    return _audit_file(found.path, described, counts, options, progress)
+    return _audit_file(find_source(source, options.checkpoint_dir), options, progress)
 
 
 def audit_embedded(options: AuditOptions, progress: Progress) -> dict[str, Any]:
@@ -76,70 +64,41 @@ def audit_embedded(options: AuditOptions, progress: Progress) -> dict[str, Any]:
     Returns:
         The report; its source is ``demo``.
     """
-    from collapse_audit.audit import Source
-    from collapse_audit.examples import embedded_head
-
-    described = Source(spec="demo", family="dino")
-    return _audit_file(embedded_head(), described, (), options, progress)
+    return _audit_file(embedded_source(), options, progress)
 
 
-def file_sha256(path: Path, progress: Progress) -> str:
-    """Checksum of a file, read once in chunks of 8 MiB.
+def audit_head(
+    prototypes: Prototypes, found: FoundSource, options: AuditOptions, progress: Progress
+) -> CollapseAudit:
+    """Audit one head of a file.
 
     Args:
-        path: An existing file.
-        progress: Told how far the work is, in bytes: checkpoints reach several GB.
+        prototypes: The head.
+        found: The file.
+        options: What to measure.
+        progress: Told how far the work is.
 
     Returns:
-        64 hexadecimal digits.
+        The audit.
     """
-    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            done += len(chunk)
-            progress("checksum", done, size)
-    return digest.hexdigest()
+    from collapse_audit.audit import audit_prototypes
+
+    return audit_prototypes(
+        prototypes,
+        epsilon=options.epsilon,
+        sweep=options.sweep,
+        nearest=options.nearest,
+        device=options.device,
+        source=found.source_of(prototypes, options.epsilon),
+        progress=progress,
+    )
 
 
-def _audit_file(
-    path: Path,
-    described: Source,
-    counts: tuple[PublishedCount, ...],
-    options: AuditOptions,
-    progress: Progress,
-) -> dict[str, Any]:
+def _audit_file(found: FoundSource, options: AuditOptions, progress: Progress) -> dict[str, Any]:
     """Audit every head of a file on its own: heads are never pooled."""
-    from collapse_audit.audit import audit_prototypes, build_report
+    from collapse_audit.audit import build_report
     from collapse_audit.checkpoints import load_heads
 
-    heads = load_heads(path, branch=options.branch, head=options.head)
-    family = described.family or heads[0].family
-    described = replace(described, family=family, sha256=file_sha256(path, progress))
-    return build_report(
-        [
-            audit_prototypes(
-                prototypes,
-                epsilon=options.epsilon,
-                sweep=options.sweep,
-                nearest=options.nearest,
-                device=options.device,
-                source=replace(described, published=_comparable(counts, prototypes, options)),
-                progress=progress,
-            )
-            for prototypes in heads
-        ]
-    )
-
-
-def _comparable(
-    counts: tuple[PublishedCount, ...], prototypes: Prototypes, options: AuditOptions
-) -> tuple[Published, ...]:
-    """Published counts of this head at this epsilon; sources that state neither are kept."""
-    from collapse_audit.audit import Published
-
-    return tuple(
-        Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
-        for count in counts
-        if count.k in (None, prototypes.k) and count.epsilon in (None, options.epsilon)
-    )
+    heads = load_heads(found.path, branch=options.branch, head=options.head)
+    found = found.checksummed(heads[0].family, progress)
+    return build_report([audit_head(head, found, options, progress) for head in heads])

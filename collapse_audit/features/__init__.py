@@ -3,10 +3,9 @@
 from collapse_audit.features.datasets import Samples, open_samples
 from collapse_audit.features.measurement import cached_features, measure_mlcd
 from collapse_audit.features.model import HeadModel, load_head_model
-from collapse_audit.features.preprocessing import PROFILES, Preprocessing, preprocessing_for
+from collapse_audit.features.preprocessing import Preprocessing, preprocessing_for, profiles
 
 __all__ = [
-    "PROFILES",
     "HeadModel",
     "Preprocessing",
     "Samples",
@@ -15,4 +14,5 @@ __all__ = [
     "measure_mlcd",
     "open_samples",
     "preprocessing_for",
+    "profiles",
 ]

@@ -40,7 +40,7 @@ def measure_mlcd(
     batch_size: int = 64,
     workers: int = 0,
     dtype: Literal["float32", "float64"] = "float32",
-    device: str | None = None,
+    device: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> MLCD:
     """Run samples through a head and measure its marginal latent class distribution.
@@ -60,7 +60,7 @@ def measure_mlcd(
         batch_size: Samples per forward pass.
         workers: Processes that read images.
         dtype: Of the networks and the softmax.
-        device: Torch device; by default ``cuda`` if there is one.
+        device: ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         progress: Called with the number of samples after every batch.
 
     Returns:
@@ -68,7 +68,8 @@ def measure_mlcd(
 
     Raises:
         CheckpointError: If the file's centre is asked for and it holds none.
-        ParameterError: If a number is out of its range, or samples do not fit the head.
+        ParameterError: If a number is out of its range, samples do not fit the head, or there is
+            no such device.
         SourceError: If more than 1 % of the images cannot be read.
     """
     import torch  # seconds
@@ -121,7 +122,7 @@ def cached_features(
     seed: int = 0,
     batch_size: int = 64,
     workers: int = 0,
-    device: str | None = None,
+    device: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> Samples:
     """Backbone features from a file, or from images into this file.
@@ -240,7 +241,18 @@ def _centre(
     return "estimate" if centre == "estimate" else None
 
 
-def _device(device: str | None) -> torch.device:
+def _device(device: str) -> torch.device:
     import torch
 
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        return torch.device(device)
+    kind, _, number = device.partition(":")
+    found = torch.cuda.device_count()
+    if kind != "cuda" or not (number or "0").isdecimal() or int(number or 0) >= found:
+        raise ParameterError(
+            f"device {device!r}: unknown, or not on this machine, which has {found} CUDA devices.",
+            hint="Use auto, cpu, cuda or cuda:N.",
+        )
+    return torch.device(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from collapse_audit.checkpoints.model import (
 )
 from collapse_audit.checkpoints.reading import read_checkpoint
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
+from collapse_audit.manifest import CheckpointEntry, load_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -138,6 +140,7 @@ def load_head_model(
     backbone: str | None = None,
     backbone_arguments: Mapping[str, Any] | None = None,
     family: str | None = None,
+    entry: CheckpointEntry | None = None,
 ) -> HeadModel:
     """Rebuild a head, and the backbone if images are to be run through it.
 
@@ -148,7 +151,10 @@ def load_head_model(
         images: Whether the backbone is needed.
         backbone: A timm model to use instead of the recognised one.
         backbone_arguments: Passed to the model, such as ``num_heads``.
-        family: Method family; by default what the file's layout tells.
+        family: Method family; by default that of the entry, else what the file's layout tells.
+        entry: Row of the manifest that ``source`` is the file of; by default that of the id. Its
+            facts come before those of the family. Where its timm model does not fit the tensors
+            of the file, the file is right.
 
     Returns:
         The model, in evaluation mode on the CPU.
@@ -168,14 +174,18 @@ def load_head_model(
             "is unknown.",
             hint="Leave the head out, or give logits with --data FILE.npz.",
         )
-    family = family or resolved.family or guess_family(checkpoint, (h.name for h in heads))
-    network, recipe = Network.around(checkpoint, location), recipe_for(family)
+    if entry is None and resolved.id is not None:
+        entry = load_manifest().get(resolved.id)
+    if family is None:
+        family = entry.family if entry else guess_family(checkpoint, (h.name for h in heads))
+    network, recipe = Network.around(checkpoint, location), recipe_for(family, entry)
     projection = build_projection(network.projection_state(), activation=recipe.activation)
     built = None
     if images:
         state = network.backbone_state()
         if state or backbone is not None:
-            built = build_backbone(state, name=backbone, arguments=backbone_arguments)
+            listed = entry.timm_name if entry and not backbone_arguments else None
+            built = _build(state, backbone, backbone_arguments, listed)
         else:
             warnings.warn(
                 f"{resolved.spec}: holds no backbone; the pixels themselves stand in for features.",
@@ -184,6 +194,19 @@ def load_head_model(
             )
     centre = find_centre(checkpoint, location)
     return HeadModel(prototypes, projection, recipe, family, centre, built)
+
+
+def _build(
+    state: dict[str, Tensor],
+    name: str | None,
+    arguments: Mapping[str, Any] | None,
+    listed: str | None,
+) -> nn.Module:
+    """The model asked for, else the one that the manifest lists, else the one the tensors tell."""
+    if name is None and listed is not None:
+        with suppress(CheckpointError):
+            return build_backbone(state, name=listed)
+    return build_backbone(state, name=name, arguments=arguments)
 
 
 def _pixels(images: Tensor, width: int | None) -> Tensor:

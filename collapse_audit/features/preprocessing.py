@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
+from collapse_audit.manifest import load_manifest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,17 +60,22 @@ class Preprocessing:
         return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-PROFILES: dict[str, Preprocessing] = {
-    "in1k_bicubic": Preprocessing(),
-    "in1k_bilinear": Preprocessing(interpolation="bilinear"),
-    "in1k_bilinear_std228": Preprocessing(interpolation="bilinear", std=(0.228, 0.224, 0.225)),
-    "rad_dino_518": Preprocessing(518, 518, mean=(0.5307,) * 3, std=(0.2583,) * 3),
-    "bicubic_378": Preprocessing(378, 378),
-    "bicubic_518": Preprocessing(518, 518),
-}
-"""Evaluation profiles by name, as the manifest gives them. Sources: the evaluation scripts of
-DINO, iBOT, EsViT, CARP and Mugs (``in1k_bicubic``), MSN and lightly (``in1k_bilinear``), SwAV
-(``in1k_bilinear_std228``), and RAD-DINO's processor."""
+def profiles() -> dict[str, Preprocessing]:
+    """Evaluation profiles by name, as the manifest has them from each family's own code.
+
+    Returns:
+        The profiles, in the order of the manifest.
+    """
+    return {
+        name: Preprocessing(
+            profile.resize,
+            profile.crop,
+            "bilinear" if profile.interpolation == "bilinear" else "bicubic",
+            (profile.mean[0], profile.mean[1], profile.mean[2]),
+            (profile.std[0], profile.std[1], profile.std[2]),
+        )
+        for name, profile in load_manifest().preprocessing.items()
+    }
 
 
 def preprocessing_for(
@@ -88,11 +94,12 @@ def preprocessing_for(
     Raises:
         ParameterError: If there is no such profile, or the size is below one pixel.
     """
-    if profile not in PROFILES:
+    known = profiles()
+    if profile not in known:
         raise ParameterError(
-            f"no preprocessing profile {profile!r}.", hint=f"Profiles: {', '.join(PROFILES)}."
+            f"no preprocessing profile {profile!r}.", hint=f"Profiles: {', '.join(known)}."
         )
-    found = PROFILES[profile]
+    found = known[profile]
     if resize == "none":
         return replace(found, resize=None)
     if resize is None:

@@ -1,8 +1,7 @@
-"""The MLCD of a report as text: prototypes and unique prototypes side by side."""
+"""The cells of an MLCD, for every format: prototypes and unique prototypes side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 _MEASURES: Final = (
@@ -20,6 +19,12 @@ _USAGE: Final = (
     ("mass of next 40 %", "medium_mass"),
     ("mass of last 50 %", "tail_mass"),
 )
+_SCALARS: Final = (
+    *("n", "temperature", "centre", "assignment", "prior", "mean_entropy"),
+    *("mutual_information", "mutual_information_corrected", "kl_to_redundancy"),
+)
+#: Over the two columns of numbers of :func:`mlcd_rows`.
+MLCD_TITLES: Final = ("class distribution", "K prototypes", "M unique")
 _CENTRES: Final = {
     "file": "centre from the file",
     "estimated": "centre estimated over these samples",
@@ -74,59 +79,23 @@ def mlcd_headline(mlcd: dict[str, Any]) -> list[str]:
     ]
 
 
-def mlcd_table(mlcd: dict[str, Any]) -> str:
-    """A block for a terminal.
+def mlcd_columns(mlcd: dict[str, Any] | None) -> dict[str, Any]:
+    """The numbers of one head for a row of CSV.
 
     Args:
-        mlcd: The ``mlcd`` object of a report.
+        mlcd: The ``mlcd`` object of a report, if there is one.
 
     Returns:
-        Lines of at most 100 columns, ending in a newline.
+        The same column names always; ``None`` where there is no number.
     """
-    lines = [*mlcd_headline(mlcd), "", f"{'':28}{'K prototypes':>14}{'M unique':>14}"]
-    lines += [f"{label:28}{k:>14}{m:>14}" for label, k, m in mlcd_rows(mlcd)]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def mlcd_markdown(mlcd: dict[str, Any]) -> str:
-    """The same as Markdown.
-
-    Args:
-        mlcd: The ``mlcd`` object of a report.
-
-    Returns:
-        A list and a table, ending in a newline.
-    """
-    return "\n".join([*_markdown(mlcd), ""])
-
-
-def mlcd_csv(mlcd: dict[str, Any]) -> str:
-    """The rows as comma-separated values.
-
-    Args:
-        mlcd: The ``mlcd`` object of a report.
-
-    Returns:
-        A header and one line per quantity, ending in a newline.
-    """
-    names = [("mutual_information", mlcd["mutual_information"], mlcd["mutual_information"])]
-    names += [(key, mlcd["k"][key], mlcd["m"][key] if mlcd["m"] else None) for _, key in _MEASURES]
-    k, m = mlcd["usage"]["k"], mlcd["usage"].get("m") or {}
-    names += [(key, k[key], m.get(key)) for _, key in _USAGE]
-    lines = [",".join("" if v is None else str(v) for v in row) for row in names]
-    return "\n".join(["quantity,k,m", *lines, ""])
-
-
-def _markdown(mlcd: dict[str, Any]) -> Iterator[str]:
-    yield "## Marginal latent class distribution"
-    yield ""
-    for line in mlcd_headline(mlcd):
-        yield f"- {line}"
-    yield ""
-    yield "| | K prototypes | M unique |"
-    yield "|---|--:|--:|"
-    for label, k, m in mlcd_rows(mlcd):
-        yield f"| {label.strip().replace('||', '&#124;&#124;')} | {k} | {m} |"
+    found = mlcd or {}
+    usage = found.get("usage") or {}
+    levels = [(level, found.get(level) or {}, usage.get(level) or {}) for level in ("k", "m")]
+    return {
+        **{f"mlcd_{key}": found.get(key) for key in _SCALARS},
+        **{f"mlcd_{level}_{key}": own.get(key) for level, own, _ in levels for _, key in _MEASURES},
+        **{f"mlcd_{level}_{key}": own.get(key) for level, _, own in levels for _, key in _USAGE},
+    }
 
 
 def _number(value: float | None) -> str:
@@ -136,4 +105,4 @@ def _number(value: float | None) -> str:
         return f"{value:,}"
     if value and abs(value) < 1e-4:
         return f"{value:.2e}"
-    return f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+    return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.1f}"
