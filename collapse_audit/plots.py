@@ -190,17 +190,21 @@ def plot_sweep(sweep: Sequence[SweepPoint], *, ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     points = sorted(sweep, key=lambda point: point.epsilon)
     epsilons = [point.epsilon for point in points]
-    for label, counts, marker, colour in (
-        ("greedy cover", [point.greedy for point in points], "o", _M_COLOUR),
-        ("components", [point.components for point in points], "s", _K_COLOUR),
-        ("isolated", [point.isolated for point in points], "^", _NULL_COLOUR),
+    # Often the rules agree: rings around squares, and a dashed line on a solid one, stay visible.
+    for label, counts, style, size, colour in (
+        ("greedy cover", [point.greedy for point in points], "-o", 9.0, _M_COLOUR),
+        ("components", [point.components for point in points], "--s", 4.0, _K_COLOUR),
+        ("isolated", [point.isolated for point in points], ":^", 4.0, _NULL_COLOUR),
     ):
-        ax.plot(epsilons, counts, marker=marker, color=colour, label=label)
+        ax.plot(
+            epsilons, counts, style, color=colour, label=label, markersize=size,
+            markerfacecolor="none" if size > 4.0 else colour,
+        )  # fmt: skip
     ax.set(
         xscale="log",
         xlabel="cosine distance epsilon",
         ylabel="unique prototypes",
-        ylim=(0, None),
+        ylim=(0, 1.08 * max(max(point.greedy, point.isolated) for point in points)),
         title="Uniqueness by threshold",
     )
     ax.legend()
