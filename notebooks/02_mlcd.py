@@ -31,15 +31,16 @@ import collapse_audit
 # %% [markdown]
 # ## The toy of the authors
 #
-# Two heads of K = 4 prototypes, and samples that lie on them. In the first head all prototypes are
-# unique; in the second there are two directions, twice each. The MLCD over the K prototypes is
+# Two heads of K = 4 prototypes see the same four kinds of samples. In the first head all prototypes
+# are unique; in the second there are two directions, twice each. The MLCD over the K prototypes is
 # uniform in both, so it cannot tell them apart. The mutual information between sample and class
 # can: it is log 4 in the first and log 2 in the second.
 
 # %%
+samples = np.repeat(np.eye(4), 25, axis=0)
 unique = np.eye(4)
-for name, weight in {"4 unique": unique, "2 unique": unique[[0, 0, 1, 1]]}.items():
-    samples = np.repeat(weight, 25, axis=0)
+pairs = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=float)
+for name, weight in {"4 unique": unique, "2 unique": pairs}.items():
     prototypes = collapse_audit.Prototypes.from_weight(weight)
     groups = collapse_audit.audit_prototypes(prototypes, sweep=False).groups
     accumulator = collapse_audit.MLCDAccumulator(prototypes, temperature=0.02, groups=groups)
