@@ -1,11 +1,13 @@
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from collapse_audit.checkpoints import backbones
 from collapse_audit.checkpoints.backbones import build_backbone, input_size
 from collapse_audit.checkpoints.model import build_projection, input_width, recipe_for
 from collapse_audit.errors import CheckpointError, ParameterError
@@ -281,3 +283,35 @@ def test_every_timm_name_of_the_manifest_is_a_model():
     names = {entry.timm_name for entry in load_manifest().entries} - {None}
     assert names
     assert {name for name in names if not timm.is_model(name)} == set()
+
+
+@pytest.mark.parametrize(("listed", "used"), [("resnet18", ["resnet18"]), ("resnet50", [])])
+def test_the_listed_timm_model_is_used_where_it_fits_the_file(listed, used, tmp_path, monkeypatch):
+    import timm
+
+    torch.manual_seed(0)
+    twin = timm.create_model("resnet18", num_classes=0).eval()
+    state = {f"backbone.{key}": value for key, value in twin.state_dict().items()}
+    state["head.last_layer.weight_g"] = torch.ones(8, 1)
+    state["head.last_layer.weight_v"] = torch.randn(8, 512)
+    torch.save({"teacher": state}, tmp_path / "file.pth")
+    entry = replace(load_manifest().get("dino_resnet50"), timm_name=listed)
+
+    models = []
+    monkeypatch.setattr(
+        "collapse_audit.checkpoints.backbones._load", record_fits(models, backbones._load)
+    )
+    model = load_head_model(tmp_path / "file.pth", entry=entry)
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(model.features_of(images), twin(images))
+    assert [name for name in models if name] == used
+
+
+def record_fits(models, load):
+    """Note the architecture of every timm configuration that the weights fit."""
+
+    def recording(model, state):
+        load(model, state)
+        models.append(getattr(model, "default_cfg", None) and model.default_cfg["architecture"])
+
+    return recording

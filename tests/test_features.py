@@ -221,7 +221,7 @@ def test_samples_that_do_not_fit_the_head_are_refused(model):
         measure_mlcd(model, Samples(features=np.zeros((3, 5))))
     with pytest.raises(ParameterError, match="logits must be n x 12"):
         measure_mlcd(model, Samples(logits=np.zeros((3, 5))))
-    with pytest.raises(ParameterError, match="logits hold NaN"):
+    with pytest.raises(ParameterError, match="sample 0 holds NaN"):
         measure_mlcd(model, Samples(logits=np.full((3, 12), np.nan)))
     with pytest.raises(CheckpointError, match=r"holds no centre .* --centre estimate"):
         measure_mlcd(model, Samples(images=pictures()), centre="file")

@@ -140,10 +140,9 @@ def test_bad_options_are_one_line(arguments, message, refusal):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"features": np.zeros((3, 10))}, "features must be n x 64"),
-        ({"features": np.full((3, 64), np.nan)}, "NaN"),
-        ({"logits": np.full((3, 1024), np.nan)}, "NaN"),
-        ({"logits": np.full((3, 1024), np.inf)}, "inf"),
+        ({"features": np.zeros((3, 10))}, "features must be n x 64 (what"),
+        ({"features": np.pad([[np.nan]], ((2, 0), (0, 63)))}, "sample 2 holds NaN"),
+        ({"logits": np.pad([[np.inf]], ((1, 1), (0, 1023)))}, "sample 1 holds NaN or infinite"),
         ({"logits": np.zeros((3, 7))}, "1024"),
         ({"features": np.zeros((0, 64))}, "holds no samples"),
         ({"images": np.zeros((3, 8, 8))}, "images must be uint8"),
@@ -200,4 +199,19 @@ def test_cached_features_give_the_same_numbers(mlcd_of, tmp_path):
     assert mlcd_of(*arguments, "--features", cache) == fresh
     np.testing.assert_allclose(
         fresh["mutual_information"], mlcd_of(*arguments)["mutual_information"], rtol=1e-5
+    )
+
+
+def test_images_of_any_eight_bit_mode_are_converted_and_deeper_ones_refused(
+    mlcd_of, refusal, tmp_path
+):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    for mode in ("L", "RGB", "RGBA", "LA", "P"):
+        Image.fromarray(pixels).convert(mode).save(tmp_path / f"{mode}.png")
+    mlcd = mlcd_of("demo", "--data", tmp_path, "--centre", "none")
+    assert mlcd["n"] == 5
+    assert mlcd["mutual_information"] < 1e-5  # five times the same grey picture
+    Image.fromarray(pixels.astype(np.uint16)).save(tmp_path / "deep.png")
+    assert "image 5 (deep.png) (mode I;16, not 8 bits per channel)" in refusal(
+        "demo", "--data", tmp_path
     )

@@ -156,6 +156,9 @@ def array_batches(
 
     Yields:
         The rows.
+
+    Raises:
+        ParameterError: If a value is not finite; the message has the sample's place.
     """
     import torch
 
@@ -163,6 +166,12 @@ def array_batches(
         part = index[start : start + batch_size]
         # a copy by fancy indexing, native byte order: the file may be mapped or big-endian
         rows = values[part].astype(np.float64 if dtype == torch.float64 else np.float32)
+        broken = ~np.isfinite(rows).all(axis=1)
+        if broken.any():
+            raise ParameterError(
+                f"sample {part[broken.argmax()]} holds NaN or infinite values.",
+                hint="Compute it in float32, and look at its image.",
+            )
         yield FeatureBatch(torch.from_numpy(rows).to(device), part)
 
 

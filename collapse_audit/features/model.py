@@ -125,10 +125,10 @@ class HeadModel:
             return result
         if features.ndim == 2 and features.shape[1] == self.prototypes.d:
             return features
-        raise ParameterError(
-            f"features must be n x {self.width} (what the backbone gives the head) or "
-            f"n x {self.prototypes.d} (at the bottleneck), got shape {tuple(features.shape)}."
-        )
+        widths = f"n x {self.width} (what the backbone gives the head)"
+        if self.width != self.prototypes.d:
+            widths += f" or n x {self.prototypes.d} (at the bottleneck)"
+        raise ParameterError(f"features must be {widths}, got shape {tuple(features.shape)}.")
 
 
 def load_head_model(
