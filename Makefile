@@ -16,7 +16,7 @@ FIND_UV = if uv pip install --help 2>/dev/null | grep -q -e '--group'; then comm
 export UV_HTTP_TIMEOUT ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz lint format types contracts docs reference bench examples clean
+.PHONY: help demo test check fuzz lint format types contracts docs reference notebooks bench examples clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ docs: $(SETUP)  ## the documentation, warnings as errors, and a fresh command re
 
 reference: $(SETUP)  ## rewrite docs/cli.md from the commands' --help
 	$(BIN)/python docs/generate_cli_reference.py
+
+notebooks: $(SETUP)  ## bring the .ipynb of each pair up to date with its .py
+	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
 
 fuzz: $(SETUP)  ## 10,000 damaged checkpoints; FUZZ="--count 100000 --seed 7" for more or others
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/fuzz_readers.py $(FUZZ)

@@ -1,4 +1,4 @@
-"""Diagnose prototype collapse: manifest -> bytes -> Prototypes -> similarity -> CollapseAudit."""
+"""Diagnose prototype collapse: checkpoint -> Prototypes -> CollapseAudit, and images -> MLCD."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -20,18 +20,31 @@ if TYPE_CHECKING:
         SourceError,
         UnsafePickleError,
     )
+    from collapse_audit.examples import embedded_head
+    from collapse_audit.features import HeadModel, load_head_model, measure_mlcd, open_samples
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
+    from collapse_audit.mlcd import MLCD, MLCDAccumulator
     from collapse_audit.monitor import PrototypeMonitor
+    from collapse_audit.plots import (
+        plot_rank_frequency,
+        plot_redundancy_factors,
+        plot_redundancy_vs_mass,
+        plot_sweep,
+        plot_usage,
+    )
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.redundancy import Redundancy, measure_redundancy
     from collapse_audit.regression import Verdict, check, compare
 
 # Where each public name lives; importing the package itself costs nothing.
 _HOME = {
+    "MLCD": "mlcd",
     "CheckpointError": "errors",
     "CollapseAudit": "audit",
     "CollapseAuditError": "errors",
     "CollapseAuditWarning": "errors",
+    "HeadModel": "features",
+    "MLCDAccumulator": "mlcd",
     "ManifestError": "errors",
     "NoPrototypesError": "errors",
     "ParameterError": "errors",
@@ -46,20 +59,32 @@ _HOME = {
     "UnsafePickleError": "errors",
     "Verdict": "regression",
     "audit_prototypes": "audit",
-    "koleo_data_loss": "koleo",
-    "koleo_proto_loss": "koleo",
+    "embedded_head": "examples",
+    "load_head_model": "features",
     "load_heads": "checkpoints",
     "load_prototypes": "checkpoints",
+    "measure_mlcd": "features",
+    "koleo_data_loss": "koleo",
+    "koleo_proto_loss": "koleo",
     "check": "regression",
     "compare": "regression",
     "measure_redundancy": "redundancy",
+    "open_samples": "features",
+    "plot_rank_frequency": "plots",
+    "plot_redundancy_factors": "plots",
+    "plot_redundancy_vs_mass": "plots",
+    "plot_sweep": "plots",
+    "plot_usage": "plots",
 }
 
 __all__ = [
+    "MLCD",
     "CheckpointError",
     "CollapseAudit",
     "CollapseAuditError",
     "CollapseAuditWarning",
+    "HeadModel",
+    "MLCDAccumulator",
     "ManifestError",
     "NoPrototypesError",
     "ParameterError",
@@ -77,11 +102,20 @@ __all__ = [
     "audit_prototypes",
     "check",
     "compare",
+    "embedded_head",
     "koleo_data_loss",
     "koleo_proto_loss",
+    "load_head_model",
     "load_heads",
     "load_prototypes",
+    "measure_mlcd",
     "measure_redundancy",
+    "open_samples",
+    "plot_rank_frequency",
+    "plot_redundancy_factors",
+    "plot_redundancy_vs_mass",
+    "plot_sweep",
+    "plot_usage",
 ]
 
 

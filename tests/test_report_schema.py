@@ -38,9 +38,9 @@ def test_later_minor_versions_may_add_keys_anywhere(
 ) -> None:
     report["schema_version"] = "1.7"
     head = report["heads"][0]
-    for part in (report, report["source"], report["parameters"], head, head["unique"]):
+    parts = (report, report["source"], report["parameters"], head, head["unique"], head["mlcd"])
+    for part in parts:
         part["added_later"] = {"anything": [1, 2]}
-    head["mlcd"] = {"n": 1000}
     head["unique"] |= {"bracket": [130, 137], "order_range": None, "definition_independent": False}
     validator.validate(report)
 
@@ -60,6 +60,13 @@ REQUIRED = {
     ("heads", 0, "sweep", 0): ["epsilon", "greedy", "components", "isolated"],
     ("heads", 0, "nearest_cosine"): ["min", "q01", "q05", "median", "q95", "q99", "max"],
     ("heads", 0, "published"): ["unique", "source"],
+    ("heads", 0, "mlcd"): [
+        *("n", "branch", "temperature", "centre", "mean_entropy", "mutual_information"),
+        *("k", "m", "usage"),
+    ],
+    ("heads", 0, "mlcd", "m"): [
+        *("entropy", "perplexity", "kl_to_prior", "kl_from_prior", "js", "tv")
+    ],
 }
 
 
@@ -96,6 +103,11 @@ def test_every_key_of_the_contract_is_required(
         (("heads", 0, "redundancy_factors", "histogram"), [[1, 2, 3]]),
         (("heads", 0, "redundancy_factors", "top"), [1] * 21),
         (("heads", 0, "mlcd"), "none"),
+        (("heads", 0, "mlcd", "n"), 0),
+        (("heads", 0, "mlcd", "centre"), "guess"),
+        (("heads", 0, "mlcd", "k"), None),
+        (("heads", 0, "mlcd", "m", "tv"), 1.5),
+        (("heads", 0, "mlcd", "usage", "k", "used"), 0),
     ],
 )
 def test_values_that_cannot_be_are_refused(

@@ -95,12 +95,13 @@ def encodable(text: str, encoding: str) -> str:
     return text
 
 
-def check_output(output: Path, source: str | None = None) -> None:
+def check_output(output: Path, source: str | None = None, *, option: str = "-o") -> None:
     """Refuse an output file that cannot be written, before the work and not after it.
 
     Args:
         output: The file to write.
         source: What is audited, which must not be overwritten.
+        option: The option that named the file, for the message.
 
     Raises:
         ParameterError: If the folder is missing or not writable, or the file is a folder or the
@@ -108,13 +109,15 @@ def check_output(output: Path, source: str | None = None) -> None:
     """
     folder = output.parent
     if not folder.is_dir():
-        raise ParameterError(f"-o: there is no folder {folder}.", hint=f"Try: mkdir -p {folder}")
+        raise ParameterError(
+            f"{option}: there is no folder {folder}.", hint=f"Try: mkdir -p {folder}"
+        )
     if output.is_dir():
-        raise ParameterError(f"-o: {output} is a folder.", hint="Name a file in it.")
+        raise ParameterError(f"{option}: {output} is a folder.", hint="Name a file in it.")
     if source and output.exists() and Path(source).exists() and output.samefile(source):
-        raise ParameterError(f"-o: {output} is the source itself.", hint="Name another file.")
+        raise ParameterError(f"{option}: {output} is the source itself.", hint="Name another file.")
     if not os.access(output if output.exists() else folder, os.W_OK):
-        raise ParameterError(f"-o: no permission to write {output}.")
+        raise ParameterError(f"{option}: no permission to write {output}.")
 
 
 def _write(text: str, output: Path) -> None:

@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "download": _Command("download_command", "download_command", "Fetch heads for audits offline."),
     "info": _Command("info_command", "info_command", "What a file holds, without any mathematics."),
     "list": _Command("list_command", "list_command", "Public checkpoints that hold prototypes."),
+    "mlcd": _Command("mlcd_command", "mlcd_command", "Which classes does the head predict?"),
     "reproduce": _Command(
         "reproduce_command", "reproduce_command", "Published counts beside measured ones."
     ),
@@ -139,6 +140,7 @@ def _shared_options() -> list[click.Option]:
 Examples:
   collapse-audit demo                         a small head, offline
   collapse-audit checkpoint0100.pth           any file with a prototype head
+  collapse-audit mlcd demo --data digits      the classes that samples fall into
   collapse-audit dino_vits16 --format json    a public checkpoint, by its id
 
 \b

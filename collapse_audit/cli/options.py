@@ -63,8 +63,16 @@ device_option = click.option(
 )
 
 
-def audit_options(command: F) -> F:
-    """Give a command the options of an audit, as one argument named ``audit``."""
+def audit_options(command: F, *, head: str = "Only this head; all of them by default.") -> F:
+    """Give a command the options of an audit, as one argument named ``audit``.
+
+    Args:
+        command: The function behind the command.
+        head: Help of ``--head``.
+
+    Returns:
+        The command.
+    """
     declared = (
         click.option(
             "--epsilon",
@@ -74,7 +82,7 @@ def audit_options(command: F) -> F:
             callback=lambda _ctx, _option, value: check_epsilon(value),
             help="Cosine distance strictly below which two prototypes are duplicates.",
         ),
-        click.option("--head", metavar="NAME", help="Only this head; all of them by default."),
+        click.option("--head", metavar="NAME", help=head),
         click.option(
             "--branch",
             type=click.Choice(["teacher", "student"]),
@@ -97,7 +105,7 @@ def audit_options(command: F) -> F:
         device_option,
     )
     names = tuple(field.name for field in fields(AuditOptions))
-    return _bundled(command, "audit", AuditOptions, declared, names)
+    return bundled(command, "audit", AuditOptions, declared, names)
 
 
 def output_options(command: F) -> F:
@@ -123,24 +131,35 @@ def output_options(command: F) -> F:
             help="Bars on stderr for work over two seconds.",
         ),
     )
-    return _bundled(command, "output", _output, declared, ("form", "as_json", "output", "progress"))
+    return bundled(command, "output", _output, declared, ("form", "as_json", "output", "progress"))
 
 
-def _bundled(
+def bundled(
     command: F,
     name: str,
     build: Callable[..., Any],
     declared: tuple[Callable[[F], F], ...],
     names: tuple[str, ...],
 ) -> F:
-    """Declare options on a command and hand their values over as one value."""
+    """Declare options on a command and hand their values over as one value.
+
+    Args:
+        command: The function behind the command.
+        name: Name of the argument that it takes.
+        build: Makes the argument from the values.
+        declared: What ``click.option`` returned, in the order of the help.
+        names: Parameters of ``build``.
+
+    Returns:
+        The command.
+    """
 
     @wraps(command)
-    def bundled(*args: Any, **values: Any) -> Any:
+    def taking_values(*args: Any, **values: Any) -> Any:
         value = build(**{key: values.pop(key) for key in names})
         return command(*args, **{name: value}, **values)
 
-    wrapped: Any = bundled
+    wrapped: Any = taking_values
     for option in reversed(declared):
         wrapped = option(wrapped)
     return wrapped  # type: ignore[no-any-return]

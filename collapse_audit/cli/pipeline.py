@@ -1,12 +1,10 @@
-"""From a source to its report to its text: the one call behind `audit` and `demo`."""
+"""From a source to its report to its text: the one call behind `audit`, `demo` and `mlcd`."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,16 +12,14 @@ from collapse_audit.cli.console import Session, check_output, emit
 from collapse_audit.cli.formats import render
 from collapse_audit.cli.options import AuditOptions, OutputOptions
 from collapse_audit.cli.progress import progress_bars
+from collapse_audit.cli.sources import FoundSource, embedded_source, find_source
 from collapse_audit.cli.storage_options import reporter
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit, Published, Source
-    from collapse_audit.manifest import PublishedCount
+    from collapse_audit.audit import CollapseAudit
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.similarity import Progress
     from collapse_audit.storage import StorageSettings
-
-_CHUNK: Final = 1 << 23
 
 
 def deliver(
@@ -81,22 +77,19 @@ def audits_of_source(
         One audit per head.
     """
     from collapse_audit.audit import Source
-    from collapse_audit.checkpoints.ids import locate_source
     from collapse_audit.checkpoints.remote import load_remote_heads, remote_for
     from collapse_audit.manifest import load_manifest
 
-    if remote := remote_for(source, checkpoint_dir=options.checkpoint_dir, settings=storage):
-        heads = load_remote_heads(
-            remote, storage, branch=options.branch, head=options.head, reporter=reporter()
-        )
-        known = remote.name if remote.family else None
-        counts = load_manifest().get(known).published if known else ()
-        described = Source(spec=remote.name, id=known, family=remote.family)
-        return _audit_heads(heads, described, counts, options, progress)
-    found = locate_source(source, checkpoint_dir=options.checkpoint_dir)
-    counts = load_manifest().get(found.id).published if found.id else ()
-    described = Source(spec=found.spec, id=found.id, family=found.family)
-    return _audit_file(found.path, described, counts, options, progress)
+    remote = remote_for(source, checkpoint_dir=options.checkpoint_dir, settings=storage)
+    if remote is None:
+        return _audit_file(find_source(source, options.checkpoint_dir), options, progress)
+    heads = load_remote_heads(
+        remote, storage, branch=options.branch, head=options.head, reporter=reporter()
+    )
+    known = remote.name if remote.family else None
+    described = Source(spec=remote.name, id=known, family=remote.family or heads[0].family)
+    entry = load_manifest().get(known) if known else None
+    return _audit_heads(heads, FoundSource(Path(), described, entry), options, progress)
 
 
 def audit_embedded(options: AuditOptions, progress: Progress) -> dict[str, Any]:
@@ -109,80 +102,50 @@ def audit_embedded(options: AuditOptions, progress: Progress) -> dict[str, Any]:
     Returns:
         The report; its source is ``demo``.
     """
-    from collapse_audit.audit import Source, build_report
-    from collapse_audit.examples import embedded_head
+    from collapse_audit.audit import build_report
 
-    described = Source(spec="demo", family="dino")
-    return build_report(_audit_file(embedded_head(), described, (), options, progress))
+    return build_report(_audit_file(embedded_source(), options, progress))
 
 
-def file_sha256(path: Path, progress: Progress) -> str:
-    """Checksum of a file, read once in chunks of 8 MiB.
+def audit_head(
+    prototypes: Prototypes, found: FoundSource, options: AuditOptions, progress: Progress
+) -> CollapseAudit:
+    """Audit one head of a file.
 
     Args:
-        path: An existing file.
-        progress: Told how far the work is, in bytes: checkpoints reach several GB.
+        prototypes: The head.
+        found: The file.
+        options: What to measure.
+        progress: Told how far the work is.
 
     Returns:
-        64 hexadecimal digits.
+        The audit.
     """
-    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            done += len(chunk)
-            progress("checksum", done, size)
-    return digest.hexdigest()
+    from collapse_audit.audit import audit_prototypes
+
+    return audit_prototypes(
+        prototypes,
+        epsilon=options.epsilon,
+        sweep=options.sweep,
+        nearest=options.nearest,
+        device=options.device,
+        source=found.source_of(prototypes, options.epsilon),
+        progress=progress,
+    )
 
 
 def _audit_file(
-    path: Path,
-    described: Source,
-    counts: tuple[PublishedCount, ...],
-    options: AuditOptions,
-    progress: Progress,
+    found: FoundSource, options: AuditOptions, progress: Progress
 ) -> list[CollapseAudit]:
     """Audit a file of this machine."""
     from collapse_audit.checkpoints import load_heads
 
-    heads = load_heads(path, branch=options.branch, head=options.head)
-    described = replace(described, sha256=file_sha256(path, progress))
-    return _audit_heads(heads, described, counts, options, progress)
+    heads = load_heads(found.path, branch=options.branch, head=options.head)
+    return _audit_heads(heads, found.checksummed(heads[0].family, progress), options, progress)
 
 
 def _audit_heads(
-    heads: tuple[Prototypes, ...],
-    described: Source,
-    counts: tuple[PublishedCount, ...],
-    options: AuditOptions,
-    progress: Progress,
+    heads: Iterable[Prototypes], found: FoundSource, options: AuditOptions, progress: Progress
 ) -> list[CollapseAudit]:
     """Audit every head on its own: heads are never pooled."""
-    from collapse_audit.audit import audit_prototypes
-
-    described = replace(described, family=described.family or heads[0].family)
-    return [
-        audit_prototypes(
-            prototypes,
-            epsilon=options.epsilon,
-            sweep=options.sweep,
-            nearest=options.nearest,
-            device=options.device,
-            source=replace(described, published=_comparable(counts, prototypes, options)),
-            progress=progress,
-        )
-        for prototypes in heads
-    ]
-
-
-def _comparable(
-    counts: tuple[PublishedCount, ...], prototypes: Prototypes, options: AuditOptions
-) -> tuple[Published, ...]:
-    """Published counts of this head at this epsilon; sources that state neither are kept."""
-    from collapse_audit.audit import Published
-
-    return tuple(
-        Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
-        for count in counts
-        if count.k in (None, prototypes.k) and count.epsilon in (None, options.epsilon)
-    )
+    return [audit_head(head, found, options, progress) for head in heads]

@@ -6,6 +6,7 @@ import csv
 import io
 from typing import Any
 
+from collapse_audit.report.mlcd_cells import mlcd_columns
 from collapse_audit.report.words import QUANTILES
 
 
@@ -74,4 +75,5 @@ def flat_row(report: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
         "expected_pairs": null.get("expected_pairs"),
         "published_unique": published.get("unique"),
         "published_source": published.get("source"),
+        **mlcd_columns(head["mlcd"]),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from collapse_audit.report import cells, svg, words
+from collapse_audit.report import cells, mlcd_cells, svg, words
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
@@ -52,5 +52,5 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(cells=cells, svg=svg, words=words)
+    environment.globals.update(cells=cells, mlcd_cells=mlcd_cells, svg=svg, words=words)
     return environment.get_template(name)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from collapse_audit.report import cells, words
+from collapse_audit.report.mlcd_cells import MLCD_TITLES, mlcd_headline, mlcd_rows
 
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|#~$"})
 
@@ -47,6 +48,11 @@ def _head(head: dict[str, Any], parameters: dict[str, Any]) -> Iterator[str]:
     if head["nearest_cosine"]:
         yield ""
         yield from _table(cells.NEAREST_TITLES, cells.nearest_rows(head))
+    if head["mlcd"]:
+        yield ""
+        yield from (f"- {_escape(line)}" for line in mlcd_headline(head["mlcd"]))
+        yield ""
+        yield from _table(MLCD_TITLES, mlcd_rows(head["mlcd"]))
 
 
 def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from collapse_audit.report import words
+from collapse_audit.report.mlcd_cells import MLCD_TITLES, mlcd_headline, mlcd_rows
 
 #: Wider than this is hard to read and breaks in e-mails, issues and logs; narrower does not fit.
 WIDEST: Final = 100
@@ -56,6 +57,9 @@ def _head(head: dict[str, Any], parameters: dict[str, Any], width: int) -> Itera
     if head["nearest_cosine"]:
         yield ""
         yield from _nearest(head)
+    if head["mlcd"]:
+        yield ""
+        yield from _mlcd(head["mlcd"], width)
 
 
 def _counts(head: dict[str, Any], parameters: dict[str, Any], width: int) -> Iterator[str]:
@@ -148,6 +152,15 @@ def _nearest(head: dict[str, Any]) -> Iterator[str]:
         yield f"{label:<14}" + "".join(
             f"{words.cosine(values.get(key)):>8}" for key in words.QUANTILES
         ).rjust(58)
+
+
+def _mlcd(mlcd: dict[str, Any], width: int) -> Iterator[str]:
+    """The class distribution over the prototypes, beside that over the unique ones."""
+    for line in mlcd_headline(mlcd):
+        yield from textwrap.wrap(line, width)
+    yield ""
+    for label, k, m in (MLCD_TITLES, *mlcd_rows(mlcd)):
+        yield f"{label:<26}{k:>14}{m:>14}"
 
 
 def _row(label: str, text: str, width: int) -> list[str]:

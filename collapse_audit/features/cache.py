@@ -1,0 +1,77 @@
+"""Backbone features on disk, so that a second measurement needs no images."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.errors import SourceError
+
+
+def save_features(
+    path: Path,
+    features: npt.NDArray[np.floating],
+    *,
+    labels: npt.NDArray[np.int64] | None,
+    origin: Mapping[str, str],
+) -> None:
+    """Write features to a safetensors file, all or nothing.
+
+    Args:
+        path: Where; replaced if it exists.
+        features: n x d, what the backbone gives the head.
+        labels: n integers, if known.
+        origin: What they were made of; kept in the file's metadata and compared on reading.
+
+    Raises:
+        SourceError: If the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    tensors = {"features": np.ascontiguousarray(features)}
+    if labels is not None:
+        tensors["labels"] = np.ascontiguousarray(labels)
+    content = save(tensors, metadata=dict(origin))
+    temporary = None
+    try:
+        # beside the target, so that the last step is one atomic rename
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be written ({error.strerror}).") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def check_origin(path: Path, origin: Mapping[str, str]) -> None:
+    """Refuse features that were made of something else.
+
+    Args:
+        path: A file of :func:`save_features`.
+        origin: What the features should have been made of.
+
+    Raises:
+        SourceError: If the file says otherwise, or cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise SourceError(f"{path}: not a readable safetensors file ({error}).") from error
+    for name, value in origin.items():
+        if found.get(name) != value:
+            raise SourceError(
+                f"{path}: these features were made with {name} {found.get(name)!r}, not {value!r}.",
+                hint="Delete the file, or give another one with --features.",
+            )

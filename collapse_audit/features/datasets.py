@@ -1,0 +1,279 @@
+"""Where samples come from: folders, data sets, arrays."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Labels = npt.NDArray[np.int64]
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+_ARRAYS = ("images", "features", "logits")
+_CHOICES = (
+    "Give a folder of images, digits, fashion-mnist:FOLDER, a torchvision data set as "
+    "NAME:FOLDER, or a .npz or .safetensors file."
+)
+
+
+class Images(Protocol):
+    """Images by index, read when asked for; an unreadable one raises ``OSError``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Image | npt.NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Samples of one of three kinds.
+
+    Attributes:
+        images: Images, or ``None``.
+        features: What the backbone gives the head (n x d), or ``None``.
+        logits: n x k, or ``None``.
+        labels: One integer per sample, or ``None``.
+        names: What to call a sample in messages; by default its index.
+    """
+
+    images: Images | None = None
+    features: npt.NDArray[np.floating] | None = None
+    logits: npt.NDArray[np.floating] | None = None
+    labels: Labels | None = None
+    names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        for values in (self.images, self.features, self.logits):
+            if values is not None:
+                return len(values)
+        return 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFiles:
+    """Image files, opened one at a time."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Image:
+        from PIL import Image
+
+        with Image.open(self.paths[index]) as image:
+            image.load()  # a truncated file shows here, not in the preprocessing
+            return image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairedImages:
+    """Images of a torchvision data set, whose items are pairs with a label."""
+
+    pairs: Any
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Image:
+        image: Image = self.pairs[index][0]
+        return image
+
+
+def open_samples(data: str | Path) -> Samples:
+    """Open a data source.
+
+    Args:
+        data: A folder of images (flat, or one folder per label), ``digits``,
+            ``fashion-mnist:FOLDER``, ``NAME:FOLDER`` of torchvision (nothing is downloaded), or a
+            ``.npz`` or safetensors file with ``images``, ``features`` or ``logits``.
+
+    Returns:
+        Its samples, images not yet read.
+
+    Raises:
+        SourceError: If it cannot be found or read.
+    """
+    text = str(data)
+    if text == "digits":
+        return _digits()
+    name, colon, folder = text.partition(":")
+    if name.lower().replace("_", "-") == "fashion-mnist":
+        return _fashion_mnist(Path(folder).expanduser() if folder else None)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        return _array_file(path)
+    if colon:
+        return _torchvision(name, folder)
+    raise SourceError(f"{text}: no such file, folder or data set.", hint=_CHOICES)
+
+
+def choose(n: int, *, limit: int | None, seed: int) -> npt.NDArray[np.intp]:
+    """Indices of a random subset, in ascending order.
+
+    Args:
+        n: Number of samples.
+        limit: How many to take; ``None`` for all.
+        seed: Of the choice: equal seeds choose equal samples.
+
+    Returns:
+        Distinct indices.
+
+    Raises:
+        ParameterError: If the limit is below one.
+        SourceError: If there is no sample at all.
+    """
+    if n < 1:
+        raise SourceError("the data source holds no samples.", hint=_CHOICES)
+    if limit is None or limit >= n:
+        return np.arange(n)
+    if limit < 1:
+        raise ParameterError(f"--limit must be at least 1, got {limit}.")
+    return np.sort(np.random.default_rng(seed).permutation(n)[:limit])
+
+
+def _digits() -> Samples:
+    from sklearn.datasets import load_digits  # heavy
+
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    return Samples(images=images, labels=bunch.target.astype(np.int64))
+
+
+def _fashion_mnist(folder: Path | None) -> Samples:
+    if folder is None:
+        raise SourceError(
+            "fashion-mnist needs the folder of its files.",
+            hint="Give --data fashion-mnist:FOLDER, with t10k-images-idx3-ubyte.gz in it.",
+        )
+    raw = folder / "FashionMNIST" / "raw"  # where torchvision puts them
+    folder = raw if raw.is_dir() else folder
+    images = _read_idx(folder, "t10k-images-idx3-ubyte")
+    labels = _read_idx(folder, "t10k-labels-idx1-ubyte").astype(np.int64)
+    return Samples(images=images, labels=labels)
+
+
+def _read_idx(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+    """One IDX file: 00 00, type 08 (uint8), number of axes, sizes (big-endian), values."""
+    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+    if path is None:
+        raise SourceError(f"{folder}: no {name} or {name}.gz.")
+    content = path.read_bytes()
+    try:
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        axes = content[3]
+        sizes = np.frombuffer(content, ">u4", count=axes, offset=4).astype(int)
+        values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
+    except (OSError, EOFError, IndexError, ValueError) as error:
+        raise SourceError(f"{path}: not a readable IDX file ({error}).") from error
+    if content[:3] != b"\x00\x00\x08" or values.size != math.prod(sizes):
+        raise SourceError(f"{path}: not an IDX file of bytes, or truncated.")
+    return values.reshape(sizes)
+
+
+def _folder(folder: Path) -> Samples:
+    paths = tuple(sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES))
+    if not paths:
+        raise SourceError(f"{folder}: no images in this folder.", hint=_CHOICES)
+    names = tuple(str(path.relative_to(folder)) for path in paths)
+    classes = sorted({name.split("/")[0] for name in names if "/" in name})
+    labelled = all("/" in name for name in names) and len(classes) > 1
+    labels = np.array([classes.index(name.split("/")[0]) for name in names]) if labelled else None
+    return Samples(images=ImageFiles(paths), labels=labels, names=names)
+
+
+def _torchvision(name: str, folder: str) -> Samples:
+    from torchvision import datasets  # heavy
+
+    wanted = {c.lower(): getattr(datasets, c) for c in datasets.__all__}.get(name.lower())
+    if wanted is None:
+        raise SourceError(f"{name}: torchvision has no such data set.", hint=_CHOICES)
+    root = str(Path(folder).expanduser())
+    try:
+        try:
+            found = wanted(root, train=False)
+        except TypeError:  # data sets with named splits
+            found = wanted(root)
+    except (RuntimeError, OSError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SourceError(
+            f"{name}:{folder}: torchvision cannot open it ({reason}).",
+            hint="Download it there first; nothing is downloaded here.",
+        ) from error
+    labels = getattr(found, "targets", None)
+    return Samples(
+        images=PairedImages(found),
+        labels=None if labels is None else np.asarray(labels, dtype=np.int64),
+    )
+
+
+def _array_file(path: Path) -> Samples:
+    try:
+        arrays = load_arrays(path)
+    except CollapseAuditError:
+        raise
+    except Exception as error:
+        # damaged bytes make the readers fail in any way there is; all of them mean the same
+        raise SourceError(
+            f"{path}: not a readable .npz or safetensors file ({type(error).__name__})."
+        ) from error
+    held = [name for name in _ARRAYS if name in arrays]
+    if len(held) != 1:
+        raise SourceError(
+            f"{path}: must hold exactly one of {', '.join(_ARRAYS)}; "
+            f"it holds {', '.join(arrays) or 'nothing'}."
+        )
+    values, labels = arrays[held[0]], arrays.get("labels")
+    if labels is not None and (labels.shape != values.shape[:1] or labels.dtype.kind not in "iu"):
+        raise SourceError(
+            f"{path}: labels must be {len(values)} integers, "
+            f"got {labels.dtype} of shape {labels.shape}."
+        )
+    kept = None if labels is None else labels.astype(np.int64)
+    _check_values(path, held[0], values)
+    return Samples(
+        images=values if held[0] == "images" else None,
+        features=values if held[0] == "features" else None,
+        logits=values if held[0] == "logits" else None,
+        labels=kept,
+    )
+
+
+def _check_values(path: Path, name: str, values: npt.NDArray[Any]) -> None:
+    if name == "images":
+        good = values.dtype == np.uint8 and (
+            values.ndim == 3 or (values.ndim == 4 and values.shape[3] == 3)
+        )
+        wanted = "uint8 of n x h x w or n x h x w x 3"
+    else:
+        good = values.dtype.kind == "f" and values.ndim == 2
+        wanted = "floating point of n x d"
+    if not good:
+        raise SourceError(
+            f"{path}: {name} must be {wanted}, got {values.dtype} of shape {values.shape}."
+        )
+
+
+def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of a ``.npz`` or safetensors file, by name; nothing is unpickled."""
+    if path.suffix == ".npz":
+        # an open file, not a path: numpy leaves the file of a damaged archive open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return dict(load_file(path))
+    raise SourceError(f"{path}: is neither .npz nor .safetensors.", hint=_CHOICES)

@@ -1,0 +1,310 @@
+"""MLCD: the marginal latent class distribution over K prototypes and over the M unique ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from collapse_audit.errors import ParameterError
+from collapse_audit.mlcd.statistics import (
+    Counts,
+    Divergences,
+    LabelAgreement,
+    Prior,
+    Usage,
+    Vector,
+    agree_with_labels,
+    compare_with_prior,
+    entropy,
+    kl_divergence,
+    measure_usage,
+    rarefaction,
+    split_mass,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from collapse_audit.prototypes import Branch
+
+CentreSource: TypeAlias = Literal["file", "estimated", "none"]
+Level: TypeAlias = Literal["k", "m"]
+
+
+# no slots: the divergences below are computed once and kept
+@dataclass(frozen=True, eq=False)
+class MLCD:
+    """Marginal latent class distribution of a head, and what it hides.
+
+    With p(k|x) the class probabilities of sample x: ``probabilities`` is their mean over the
+    samples, ``unique_probabilities`` its sum over each group of duplicate prototypes. Exact
+    duplicates inflate the entropy and perplexity of the first; they cannot change
+    ``mutual_information`` or anything measured on the second.
+
+    Attributes:
+        n: Number of samples.
+        probabilities: Mean probability of every prototype (k, float64).
+        counts: Samples whose most likely class is this prototype (k, int64). Of exact copies
+            only one wins, so judge usage by the ``m`` level.
+        groups: Group number of every prototype (k, int64), 0 to m - 1; ``None`` if unknown.
+        mean_entropy: Mean over samples of the entropy of p(k|x), in nats.
+        mean_entropy_error: Standard error of that mean; NaN for one sample.
+        mean_max_probability: Mean over samples of max p(k|x).
+        probability_variances: Variance of p(k|x) over the samples (k, float64).
+        temperature: Softmax temperature.
+        centre: Where the subtracted centre came from.
+        branch: Which network's prototypes these are.
+        prior: Prior that the divergences compare with.
+        assignment: ``"softmax"`` or ``"sinkhorn"``.
+        winners: Most likely class of every sample (n), if labels were given.
+        labels: Label of every sample (n), if given.
+    """
+
+    n: int
+    probabilities: Vector
+    counts: Counts
+    groups: Counts | None
+    mean_entropy: float
+    mean_entropy_error: float
+    mean_max_probability: float
+    probability_variances: Vector
+    temperature: float
+    centre: CentreSource = "none"
+    branch: Branch | None = None
+    prior: Prior = "uniform"
+    assignment: Literal["softmax", "sinkhorn"] = "softmax"
+    winners: Counts | None = None
+    labels: Counts | None = None
+
+    @property
+    def mutual_information(self) -> float:
+        """I(x; k) = H(p) - mean H(p(.|x)), nats: the score that duplication cannot inflate."""
+        return max(0.0, self.k.entropy - self.mean_entropy)
+
+    @property
+    def mutual_information_corrected(self) -> float:
+        """The same, with the bias of a finite sample removed to first order.
+
+        The entropy of a mean of N samples is too small by sum_k Var[p(k|x)] / (2 N p_k) on
+        average (second-order delta method). For one-hot p(k|x) this is the correction of Miller
+        and Madow (1955), (K - 1) / 2N.
+        """
+        held = self.probabilities > 0
+        spread = self.probability_variances[held] / self.probabilities[held]
+        return self.mutual_information + float(spread.sum()) / (2 * self.n)
+
+    @cached_property
+    def k(self) -> Divergences:
+        """Entropy and divergences over the K prototypes."""
+        return compare_with_prior(self.probabilities, self.prior)
+
+    @cached_property
+    def m(self) -> Divergences | None:
+        """The same over the M unique prototypes; ``None`` without groups."""
+        q = self.unique_probabilities
+        return None if q is None else compare_with_prior(q, self.prior)
+
+    @cached_property
+    def unique_probabilities(self) -> Vector | None:
+        """Mass of every group (m, float64): q_m = sum of p_k over group m."""
+        return None if self.groups is None else self._masses("m")
+
+    @cached_property
+    def redundancy_factors(self) -> Counts | None:
+        """Prototypes in every group (m, int64), r_m, by group number; they sum to K."""
+        return None if self.groups is None else np.bincount(self.groups).astype(np.int64)
+
+    @property
+    def kl_to_redundancy(self) -> float | None:
+        """KL(q || r/K): 0 if every copy carries the same mass; at most KL(p || uniform)."""
+        if self.unique_probabilities is None or self.redundancy_factors is None:
+            return None
+        shares = self.redundancy_factors / len(self.probabilities)
+        return kl_divergence(self.unique_probabilities, shares)
+
+    @property
+    def hidden_divergence(self) -> float | None:
+        """Log M - H(r/K): what KL(q || uniform) becomes when p is exactly uniform over K."""
+        if self.redundancy_factors is None:
+            return None
+        shares = self.redundancy_factors / len(self.probabilities)
+        return max(0.0, math.log(len(shares)) - entropy(shares))
+
+    def usage(self, level: Level = "k") -> Usage:
+        """Used and dead classes by argmax, beside what chance allows.
+
+        Args:
+            level: ``"k"`` for prototypes; ``"m"`` for unique ones, where a group is used if any
+                of its members is.
+
+        Returns:
+            The counts.
+        """
+        return measure_usage(self._counts(level))
+
+    def rarefaction(self, sizes: Counts | None = None, *, level: Level = "k") -> Vector:
+        """Classes that smaller samples would have used.
+
+        Args:
+            sizes: Sample sizes; by default 20 even steps up to N.
+            level: Prototypes or unique prototypes.
+
+        Returns:
+            Expected number of used classes for each size.
+        """
+        if sizes is None:
+            sizes = np.linspace(0, self.n, 21).astype(np.int64)[1:]
+        return rarefaction(self._counts(level), sizes)
+
+    def rank_frequency(self, level: Level = "k") -> Vector:
+        """Class masses in descending order.
+
+        Args:
+            level: Prototypes or unique prototypes.
+
+        Returns:
+            k or m probabilities.
+        """
+        return np.sort(self._masses(level))[::-1]
+
+    def split_mass(self, level: Level = "k") -> tuple[float, float, float]:
+        """Mass of the top 10 %, the next 40 % and the last 50 % of the classes.
+
+        Args:
+            level: Prototypes or unique prototypes.
+
+        Returns:
+            Head, medium and tail mass; 0.1, 0.4, 0.5 for a uniform distribution.
+        """
+        return split_mass(self._masses(level))
+
+    def agreement(self, level: Level = "k") -> LabelAgreement | None:
+        """Latent classes against the labels.
+
+        Args:
+            level: Prototypes or unique prototypes.
+
+        Returns:
+            Mutual information and merged labels; ``None`` without labels.
+        """
+        if self.labels is None or self.winners is None:
+            return None
+        winners = self.winners if level == "k" else self._require_groups()[self.winners]
+        return agree_with_labels(winners, self.labels)
+
+    def top_classes(self, number: int = 10) -> pd.DataFrame:
+        """The most probable unique classes.
+
+        Args:
+            number: How many.
+
+        Returns:
+            One row per class: ``group``, ``probability``, ``redundancy_factor``, ``count``.
+        """
+        import pandas as pd  # heavy
+
+        groups = self._require_groups()
+        masses = self._masses("m")
+        top = np.argsort(-masses, kind="stable")[:number]
+        return pd.DataFrame(
+            {
+                "group": top,
+                "probability": masses[top],
+                "redundancy_factor": np.bincount(groups)[top],
+                "count": self._counts("m")[top],
+            }
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per prototype.
+
+        Returns:
+            Columns ``prototype``, ``probability``, ``count``, and with groups also ``group``,
+            ``group_probability`` and ``redundancy_factor``.
+        """
+        import pandas as pd  # heavy
+
+        columns: dict[str, Any] = {
+            "prototype": np.arange(len(self.probabilities)),
+            "probability": self.probabilities,
+            "count": self.counts,
+        }
+        if self.groups is not None:
+            columns["group"] = self.groups
+            columns["group_probability"] = self._masses("m")[self.groups]
+            columns["redundancy_factor"] = np.bincount(self.groups)[self.groups]
+        return pd.DataFrame(columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``mlcd`` object of a report.
+
+        Returns:
+            Plain numbers, strings, lists and ``None``; all that is in nats is so.
+        """
+        levels: tuple[Level, ...] = ("k",) if self.groups is None else ("k", "m")
+        usage: dict[str, Any] = {}
+        for level in levels:
+            measured = self.usage(level)
+            head, medium, tail = self.split_mass(level)
+            usage[level] = {
+                "used": measured.used,
+                "dead": measured.dead,
+                "expected_used": measured.expected_used,
+                "head_mass": head,
+                "medium_mass": medium,
+                "tail_mass": tail,
+            }
+        return {
+            "n": self.n,
+            "branch": self.branch,
+            "temperature": self.temperature,
+            "centre": self.centre,
+            "mean_entropy": self.mean_entropy,
+            "mutual_information": self.mutual_information,
+            "k": self.k.to_dict(),
+            "m": None if self.m is None else self.m.to_dict(),
+            "usage": usage,
+            "prior": self.prior,
+            "assignment": self.assignment,
+            "mutual_information_corrected": self.mutual_information_corrected,
+            "mean_entropy_error": None if self.n < 2 else self.mean_entropy_error,
+            "mean_max_probability": self.mean_max_probability,
+            "kl_to_redundancy": self.kl_to_redundancy,
+            "hidden_divergence": self.hidden_divergence,
+            "labels": self._labels_dict(levels),
+        }
+
+    def _labels_dict(self, levels: tuple[Level, ...]) -> dict[str, Any] | None:
+        if self.labels is None:
+            return None
+        found = {level: self.agreement(level) for level in levels}
+        return {
+            level: {"mutual_information": a.mutual_information, "merged": a.merged}
+            for level, a in found.items()
+            if a is not None
+        } | {"number": len(np.unique(self.labels))}
+
+    def _masses(self, level: Level) -> Vector:
+        if level == "k":
+            return self.probabilities
+        return np.bincount(self._require_groups(), weights=self.probabilities).astype(np.float64)
+
+    def _counts(self, level: Level) -> Counts:
+        if level == "k":
+            return self.counts
+        groups = self._require_groups()
+        merged = np.zeros(int(groups.max()) + 1, dtype=np.int64)
+        np.add.at(merged, groups, self.counts)
+        return merged
+
+    def _require_groups(self) -> Counts:
+        if self.groups is None:
+            raise ParameterError(
+                "the groups of duplicate prototypes are unknown, so there is no m level.",
+                hint="Pass groups=audit_prototypes(prototypes).groups to MLCDAccumulator.",
+            )
+        return self.groups

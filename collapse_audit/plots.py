@@ -1,0 +1,221 @@
+"""Pictures of results: each takes a result, draws it on one Axes, and returns the Axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.errors import ParameterError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from collapse_audit.mlcd import MLCD
+
+# Blue and vermilion of Okabe and Ito (2008): told apart with any colour vision, and in print.
+_K_COLOUR, _M_COLOUR, _NULL_COLOUR = "#0072B2", "#D55E00", "#767676"
+
+
+class SweepPoint(Protocol):
+    """One epsilon of a sweep, as :attr:`CollapseAudit.sweep` holds them."""
+
+    @property
+    def epsilon(self) -> float:
+        """Cosine distance."""
+
+    @property
+    def greedy(self) -> int:
+        """Leaders of the greedy cover."""
+
+    @property
+    def components(self) -> int:
+        """Connected components."""
+
+    @property
+    def isolated(self) -> int:
+        """Prototypes without a neighbour."""
+
+
+def plot_rank_frequency(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
+    """Class masses in descending order, over the K prototypes and over the unique ones.
+
+    Masses and ranks are divided by those of a uniform distribution, so that both curves share
+    the axes and a uniform one is the line at 1.
+
+    Args:
+        mlcd: Result of :class:`~collapse_audit.mlcd.MLCDAccumulator`.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
+    """
+    ax = _axes(ax)
+    levels = [("k", "K", _K_COLOUR, "-")]
+    if mlcd.groups is not None:
+        levels.append(("m", "M", _M_COLOUR, "--"))
+    for level, letter, colour, style in levels:
+        masses = mlcd.rank_frequency("m" if level == "m" else "k")
+        ranks = np.arange(1, len(masses) + 1) / len(masses)
+        ax.plot(
+            ranks,
+            masses * len(masses),
+            color=colour,
+            linestyle=style,
+            label=f"{letter} = {len(masses):,}",
+        )
+    ax.axhline(1.0, color=_NULL_COLOUR, linewidth=0.8, linestyle=":", label="uniform")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="rank / number of classes",
+        ylabel="probability x number of classes",
+        title="Marginal latent class distribution",
+    )
+    ax.legend()
+    return ax
+
+
+def plot_redundancy_vs_mass(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
+    """Mass of every unique class against the number of its copies.
+
+    Copies that carry equal mass lie on the line q = r / K: then redundancy alone makes the
+    distribution over the prototypes uniform.
+
+    Args:
+        mlcd: A result with groups.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ParameterError: If the result has no groups.
+    """
+    factors, masses = mlcd.redundancy_factors, mlcd.unique_probabilities
+    if factors is None or masses is None:
+        raise ParameterError("this MLCD has no groups.", hint="Pass groups=... to MLCDAccumulator.")
+    ax = _axes(ax)
+    ax.plot(factors, masses, ".", color=_M_COLOUR, alpha=0.6, label="unique prototype")
+    ends = np.array([1, factors.max()])
+    ax.plot(
+        ends, ends / factors.sum(), color=_NULL_COLOUR, linestyle=":", marker="", label="q = r / K"
+    )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="redundancy factor $r_m$",
+        ylabel="probability $q_m$",
+        title="Mass of unique classes",
+    )
+    ax.legend()
+    return ax
+
+
+def plot_usage(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
+    """Classes used by samples of growing size, and the expectation for uniform draws.
+
+    Args:
+        mlcd: A result.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
+    """
+    ax = _axes(ax)
+    sizes = np.unique(np.linspace(0, mlcd.n, 41).astype(np.int64))
+    classes = len(mlcd.probabilities)
+    ax.plot(sizes, mlcd.rarefaction(sizes), color=_K_COLOUR, label=f"prototypes (K = {classes:,})")
+    if mlcd.redundancy_factors is not None:
+        unique = len(mlcd.redundancy_factors)
+        ax.plot(
+            sizes,
+            mlcd.rarefaction(sizes, level="m"),
+            color=_M_COLOUR,
+            linestyle="--",
+            label=f"unique (M = {unique:,})",
+        )
+    chance = classes * -np.expm1(sizes * np.log1p(-1 / classes))
+    ax.plot(sizes, chance, color=_NULL_COLOUR, linestyle=":", label="uniform draws from K")
+    ax.set(xlabel="samples", ylabel="classes used (argmax)", title="Usage", ylim=(0, None))
+    ax.legend()
+    return ax
+
+
+def plot_redundancy_factors(redundancy_factors: npt.ArrayLike, *, ax: Axes | None = None) -> Axes:
+    """Copies of every unique prototype, largest first.
+
+    Args:
+        redundancy_factors: r_m (m), such as ``CollapseAudit.redundancy_factors``.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ParameterError: If there are none.
+    """
+    factors = np.sort(np.asarray(redundancy_factors))[::-1]
+    if factors.ndim != 1 or not factors.size:
+        raise ParameterError(f"redundancy factors must be m numbers, got shape {factors.shape}.")
+    ax = _axes(ax)
+    ax.plot(np.arange(1, len(factors) + 1), factors, color=_M_COLOUR)
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="rank of the unique prototype",
+        ylabel="redundancy factor $r_m$",
+        title=f"K = {int(factors.sum()):,}, M = {len(factors):,}",
+    )
+    return ax
+
+
+def plot_sweep(sweep: Sequence[SweepPoint], *, ax: Axes | None = None) -> Axes:
+    """Unique prototypes at every epsilon, by each of the three counting rules.
+
+    Args:
+        sweep: Such as ``CollapseAudit.sweep``.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ParameterError: If it is empty.
+    """
+    if not sweep:
+        raise ParameterError("the sweep is empty.", hint="Audit with sweep=True.")
+    ax = _axes(ax)
+    points = sorted(sweep, key=lambda point: point.epsilon)
+    epsilons = [point.epsilon for point in points]
+    # Often the rules agree: rings around squares, and a dashed line on a solid one, stay visible.
+    for label, counts, style, size, colour in (
+        ("greedy cover", [point.greedy for point in points], "-o", 9.0, _M_COLOUR),
+        ("components", [point.components for point in points], "--s", 4.0, _K_COLOUR),
+        ("isolated", [point.isolated for point in points], ":^", 4.0, _NULL_COLOUR),
+    ):
+        ax.plot(
+            epsilons, counts, style, color=colour, label=label, markersize=size,
+            markerfacecolor="none" if size > 4.0 else colour,
+        )  # fmt: skip
+    ax.set(
+        xscale="log",
+        xlabel="cosine distance epsilon",
+        ylabel="unique prototypes",
+        ylim=(0, 1.08 * max(max(point.greedy, point.isolated) for point in points)),
+        title="Uniqueness by threshold",
+    )
+    ax.legend()
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure  # heavy
+
+    # Figure, not pyplot: no window, no global state, nothing to close
+    axes: Axes = Figure(figsize=(6.0, 4.0), layout="constrained").add_subplot()
+    return axes

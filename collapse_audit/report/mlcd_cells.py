@@ -1,0 +1,108 @@
+"""The cells of an MLCD, for every format: prototypes and unique prototypes side by side."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_MEASURES: Final = (
+    ("entropy (nats)", "entropy"),
+    ("perplexity", "perplexity"),
+    ("KL(p || prior)", "kl_to_prior"),
+    ("KL(prior || p)", "kl_from_prior"),
+    ("Jensen-Shannon", "js"),
+    ("total variation", "tv"),
+)
+_USAGE: Final = (
+    ("classes used (argmax)", "used"),
+    ("  expected by chance", "expected_used"),
+    ("mass of top 10 %", "head_mass"),
+    ("mass of next 40 %", "medium_mass"),
+    ("mass of last 50 %", "tail_mass"),
+)
+_SCALARS: Final = (
+    *("n", "temperature", "centre", "assignment", "prior", "mean_entropy"),
+    *("mutual_information", "mutual_information_corrected", "kl_to_redundancy"),
+)
+#: Over the two columns of numbers of :func:`mlcd_rows`.
+MLCD_TITLES: Final = ("class distribution", "K prototypes", "M unique")
+_CENTRES: Final = {
+    "file": "centre from the file",
+    "estimated": "centre estimated over these samples",
+    "none": "no centre",
+}
+
+
+def mlcd_rows(mlcd: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What each number is, over the K prototypes, and over the M unique ones.
+
+    Args:
+        mlcd: The ``mlcd`` object of a report.
+
+    Returns:
+        Rows of text; a cell is empty where there is no number.
+    """
+    rows = [
+        (label, _number(mlcd["k"][key]), _number(mlcd["m"][key]) if mlcd["m"] else "")
+        for label, key in _MEASURES
+    ]
+    k, m = mlcd["usage"]["k"], mlcd["usage"].get("m")
+    rows += [(label, _number(k[key]), _number(m[key]) if m else "") for label, key in _USAGE]
+    if labels := mlcd.get("labels"):
+        for label, key in (
+            ("label information (nats)", "mutual_information"),
+            (f"labels merged, of {labels['number']}", "merged"),
+        ):
+            other = _number(labels["m"][key]) if "m" in labels else ""
+            rows.append((label, _number(labels["k"][key]), other))
+    return rows
+
+
+def mlcd_headline(mlcd: dict[str, Any]) -> list[str]:
+    """What was measured, and the numbers that copies of prototypes cannot change.
+
+    Args:
+        mlcd: The ``mlcd`` object of a report.
+
+    Returns:
+        Lines of text.
+    """
+    error = mlcd.get("mean_entropy_error")
+    spread = f" +- {error:.2g}" if error is not None else ""
+    corrected = mlcd["mutual_information_corrected"]
+    return [
+        f"MLCD of {mlcd['n']:,} samples, temperature {mlcd['temperature']:g}, "
+        f"{_CENTRES[mlcd['centre']]}, {mlcd['assignment']}, {mlcd['prior']} prior",
+        f"mutual information {_number(mlcd['mutual_information'])} nats "
+        f"({_number(corrected)} corrected for the finite sample); copies cannot inflate it",
+        f"mean entropy {_number(mlcd['mean_entropy'])}{spread} nats, "
+        f"mean max probability {_number(mlcd['mean_max_probability'])}",
+    ]
+
+
+def mlcd_columns(mlcd: dict[str, Any] | None) -> dict[str, Any]:
+    """The numbers of one head for a row of CSV.
+
+    Args:
+        mlcd: The ``mlcd`` object of a report, if there is one.
+
+    Returns:
+        The same column names always; ``None`` where there is no number.
+    """
+    found = mlcd or {}
+    usage = found.get("usage") or {}
+    levels = [(level, found.get(level) or {}, usage.get(level) or {}) for level in ("k", "m")]
+    return {
+        **{f"mlcd_{key}": found.get(key) for key in _SCALARS},
+        **{f"mlcd_{level}_{key}": own.get(key) for level, own, _ in levels for _, key in _MEASURES},
+        **{f"mlcd_{level}_{key}": own.get(key) for level, _, own in levels for _, key in _USAGE},
+    }
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "infinite"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value and abs(value) < 1e-4:
+        return f"{value:.2e}"
+    return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.1f}"
