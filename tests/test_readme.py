@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import doctest
-import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from collapse_audit.audit import audit_prototypes
-from collapse_audit.checkpoints import load_prototypes
 from collapse_audit.cli import main
-from collapse_audit.examples import embedded_head
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +29,7 @@ def test_the_demo_prints_what_the_readme_shows(
 def test_the_missing_file_is_explained_as_the_readme_shows(
     readme: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["dino_vits16", "--checkpoint-dir", "checkpoints"]) == 2
+    assert main(["dino_vits16", "--offline", "--checkpoint-dir", "checkpoints"]) == 2
     assert capsys.readouterr().err.strip() in readme
 
 
@@ -43,10 +40,25 @@ def test_the_notebook_example_runs(readme: str) -> None:
     assert runner.run(example).failed == 0
 
 
-def test_the_fields_for_a_gate_are_those_of_the_report(readme: str) -> None:
-    report = audit_prototypes(load_prototypes(embedded_head())).to_dict()
-    assert str(report["heads"][0]["unique"]) in readme
-    json.dumps(report)
+def test_the_gate_prints_what_the_readme_shows(
+    readme: str,
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    examples = repository / "collapse_audit" / "examples"
+    for name, example in (("good", "digits_koleo_proto"), ("head", "digits_baseline")):
+        shutil.copy(examples / f"{example}.safetensors", tmp_path / f"{name}.safetensors")
+    monkeypatch.chdir(tmp_path)
+    baseline = ["--baseline", "baseline.json"]
+    assert main(["check", "good.safetensors", *baseline, "--update-baseline"]) == 0
+    capsys.readouterr()
+    gate = ["--fail-on", "unique_fraction:-5%"]
+    assert main(["check", "head.safetensors", *baseline, *gate]) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED" in printed
+    assert set(_lines(printed)) <= set(_lines(readme))
 
 
 def _lines(text: str) -> list[str]:
