@@ -62,7 +62,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=known,
         metavar="NAME",
-        help=f"heads to measure, of {', '.join(known)} (default: collapsed and healthy; all above K = 16,384)",
+        help=f"heads to measure, of {', '.join(known)} "
+        "(default: the first two; all above K = 16,384)",
     )
     parser.add_argument(
         "--only",
@@ -215,7 +216,7 @@ class _Run:
     def _once(self, method: Method, rows_file: Path) -> tuple[Sample, Answer]:
         options = self._options
         if options.in_process:
-            return measure(method, np.load(rows_file))
+            return measure(method, np.load(rows_file), most_repeats=1)
         return measure_apart(
             method,
             rows_file,

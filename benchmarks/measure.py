@@ -73,12 +73,15 @@ def all_methods(device: str = "cpu") -> list[Method]:
     return [*ours.methods(device), *products.methods(), *peers.methods()]
 
 
-def measure(method: Method, rows: Rows) -> tuple[Sample, Answer]:
+def measure(
+    method: Method, rows: Rows, *, most_repeats: int = _MOST_REPEATS
+) -> tuple[Sample, Answer]:
     """Run a method here and now.
 
     Args:
         method: What to measure.
         rows: Its input (k x d).
+        most_repeats: How often a short call is repeated at most.
 
     Returns:
         The times, and the answer for checks.
@@ -93,7 +96,7 @@ def measure(method: Method, rows: Rows) -> tuple[Sample, Answer]:
     cpus: list[float] = []
     peak = 0.0
     found: Any = None
-    while not walls or (sum(walls) < _ENOUGH_SECONDS and len(walls) < _MOST_REPEATS):
+    while not walls or (sum(walls) < _ENOUGH_SECONDS and len(walls) < most_repeats):
         found = None
         wall, cpu = perf_counter(), process_time()
         found = method.run(rows)
