@@ -51,10 +51,10 @@ docs: $(SETUP)  ## the documentation, warnings as errors, and a fresh command re
 reference: $(SETUP)  ## rewrite docs/cli.md from the commands' --help
 	$(BIN)/python docs/generate_cli_reference.py
 
-bench: $(SETUP)  ## the benchmarks, with the packages they compare with
+bench: $(SETUP)  ## the benchmarks, with the packages they compare with; ARGS="--k 4096"
 	@set -e; uv=$$($(FIND_UV)); \
 	"$${uv:-$(BIN)/uv}" pip install --quiet --python $(BIN)/python --group peers
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## remove the environment and everything that was built
 	rm -rf .venv build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

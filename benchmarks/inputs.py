@@ -15,7 +15,7 @@ _MEMBERS_PER_GROUP = 64
 _MOST_GROUPS = 10_000
 _CHAIN_LENGTH = 25  # times 0.9 of the angle of epsilon is 290 degrees: the ends do not meet
 # Pairs of one group lie at s^2 / (1 + s^2) for noise of length s. Far below epsilon, and on it.
-_TIGHT = 0.05
+_TIGHT = 0.02
 _ON_THRESHOLD = (EPSILON / (1.0 - EPSILON)) ** 0.5
 
 Rows = npt.NDArray[np.float32]

@@ -34,7 +34,7 @@ _RELATIVE = 1e-9
 
 def methods(device: str = "cpu") -> list[Method]:
     """The three tasks, each with the arithmetic chosen by trial and with numpy's float32."""
-    arithmetics: dict[str, tuple[Arithmetic, str]] = {
+    kinds: dict[str, tuple[Arithmetic, str]] = {
         "auto": ("auto", ""),
         "float32": ("numpy", ", float32 forced"),
     }
@@ -54,7 +54,7 @@ def methods(device: str = "cpu") -> list[Method]:
             most=_MOST,
             certified=True,
         )
-        for name, (arithmetic, suffix) in arithmetics.items()
+        for name, (arithmetic, suffix) in kinds.items()
         for task, label, run, read in tasks
     ]
 
