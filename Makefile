@@ -57,10 +57,10 @@ notebooks: $(SETUP)  ## bring the .ipynb of each pair up to date with its .py
 fuzz: $(SETUP)  ## 10,000 damaged checkpoints; FUZZ="--count 100000 --seed 7" for more or others
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/fuzz_readers.py $(FUZZ)
 
-bench: $(SETUP)  ## the benchmarks, with the packages they compare with
+bench: $(SETUP)  ## the benchmarks, with the packages they compare with; ARGS="--k 4096"
 	@set -e; uv=$$($(FIND_UV)); \
 	"$${uv:-$(BIN)/uv}" pip install --quiet --python $(BIN)/python --group peers
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 examples: $(SETUP)  ## train the heads that ship with the package again
 	$(BIN)/python -m collapse_audit.training.shipped collapse_audit/examples
