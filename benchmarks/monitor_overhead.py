@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from collapse_audit.audit import audit_prototypes
-from collapse_audit.monitor import PrototypeMonitor
+from collapse_audit.monitor import Observation, PrototypeMonitor
 from collapse_audit.prototypes import Prototypes
 
 EVERY, BATCH, D = 100, 64, 256
@@ -36,7 +36,16 @@ class Head(nn.Module):
         self.last_layer = nn.utils.parametrizations.weight_norm(nn.Linear(D, k, bias=False))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.last_layer(nn.functional.normalize(self.mlp(features), dim=1))
+        logits: Tensor = self.last_layer(nn.functional.normalize(self.mlp(features), dim=1))
+        return logits
+
+
+def look(monitor: PrototypeMonitor) -> Observation:
+    """One look; the monitors here look at every step."""
+    seen = monitor.step()
+    if seen is None:
+        raise RuntimeError("the monitor did not look")
+    return seen
 
 
 def measure(k: int) -> dict[str, float | int]:
@@ -53,7 +62,7 @@ def measure(k: int) -> dict[str, float | int]:
             target = (teacher(one) / 0.04).softmax(1)
         loss = nn.functional.cross_entropy(student(two) / 0.1, target)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         with torch.no_grad():
             for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
@@ -62,11 +71,11 @@ def measure(k: int) -> dict[str, float | int]:
 
     step()
     monitor = PrototypeMonitor(student, every=1)
-    first = monitor.step()
+    first = look(monitor)
     steps, looks, compared = [], [], []
     for _ in range(LOOKS):
         steps += [step() for _ in range(STEPS)]
-        seen = monitor.step()
+        seen = look(monitor)
         looks.append(seen.seconds)
         compared.append(seen.head.compared)
     weight = student.last_layer.parametrizations.weight.original1.detach()
