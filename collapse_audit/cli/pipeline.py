@@ -93,8 +93,7 @@ def audit_embedded(options: AuditOptions, progress: Progress) -> dict[str, Any]:
     from collapse_audit.audit import Source
     from collapse_audit.examples import embedded_head
 
-    described = Source(spec="demo", family="dino")
-    return _audit_file(embedded_head(), described, (), options, progress)
+    return _audit_file(embedded_head(), Source(spec="demo"), (), options, progress)
 
 
 def file_sha256(path: Path, progress: Progress) -> str:
