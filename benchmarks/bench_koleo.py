@@ -36,6 +36,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = 2048
 _MOST_DENSE = 8192
 _SAMPLE = 200
+_ENOUGH_SECONDS = 2.0
 
 
 def weights(k: int, d: int) -> Tensor:
@@ -70,17 +71,25 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def measure_loss(name: str, k: int, d: int, answer: Path) -> dict[str, float]:
-    """Forward and backward once, here and now; the gradient goes to a file."""
+    """Forward and backward, here and now; the gradient goes to a file.
+
+    Memory is that of the first call, time that of the fastest of all within about two seconds.
+    """
     loss_of = LOSSES[name]
     loss_of(weights(64, d).requires_grad_()).backward()  # imports and thread pools
     weight = weights(k, d).requires_grad_()
     weight.grad = torch.zeros_like(weight)
-    before, start = _largest_mb(), process_time()
-    loss = loss_of(weight)
-    loss.backward()
-    seconds, peak = process_time() - start, _largest_mb() - before
+    before, times = _largest_mb(), list[float]()
+    while sum(times) < _ENOUGH_SECONDS:
+        weight.grad.zero_()
+        start = process_time()
+        loss = loss_of(weight)
+        loss.backward()
+        times.append(process_time() - start)
+        if len(times) == 1:
+            peak = _largest_mb() - before
     np.savez(answer, loss=loss.item(), gradient=weight.grad.numpy())
-    return {"seconds": seconds, "peak_mb": peak}
+    return {"seconds": min(times), "peak_mb": peak}
 
 
 def measure_step(regulariser: str, k: int, d: int, _: Path) -> dict[str, float]:
