@@ -45,7 +45,7 @@ def setup(app: Any) -> None:
         raise nodes.SkipNode
 
     def block(writer: Any, node: nodes.math_block) -> None:
-        writer.body.append(f"<div class='math'>{convert(node.astext(), display='block')}</div>")
+        writer.body.append(f"<div>{convert(node.astext(), display='block')}</div>")
         raise nodes.SkipNode
 
     app.add_html_math_renderer("mathml", (inline, None), (block, None))

@@ -107,9 +107,11 @@ def test_files_of_numpy_1_are_read(is_zip: bool, tmp_path: Path) -> None:
 def test_the_allow_list_is_gone_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "head.pth"
     save_torch(path, {"teacher": head(), "args": argparse.Namespace()})
-    before = torch.serialization.get_safe_globals()
+    find_heads(path)  # torch itself lists classes of modules that a first load imports
+    before = set(torch.serialization.get_safe_globals())
     find_heads(path)
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == before
+    assert argparse.Namespace not in before
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -18,6 +18,7 @@ import pytest
 from collapse_audit.cli import audit_command, console, main, progress
 from collapse_audit.cli.formats import FORMATS
 from collapse_audit.cli.group import COMMANDS
+from collapse_audit.examples import embedded_head
 from collapse_audit.manifest import COMMANDS as RESERVED
 from collapse_audit.report import report_schema
 
@@ -513,23 +514,19 @@ def test_text_that_an_encoding_can_express_is_left_alone() -> None:
 # --- demo ----------------------------------------------------------------------------------------
 
 
-def test_the_demo_finds_what_was_planted_and_says_how_to_go_on(run: Run) -> None:
+def test_the_demo_shows_a_trained_collapse_with_its_bracket_and_how_to_go_on(run: Run) -> None:
     code, out, err = run("demo", "--json")
     report: dict[str, Any] = json.loads(out)
     jsonschema.Draft202012Validator(report_schema()).validate(report)
     (embedded,) = report["heads"]
     assert code == 0
-    assert report["source"]["spec"] == "demo"
-    assert (embedded["k"], embedded["d"]) == (1024, 64)
-    assert embedded["unique"] == {
-        "greedy": 137,
-        "components": 137,
-        "isolated": 61,
-        "bracket": [137, 137],
-        "order_range": None,
-        "definition_independent": True,
-    }
-    assert embedded["redundancy_factors"]["top"][:10] == [303, 103, 80, 45, 38, 35, 24, 21, 18, 13]
+    assert (report["source"]["spec"], report["source"]["family"]) == ("demo", None)
+    assert (embedded["k"], embedded["d"], embedded["branch"]) == (512, 64, "teacher")
+    stored = json.loads(embedded_head().with_suffix(".audit.json").read_text(encoding="utf-8"))
+    assert embedded["unique"] == stored["unique"]
+    assert embedded["redundancy_factors"]["max"] == stored["largest_redundancy_factor"] == 51
+    assert (embedded["unique"]["greedy"], embedded["unique"]["bracket"]) == (112, [78, 143])
+    assert not embedded["unique"]["definition_independent"]
     assert all(line.startswith("hint: collapse-audit ") for line in err.splitlines())
     assert len(err.splitlines()) == 4
     assert run("demo", "--json", "--quiet") == (0, out, "")

@@ -1,34 +1,54 @@
+"""The head of the demo: what it is, where it comes from, and what a reader is told about it."""
+
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
+import pytest
 
+from collapse_audit.audit import audit_prototypes
 from collapse_audit.checkpoints import load_prototypes
 from collapse_audit.examples import embedded_head
 
 
-def test_the_embedded_head_is_small_readable_by_all_and_described() -> None:
+@pytest.fixture(scope="module")
+def card() -> str:
+    """The provenance card, one line."""
+    return " ".join(embedded_head().with_name("README.md").read_text(encoding="utf-8").split())
+
+
+def test_the_embedded_head_is_the_trained_baseline_of_the_shipped_heads() -> None:
     path = embedded_head()
-    readme = path.with_name("README.md").read_text(encoding="utf-8")
-    assert path.stat().st_size < 300_000
+    assert path.name == "digits_baseline.safetensors"
+    assert path.stat().st_size < 1_000_000
     assert path.stat().st_mode & 0o444 == 0o444  # safetensors writes files for the owner only
-    assert sha256(path.read_bytes()).hexdigest() in readme
-    assert f"{path.stat().st_size:,} bytes" in readme
 
 
-def test_the_embedded_head_says_in_itself_where_it_comes_from() -> None:
+def test_the_card_names_every_shipped_head_by_its_checksum(card: str) -> None:
+    heads: list[Path] = sorted(embedded_head().parent.glob("*.safetensors"))
+    assert [head.stem for head in heads] == ["digits_baseline", "digits_koleo_proto"]
+    for head in heads:
+        assert sha256(head.read_bytes()).hexdigest() in card
+        assert f"{head.stat().st_size:,} bytes" in card
+
+
+def test_the_embedded_head_says_in_itself_where_it_comes_from(card: str) -> None:
     from safetensors import safe_open
 
     with safe_open(embedded_head(), framework="np") as stream:
         metadata = stream.metadata()
         keys = set(stream.keys())
-    assert keys == {"head.last_layer.weight_g", "head.last_layer.weight_v"}
-    assert "github.com/facebookresearch/dino" in metadata["collapse_audit.origin"]
-    assert metadata["collapse_audit.planted"].startswith("true")
+    assert {"teacher.head.last_layer.weight_g", "teacher.head.last_layer.weight_v"} < keys
+    config = json.loads(metadata["config"])
+    assert (config["data"], config["regulariser"], config["seed"]) == ("digits", "none", 0)
+    assert f"--k {config['k']} --regulariser none --seed 0" in card
 
 
-def test_the_embedded_head_is_the_teacher_it_was_taken_from(shared_checkpoints: Path) -> None:
-    original = load_prototypes(shared_checkpoints / "dino_vit_full_norm.pth", branch="teacher")
-    np.testing.assert_array_equal(load_prototypes(embedded_head()).rows, original.rows)
+def test_the_embedded_head_collapsed_and_its_count_depends_on_the_rule(card: str) -> None:
+    audit = audit_prototypes(load_prototypes(embedded_head()), sweep=False, nearest=False)
+    bracket = audit.redundancy.bracket
+    assert f"| unique prototypes M (epsilon 0.025) | {audit.num_unique} |" in card
+    assert bracket.low < audit.num_unique < bracket.high < 0.3 * 512
+    assert f"{bracket.low} to {bracket.high}" in card

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -72,6 +73,27 @@ def test_a_sweep_trains_each_combination_once_and_reads_finished_ones_back(
     assert "<svg" in (folder / "sweep.svg").read_text()
     monkeypatch.setattr(sweep_module, "run_training", None)  # a second run must not train
     assert json.dumps(run_sweep(config, sweeps, folder, quiet=True)) == json.dumps(rows)
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "words"),
+    [
+        (["k=8,12"], ["prototypes K", "unique prototypes M", "M = K"]),
+        (["weight=0,0.1", "seed=0,1"], ["weight of the regulariser", "unique share M / K"]),
+        (["weight=0.1,1", "k=8"], ["prototypes K", "0.1", "1.0"]),
+    ],
+)
+def test_the_figure_is_drawn_over_k_or_else_over_the_weight(
+    config: HeadTrainingConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sweeps: list[str],
+    words: list[str],
+) -> None:
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # text stays text
+    run_sweep(config, sweeps, tmp_path, quiet=True)
+    drawn = (tmp_path / "sweep.svg").read_text()
+    assert all(f">{word}<" in drawn for word in words)
 
 
 def test_the_command_prints_before_and_after(config: HeadTrainingConfig, tmp_path: Path) -> None:

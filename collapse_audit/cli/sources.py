@@ -92,7 +92,7 @@ def embedded_source() -> FoundSource:
     from collapse_audit.audit import Source
     from collapse_audit.examples import embedded_head
 
-    return FoundSource(embedded_head(), Source(spec=DEMO, family="dino"))
+    return FoundSource(embedded_head(), Source(spec=DEMO))
 
 
 def file_sha256(path: Path, progress: Progress) -> str:

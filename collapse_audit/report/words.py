@@ -113,18 +113,18 @@ def headline(head: dict[str, Any]) -> str:
 
 
 def bracket(head: dict[str, Any]) -> str:
-    """What can be said about M whatever the counting rule: the lower and the upper bound."""
+    """How far M depends on the scan order and the counting rule."""
     unique = head["unique"]
-    low, high = unique.get("bracket") or (unique["components"], unique["greedy"])
     if unique.get("definition_independent"):
-        return f"M = {count(low)} under every counting rule and in every order"
-    if low == high:
-        text = f"M = {count(low)}: components = smallest cover = greedy cover"
-    else:
-        text = f"{count(low)} <= M <= {count(high)}: components <= smallest cover <= greedy cover"
+        return f"M = {count(unique['greedy'])} under every counting rule and in every order"
+    components, greedy = count(unique["components"]), count(unique["greedy"])
+    if "bracket" not in unique:  # a report of an earlier version
+        return f"{components} (components) <= smallest cover <= {greedy} (greedy cover)"
+    low, high = (count(bound) for bound in unique["bracket"])
+    text = f"M = {low} in every scan order" if low == high else f"{low} to {high} in any scan order"
     if order := unique.get("order_range"):
-        text += f"; {count(order[0])} to {count(order[1])} in other orders"
-    return text
+        text += f", {count(order[0])} to {count(order[1])} in those tried"
+    return f"{text}; {components} components (single linkage)"
 
 
 def published(head: dict[str, Any]) -> list[str]:

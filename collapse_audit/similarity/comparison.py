@@ -18,7 +18,7 @@ _MANY = 8192
 # Folding pays while it leaves at most this share of pairs to exact arithmetic (0.5 us each).
 _FOLD_CANDIDATES = 1e-4
 _FOLD_SAMPLE = 1024
-_FOLDED_DIMENSIONS = (48, 64, 128)
+_FOLDED_DIMENSIONS = (48, 64, 96, 128)
 
 Answer = TypeVar("Answer")
 PanelKind: TypeAlias = Callable[[RowSource], Panel]
@@ -33,16 +33,16 @@ class PanelSet:
     """
 
     def __init__(self, prototypes: Prototypes, kind: PanelKind) -> None:
-        self._prototypes = prototypes
         self._kind = kind
         self.first = kind(UnitRows(prototypes))
         self.recheck: Panel = RecheckPanel(prototypes)
         self._folded: dict[int, Panel] = {}
 
-    def folded(self, dimensions: int) -> Panel:
+    def folded(self, rows: FoldedRows) -> Panel:
         """The rows folded into fewer dimensions."""
+        dimensions = rows.shape[1]
         if dimensions not in self._folded:
-            self._folded[dimensions] = self._kind(FoldedRows(self._prototypes, dimensions))
+            self._folded[dimensions] = self._kind(rows)
         return self._folded[dimensions]
 
 
@@ -86,14 +86,15 @@ class Comparison:
         Args:
             apart: Some prototypes no two of which are duplicates.
         """
-        sample = Operand(apart[:_FOLD_SAMPLE])
+        sample = apart[:_FOLD_SAMPLE]
         for dimensions in _FOLDED_DIMENSIONS:
             if 2 * dimensions > self.prototypes.d:
                 return
-            panel = self._panels.folded(dimensions)
-            left = panel.candidates(sample, sample, self.threshold.cosine).size - len(sample)
+            folded = FoldedRows(self.prototypes, dimensions)
+            rows = folded.block(sample)
+            left = np.count_nonzero(rows @ rows.T >= self.threshold.cosine) - len(sample)
             if left <= _FOLD_CANDIDATES * len(sample) ** 2:
-                self._fold = panel
+                self._fold = self._panels.folded(folded)
                 return
 
     def duplicates(self, rows: Operand, columns: Operand) -> Mask | None:

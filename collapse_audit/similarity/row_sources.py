@@ -77,7 +77,7 @@ class FoldedRows:
         """k, number of leading directions + 1."""
         return self._prototypes.k, self._directions.shape[1] + 1
 
-    def block(self, part: slice) -> npt.NDArray[np.float32]:
+    def block(self, part: slice | npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Some folded rows."""
         head = self._prototypes.unit_rows(part) @ self._directions
         tail = np.sqrt(np.clip(1.0 - np.einsum("kd,kd->k", head, head), 0.0, None))

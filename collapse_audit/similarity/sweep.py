@@ -90,8 +90,13 @@ def _settle(
     diameter = np.where(cover.sizes == 1, 0.0, 2.0 * links.radius + 1e-9)
     again = np.searchsorted(-angles, -diameter)
     again = np.where(alone & (again > level), again, level + 1)
-    sizes = cover.sizes
-    for group in np.flatnonzero(again > level + 1):
-        size = int(sizes[group])
-        counts[level + 1 : again[group]] += (1, 1, size == 1, size * (size - 1) // 2)
+    skips = again > level + 1
+    sizes = cover.sizes[skips]
+    ones = np.ones_like(sizes)
+    each = np.stack([ones, ones, sizes == 1, sizes * (sizes - 1) // 2], axis=1)
+    # What a group adds to each of the levels it sleeps through: on at the next, off at waking.
+    change = np.zeros((len(counts) + 1, 4), dtype=np.int64)
+    change[level + 1] = each.sum(axis=0)
+    np.subtract.at(change, again[skips], each)
+    counts += np.cumsum(change, axis=0)[:-1]
     return np.asarray(again[cover.group[awake]], dtype=np.intp)

@@ -83,6 +83,9 @@ class HeadTrainingConfig:
     sinkhorn_iterations: int = option(3, "Sinkhorn-Knopp iterations", low=1)
     prior_weight: float = option(1.0, "weight of the ME-MAX or power-law prior term", low=0)
     prior_exponent: float = option(0.25, "exponent of the power-law prior (pmsn)", low=0)
+    patch_weight: float = option(
+        1.0, "weight of iBOT's patch term, for a file of features that holds tokens", low=0
+    )
     vmf: bool = option(False, "let row norms train and add the von Mises-Fisher normaliser")
 
     regulariser: str = option("none", "what keeps prototypes apart", choices=REGULARISERS)

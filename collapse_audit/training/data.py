@@ -18,6 +18,7 @@ from collapse_audit.training.augmentation import augment
 from collapse_audit.training.config import HeadTrainingConfig, did_you_mean
 from collapse_audit.training.images import ImageData, image_data
 from collapse_audit.training.random_streams import batch_index, generator
+from collapse_audit.training.tokens import PatchTokens, tokens_of
 
 _FASHION_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                   "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")  # fmt: skip
@@ -37,6 +38,7 @@ class TrainingData:
         test_labels: Class of every held-out sample, or ``None``.
         images: Whether samples are flattened images in [0, 1], which need a backbone.
         fingerprint: SHA-256 of the samples, before augmentation.
+        tokens: Patch tokens of every sample, for the iBOT term; ``None`` without.
     """
 
     views: Tensor
@@ -46,6 +48,7 @@ class TrainingData:
     test_labels: npt.NDArray[np.int64] | None
     images: bool
     fingerprint: str
+    tokens: PatchTokens | None = None
 
     @property
     def width(self) -> int:
@@ -203,7 +206,7 @@ def _from_file(config: HeadTrainingConfig) -> Data:
 def _features(
     config: HeadTrainingConfig, arrays: dict[str, npt.NDArray[Any]], path: Path
 ) -> TrainingData:
-    """Cached features: ``features`` (n x d, or n x views x d), optional labels and a test split."""
+    """Cached features (n x d, or n x views x d); optional labels, test split and patch tokens."""
     features = _matrix(arrays, "features", path)
     views = features if features.ndim == 3 else features[:, None]
     views = views[: config.limit]
@@ -215,6 +218,8 @@ def _features(
             hint="Both must have the same width, and test_features one row per sample.",
         )
     labels, test_labels = arrays.get("labels"), arrays.get("test_labels")
+    tokens = tokens_of(config, arrays, len(views), views.shape[2], path)
+    cached = () if tokens is None else (tokens.whole, tokens.masked, tokens.mask)
     return TrainingData(
         views=torch.from_numpy(views),
         train=torch.from_numpy(views[:, 0]),
@@ -222,7 +227,8 @@ def _features(
         train_labels=None if labels is None else labels[: config.limit].astype(np.int64),
         test_labels=None if test_labels is None else test_labels.astype(np.int64),
         images=False,
-        fingerprint=_fingerprint(features, held_out),
+        fingerprint=_fingerprint(features, held_out, *(part.numpy() for part in cached)),
+        tokens=tokens,
     )
 
 

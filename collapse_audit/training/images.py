@@ -47,6 +47,11 @@ class ImageData:
         """Whether samples are images: always."""
         return True
 
+    @property
+    def tokens(self) -> None:
+        """No patch tokens: only a file of features can hold them."""
+        return None
+
     def __len__(self) -> int:
         return len(self.pixels)
 

@@ -17,8 +17,9 @@ from collapse_audit.errors import ParameterError
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import Data
 from collapse_audit.training.heads import Network, make_network
-from collapse_audit.training.objectives import Objective, make_objective
+from collapse_audit.training.objectives import Objective, PatchCrossEntropy, make_objective
 from collapse_audit.training.regularisers import Regulariser, make_regulariser
+from collapse_audit.training.tokens import PatchTokens
 
 
 @dataclass(slots=True, eq=False)
@@ -29,15 +30,18 @@ class TrainingState:
         student: Trained by gradients.
         teacher: Moving average of the student.
         objective: Holds the centre.
+        patches: The patch term, with a centre of its own; idle without patch tokens.
         regulariser: Holds the mixture of decoupled prototypes.
         optimiser: Holds its moments.
         iteration: Steps done.
-        losses: Of the steps since the last record in the log, objective and regulariser.
+        losses: Of the steps since the last record in the log: objective, which includes the patch
+            term, and regulariser.
     """
 
     student: Network
     teacher: Network
     objective: Objective
+    patches: PatchCrossEntropy
     regulariser: Regulariser
     optimiser: torch.optim.Optimizer
     iteration: int = 0
@@ -64,7 +68,7 @@ class TrainingState:
         self.losses = list(saved["losses"])
 
 
-_PARTS = ("student", "teacher", "objective", "regulariser", "optimiser")
+_PARTS = ("student", "teacher", "objective", "patches", "regulariser", "optimiser")
 
 
 class DivergedError(Exception):
@@ -106,7 +110,9 @@ def state_from(student: Network, config: HeadTrainingConfig, data: Data) -> Trai
     regulariser = make_regulariser(config).to(device)
     regulariser.prepare(student, data.sample(config.k, config).to(device))
     objective = make_objective(config).to(device)
-    return TrainingState(student, teacher, objective, regulariser, _optimiser(student, config))
+    patches = PatchCrossEntropy(make_objective(config)).to(device)
+    optimiser = _optimiser(student, config)
+    return TrainingState(student, teacher, objective, patches, regulariser, optimiser)
 
 
 def train(
@@ -145,7 +151,8 @@ def train(
     with bar, _reproducibly(config):
         while state.iteration < config.iterations:
             views = [part.to(device) for part in data.batch(config, state.iteration)]
-            losses = _step(state, forward, views, config)
+            tokens = data.tokens and data.tokens.batch(config, state.iteration).to(device)
+            losses = _step(state, forward, views, tokens, config)
             if not math.isfinite(sum(losses)):
                 raise DivergedError(f"loss {sum(losses)} at step {state.iteration}")
             state.losses.append(losses)
@@ -164,6 +171,7 @@ def _step(
     state: TrainingState,
     forward: Callable[..., Any],
     views: list[Tensor],
+    tokens: PatchTokens | None,
     config: HeadTrainingConfig,
 ) -> tuple[float, float]:
     """One optimiser step and one step of the teacher; neither happens if the loss is not finite."""
@@ -176,9 +184,10 @@ def _step(
             state.regulariser.adapt(bottleneck, state.student, state.teacher, done)
             teacher_logits = state.teacher.head.last_layer(bottleneck)
         outputs = [forward(part) for part in views]
+        patches = 0.0 if tokens is None else config.patch_weight * _patch_loss(state, tokens)
     features, student_logits = outputs[0][0], torch.cat([output[2] for output in outputs])
     kappa = _norms(state) if config.vmf else {}
-    objective = state.objective(student_logits, teacher_logits, d=config.d, **kappa)
+    objective = state.objective(student_logits, teacher_logits, d=config.d, **kappa) + patches
     penalty = state.regulariser(features, state.student.prototypes)
     losses = (objective.item(), penalty.item())
     if not math.isfinite(sum(losses)):
@@ -190,6 +199,14 @@ def _step(
     state.optimiser.step()
     _move_teacher(state, _cosine(config.momentum, config.final_momentum, done))
     return losses
+
+
+def _patch_loss(state: TrainingState, tokens: PatchTokens) -> Tensor:
+    """The head on the masked image's tokens, against the teacher's on the whole image's."""
+    with torch.no_grad():
+        teacher_logits = state.teacher(tokens.whole)[2]
+    loss: Tensor = state.patches(state.student(tokens.masked)[2], teacher_logits, tokens.mask)
+    return loss
 
 
 def _norms(state: TrainingState) -> dict[str, Tensor]:

@@ -224,7 +224,7 @@ class PatchCrossEntropy(nn.Module):
 
     Args:
         objective: Makes the targets; give it an instance of its own, as iBOT keeps a second centre
-            for patches.
+            for patches. Targets are those of all tokens, and the centre their mean, as in iBOT.
     """
 
     def __init__(self, objective: Objective) -> None:

@@ -68,8 +68,8 @@ def run_sweep(
     """Train every combination that is not trained yet.
 
     Every run has a folder of its own inside ``folder``, named after its settings; finished ones are
-    read back, unfinished ones resumed. ``sweep.json``, ``sweep.md`` and ``sweep.svg`` are written
-    anew after every run.
+    read back, unfinished ones resumed. ``sweep.json``, ``sweep.md`` and, if ``k`` or ``weight``
+    varies, ``sweep.svg`` are written anew after every run.
 
     Args:
         config: Settings that do not vary.
@@ -110,34 +110,43 @@ def sweep_table(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw M against K, one line per remaining combination of settings.
+    """Draw M against K, or M/K against the regulariser's weight if only that varies.
 
-    With several seeds a line is their mean and every run a dot.
+    One line per remaining combination of settings. With several seeds a line is their mean and
+    every run a dot.
 
     Args:
-        rows: From :func:`run_sweep`, with ``k`` among the settings.
+        rows: From :func:`run_sweep`, with ``k`` or ``weight`` among the settings.
         path: SVG file to replace.
     """
     from matplotlib.figure import Figure
 
+    axis, number = ("k", "M") if "k" in rows[0] else ("weight", "M/K")
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.add_subplot()
-    lines: dict[str, dict[int, list[int]]] = {}
+    lines: dict[str, dict[float, list[float]]] = {}
     for row in rows:
-        settings = [key for key in row if key not in {*_COLUMNS, "k", "seed", "stopped"}]
-        label = ", ".join(str(row[key]) for key in settings) or "M"
-        lines.setdefault(label, {}).setdefault(row["k"], []).append(row["M"])
-    for label, by_k in lines.items():
-        ks = sorted(by_k)
-        (line,) = axes.plot(ks, [sum(by_k[k]) / len(by_k[k]) for k in ks], label=label)
-        dots = [(k, m) for k in ks for m in by_k[k]]
+        settings = [key for key in row if key not in {*_COLUMNS, axis, "seed", "stopped"}]
+        label = ", ".join(str(row[key]) for key in settings) or number
+        lines.setdefault(label, {}).setdefault(row[axis], []).append(row[number])
+    for label, by_x in lines.items():
+        xs = sorted(by_x)
+        (line,) = axes.plot(xs, [sum(by_x[x]) / len(by_x[x]) for x in xs], label=label)
+        dots = [(x, y) for x in xs for y in by_x[x]]
         axes.plot(*zip(*dots, strict=True), ".", color=line.get_color())
-    ks = sorted({row["k"] for row in rows})
-    axes.plot(ks, ks, color="0.6", linestyle=":", label="M = K")
-    axes.set(xscale="log", yscale="log", xlabel="prototypes K", ylabel="unique prototypes M")
-    axes.set_xticks(ks, [str(k) for k in ks])
+    ticks = sorted({row[axis] for row in rows})
+    if axis == "k":
+        axes.plot(ticks, ticks, color="0.6", linestyle=":", label="M = K")
+        axes.set(xscale="log", yscale="log", xlabel="prototypes K", ylabel="unique prototypes M")
+    else:
+        # weight 0 has a place too: the axis is linear up to the smallest other weight
+        linear = min((x for x in ticks if x > 0), default=1.0)
+        axes.set_xscale("symlog", linthresh=linear)
+        axes.set(xlabel="weight of the regulariser", ylabel="unique share M / K", ylim=(0, 1.05))
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
     axes.minorticks_off()
-    axes.legend()
+    if len(lines) > 1 or axis == "k":
+        axes.legend()
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="svg"))
 
 
@@ -169,7 +178,7 @@ def _write_results(rows: list[dict[str, Any]], folder: Path) -> None:
     texts = {"sweep.json": json.dumps(rows, indent=1), "sweep.md": sweep_table(rows)}
     for name, text in texts.items():
         write_text_atomically(folder / name, f"{text}\n")
-    if all("k" in row for row in rows):
+    if "k" in rows[0] or "weight" in rows[0]:
         draw_sweep(rows, folder / "sweep.svg")
 
 
