@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.redundancy import Redundancy, measure_redundancy
     from collapse_audit.regression import Verdict, check, compare
+    from collapse_audit.training.config import HeadTrainingConfig
+    from collapse_audit.training.run import run_training
 
 # Where each public name lives; importing the package itself costs nothing.
 _HOME = {
@@ -43,6 +45,7 @@ _HOME = {
     "CollapseAudit": "audit",
     "CollapseAuditError": "errors",
     "CollapseAuditWarning": "errors",
+    "HeadTrainingConfig": "training.config",
     "HeadModel": "features",
     "MLCDAccumulator": "mlcd",
     "ManifestError": "errors",
@@ -75,6 +78,7 @@ _HOME = {
     "plot_redundancy_vs_mass": "plots",
     "plot_sweep": "plots",
     "plot_usage": "plots",
+    "run_training": "training.run",
 }
 
 __all__ = [
@@ -84,6 +88,7 @@ __all__ = [
     "CollapseAuditError",
     "CollapseAuditWarning",
     "HeadModel",
+    "HeadTrainingConfig",
     "MLCDAccumulator",
     "ManifestError",
     "NoPrototypesError",
@@ -116,6 +121,7 @@ __all__ = [
     "plot_redundancy_vs_mass",
     "plot_sweep",
     "plot_usage",
+    "run_training",
 ]
 
 

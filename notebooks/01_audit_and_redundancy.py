@@ -31,8 +31,8 @@ prototypes = collapse_audit.load_prototypes(source)
 prototypes.k, prototypes.d
 
 # %% [markdown]
-# The embedded head was written by the official DINO code, and then 137 directions were planted in
-# it, so the right answer is known.
+# The embedded head was trained on small images of digits without a diversity regulariser. Nothing
+# was planted: it collapsed by itself.
 
 # %%
 audit = collapse_audit.audit_prototypes(prototypes)
@@ -51,9 +51,9 @@ axes = collapse_audit.plot_redundancy_factors(audit.redundancy_factors, ax=plt.s
 # ## Does the count depend on the threshold?
 #
 # Two prototypes are duplicates if their cosine distance is below epsilon; the papers use 0.025,
-# which is 12.8 degrees. The copies of this head are far closer than that and everything else is far
-# apart, so the lines are flat and all rules agree. A count that moves with epsilon should not be
-# quoted without it.
+# which is 12.8 degrees. Being duplicates is not transitive, so the count also depends on the rule
+# and on the scan order: the bracket says how far. Here both matter, so M should not be quoted
+# without them.
 
 # %%
 axes = collapse_audit.plot_sweep(audit.redundancy.sweep, ax=plt.subplots()[1])

@@ -21,8 +21,6 @@
 
 # %%
 # %matplotlib inline
-import warnings
-
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -51,15 +49,11 @@ for name, weight in {"4 unique": unique, "2 unique": pairs}.items():
 # %% [markdown]
 # ## A head and real images
 #
-# The embedded head has 1,024 prototypes and 137 directions. It ships without its backbone, so the
-# 64 grey levels of scikit-learn's digits stand in for features: what follows shows the
-# measurement, and says nothing about DINO on ImageNet. With a checkpoint that holds a backbone,
-# the images run through it.
+# The embedded head was trained on scikit-learn's digits together with a small backbone, which ships
+# with it. It has 512 prototypes, and many of them are copies.
 
 # %%
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", collapse_audit.CollapseAuditWarning)  # no backbone: see above
-    model = collapse_audit.load_head_model(collapse_audit.embedded_head(), family="dino")
+model = collapse_audit.load_head_model(collapse_audit.embedded_head())
 digits = collapse_audit.open_samples("digits")
 audit = collapse_audit.audit_prototypes(model.prototypes)
 mlcd = collapse_audit.measure_mlcd(model, digits, groups=audit.groups)
