@@ -63,12 +63,12 @@ class ChunkMaxima:
         Yields:
             Rows and columns of pairs: every row's nearest, unless the known one is nearer.
         """
-        low, high = self._panel.bounds(self._maxima)
-        floor = np.maximum(low.max(axis=1), known)
+        floor = np.maximum(self._panel.reached(self._maxima.max(axis=1)), known)
+        score = self._panel.score_of(floor)
         for chunk in range(self._maxima.shape[1]):
             start = chunk * self._width
             stop = min(start + self._width, len(self._columns))
-            near = np.flatnonzero(high[:, chunk] >= floor)
+            near = np.flatnonzero(self._maxima[:, chunk] >= score)
             for part in parts(len(near), _ROWS):
                 rows = near[part]
                 operand = Operand(self._rows[rows])

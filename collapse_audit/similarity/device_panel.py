@@ -17,7 +17,8 @@ from collapse_audit.similarity.panels import (
     Mask,
     Operand,
     Panel,
-    cosine_bounds,
+    certain_cosine,
+    certain_score,
     shared_places,
 )
 from collapse_audit.similarity.row_sources import RowSource, UnitRows
@@ -90,9 +91,7 @@ class DevicePanel(Panel):
         self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]
     ) -> tuple[Index, Index]:
         """Pairs whose cosine may reach the row's value."""
-        floors = cosines - self.error * (1 + self.rounding) - self.rounding * np.abs(cosines)
-        # One float32 step lower: the comparison itself must not round the floor up.
-        floor = np.nextafter(floors.astype(np.float32), np.float32(-np.inf))
+        floor = self.score_of(cosines)
         tile = self.tile(rows, columns).float()
         hits = (tile >= torch.from_numpy(floor).to(self._device)[:, None]).nonzero().cpu().numpy()
         return hits[:, 0], hits[:, 1]
@@ -107,9 +106,13 @@ class DevicePanel(Panel):
         by_column = torch.stack([tile[s : s + width].amax(0) for s in down])
         return _to_host(by_row), _to_host(by_column)
 
-    def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Cosines between which the largest cosine lies."""
-        return cosine_bounds(maxima, error=self.error, rounding=self.rounding)
+    def reached(self, best: Float32) -> npt.NDArray[np.float64]:
+        """A cosine that some pair behind a best score certainly reaches."""
+        return certain_cosine(best, error=self.error, rounding=self.rounding)
+
+    def score_of(self, cosines: npt.NDArray[np.float64]) -> Float32:
+        """A score that every pair of such a cosine certainly reaches."""
+        return certain_score(cosines, error=self.error, rounding=self.rounding)
 
 
 def _to_host(maxima: torch.Tensor) -> Float32:

@@ -98,8 +98,12 @@ class Panel(ABC):
         """
 
     @abstractmethod
-    def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Cosines (low, high) between which the largest cosine behind each maximum lies."""
+    def reached(self, best: Float32) -> npt.NDArray[np.float64]:
+        """A cosine that some pair behind a best score certainly reaches; -1 where it is 0."""
+
+    @abstractmethod
+    def score_of(self, cosines: npt.NDArray[np.float64]) -> Float32:
+        """A score that every pair of such a cosine certainly reaches."""
 
 
 class HostPanel(Panel):
@@ -160,7 +164,7 @@ class HostPanel(Panel):
     ) -> tuple[Index, Index]:
         """Pairs whose cosine may reach the row's value."""
         tile = self.tile(rows, columns)
-        floors = cosines - self.error * (1 + self.rounding) - self.rounding * np.abs(cosines)
+        floors = self.score_of(cosines)
         r, c = np.divmod(
             np.flatnonzero(tile >= self.codes(float(floors.min()), 1.0)[0]), len(columns)
         )
@@ -177,9 +181,13 @@ class HostPanel(Panel):
         by_column = np.stack([tile[s : s + width].max(axis=0) for s in down])
         return np.maximum(self.values(by_row), 0), np.maximum(self.values(by_column), 0)
 
-    def bounds(self, maxima: Float32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Cosines between which the largest cosine lies; -1 below where no score is positive."""
-        return cosine_bounds(maxima, error=self.error, rounding=self.rounding)
+    def reached(self, best: Float32) -> npt.NDArray[np.float64]:
+        """A cosine that some pair behind a best score certainly reaches."""
+        return certain_cosine(best, error=self.error, rounding=self.rounding)
+
+    def score_of(self, cosines: npt.NDArray[np.float64]) -> Float32:
+        """A score that every pair of such a cosine certainly reaches."""
+        return certain_score(cosines, error=self.error, rounding=self.rounding)
 
 
 class Float32Panel(HostPanel):
@@ -232,13 +240,16 @@ def as_slice(index: Index) -> Index | slice:
     return index
 
 
-def cosine_bounds(
-    maxima: Float32, *, error: float, rounding: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Cosines between which the largest cosine behind a score lies; -1 below where that is 0."""
-    value = maxima.astype(np.float64)
-    low = np.where(value > 0, value * (1 - rounding) - error, -1.0)
-    return low, value * (1 + rounding) + error
+def certain_cosine(best: Float32, *, error: float, rounding: float) -> npt.NDArray[np.float64]:
+    """Cosine that a pair with a score certainly reaches; -1 where the score is 0."""
+    value = best.astype(np.float64)
+    return np.where(value > 0, value * (1 - rounding) - error, -1.0)
+
+
+def certain_score(cosines: npt.NDArray[np.float64], *, error: float, rounding: float) -> Float32:
+    """Score that a pair with a cosine certainly reaches."""
+    floors = cosines - error * (1 + rounding) - rounding * np.abs(cosines)
+    return np.nextafter(floors.astype(np.float32), np.float32(-np.inf))
 
 
 def shared_places(rows: Index, columns: Index) -> tuple[Index, Index]:

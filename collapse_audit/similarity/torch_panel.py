@@ -28,6 +28,7 @@ class BFloat16Panel(HostPanel):
     are positive, and below every positive code elsewhere: thresholds are clipped at zero.
     """
 
+    block_rows = 2048
     rounding = 2.0**-8
     lowest = _LOWEST
 
