@@ -548,9 +548,8 @@ def test_fifty_kills_at_random_moments_leave_nothing_that_passes_for_complete(
             assert not any(verdict.problem for verdict in verify_cache(plain))
             clear_cache(plain)
         worker.stdin.close()
-    # Enough to mean something on a machine of any speed; half and a fifth are usual.
-    assert killed >= 10
-    assert resumed >= 3
+    assert killed > 25
+    assert resumed > 10
 
 
 def test_a_killed_download_goes_on_where_it_stopped(
