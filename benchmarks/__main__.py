@@ -36,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     run = _Run(options)
     try:
-        records = [run.case(name, k) for k in options.k for name in options.input or plan.inputs(k)]
+        records = [
+            run.case(name, k, d)
+            for d in options.d
+            for k in options.k
+            for name in options.input or plan.inputs(k, d)
+        ]
     except (DisagreementError, MeasurementError) as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
@@ -56,14 +61,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     known = list(inputs.INPUTS)
     parser.add_argument("--k", type=int, nargs="+", help="prototypes (default: 4096 65536)")
-    parser.add_argument("--d", type=int, default=256, help="dimension (default: %(default)s)")
+    parser.add_argument("--d", type=int, nargs="+", default=[256], help="dimension (default: 256)")
     parser.add_argument(
         "--input",
         nargs="+",
         choices=known,
         metavar="NAME",
-        help=f"heads to measure, of {', '.join(known)} "
-        "(default: the first two; all above K = 16,384)",
+        help=f"heads to measure, of {', '.join(known)} (default: the first two; all at K = 65,536)",
     )
     parser.add_argument(
         "--only",
@@ -129,7 +133,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.rounds = 1 if options.quick else options.rounds
     if max(options.k) > _LARGE and not options.large:
         parser.error(f"K above {_LARGE:,} takes minutes and gigabytes: add --large.")
-    if min(options.k) < 64 or options.d < 16:
+    if min(options.k) < 64 or min(options.d) < 16:
         parser.error("K must be at least 64 and D at least 16.")
     return options
 
@@ -152,11 +156,10 @@ class _Run:
                 _say(f"left out, {method.package} is not installed: {method.label}")
         self.methods = [method for method in self.methods if method.installed]
 
-    def case(self, name: str, k: int) -> Record:
+    def case(self, name: str, k: int, d: int) -> Record:
         """Measure what is missing of a case."""
-        d = self._options.d
         record = None if self._options.fresh else self._store.load(name, k, d)
-        wanted = [method for method in self.methods if self._suited(method, name, k)]
+        wanted = [method for method in self.methods if self._suited(method, name, k, d)]
         if record is not None and not any(
             self._missing(record, method, self._options.rounds) for method in wanted
         ):
@@ -189,10 +192,10 @@ class _Run:
         once = bool(done) and done[0].wall > _ONCE_SECONDS
         return len(done) < (1 if once else number)
 
-    def _suited(self, method: Method, name: str, k: int) -> bool:
+    def _suited(self, method: Method, name: str, k: int, d: int) -> bool:
         """Whether a method is to be measured on an input."""
         chosen = self._options.full or self._options.only is not None
-        return k <= method.most and (chosen or plan.planned(method, name, k))
+        return k <= method.most and (chosen or plan.planned(method, name, k, d))
 
     def _measure(self, record: Record, method: Method, rows_file: Path, number: int) -> None:
         try:

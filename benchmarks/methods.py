@@ -25,7 +25,8 @@ class Answer:
     """What a method found.
 
     Attributes:
-        counts: Those of :class:`benchmarks.inputs.Counts` that the method finds, and no others.
+        counts: Those of :class:`benchmarks.inputs.Counts` that the method finds, and no others, or
+            ``communities`` for a rule of another kind.
         distance: Cosine distance of each row to the neighbour found, in float64 (k), or ``None``.
         faults: What is wrong with the answer by itself, in words; empty if nothing is.
         note: What the reader of the table should know, such as the library that was used.

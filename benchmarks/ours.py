@@ -41,7 +41,7 @@ def methods(device: str = "cpu") -> list[Method]:
     tasks: tuple[tuple[Task, str, Run, Read], ...] = (
         ("audit", "audit (cover, components, degrees)", _audit, _read_audit),
         ("sweep", f"sweep of {len(LEVELS)} levels", _sweep, _read_sweep),
-        ("nearest", "nearest prototypes (with cover)", _nearest, _read_nearest),
+        ("nearest", "nearest prototypes", _nearest, _read_nearest),
     )
     return [
         Method(
@@ -125,7 +125,7 @@ def _read_sweep(found: tuple[str, tuple[SweepLevel, ...]], rows: Rows) -> Answer
 
 def _nearest(rows: Rows, **how: Any) -> tuple[str, Nearest]:
     comparison = _compare(rows, **how)
-    found = nearest_prototypes(comparison, leader_cover(comparison))
+    found = nearest_prototypes(comparison)
     return type(comparison.panel).__name__, found
 
 

@@ -152,5 +152,4 @@ def _community_detection(rows: Rows) -> int:
 
 def _read_communities(count: int, rows: Rows) -> Answer:
     del rows
-    # Its rule is another one; where groups are cliques, as in the plain inputs, all count the same.
-    return Answer(counts={"greedy": count})
+    return Answer(counts={"communities": count})

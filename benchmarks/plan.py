@@ -1,4 +1,4 @@
-"""What is measured where by default: all that a promise or a reader needs, in a few minutes."""
+"""What is measured where by default: all that a promise or a reader needs, and no more."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from benchmarks.methods import Method
 
 _PLAIN = ("collapsed", "healthy")
 _SMALL = 16384
+_LARGE = 65536
+_HUGE = 262_144
+_D = 256
 # On the other inputs the peers cost what they do on the plain ones.
 _ELSEWHERE = frozenset(
     {"audit-auto", "audit-float32", "sweep-auto", "nearest-auto", "product", "faiss-range"}
 )
+# Beyond the promised size or dimension, the growth of our own tasks beside a product.
+_GROWTH = frozenset({"audit-auto", "sweep-auto", "nearest-auto", "product"})
+_ONE_PASS = frozenset({"audit-auto", "product"})
 # DBSCAN spends its time in the same search.
 _ONLY_SMALL = frozenset({"sklearn-radius"})
 # The worst case is promised as a multiple of this one.
@@ -19,13 +25,19 @@ _ADDED = frozenset({("near-threshold", "torch-threshold")})
 _DROPPED = frozenset({("near-threshold", "sweep-auto")})
 
 
-def inputs(k: int) -> tuple[str, ...]:
+def inputs(k: int, d: int) -> tuple[str, ...]:
     """The inputs that are measured at a size unless others are asked for."""
-    return _PLAIN if k <= _SMALL else tuple(INPUTS)
+    if d != _D and k > _LARGE:
+        return ()
+    return tuple(INPUTS) if d == _D and _SMALL < k <= _LARGE else _PLAIN
 
 
-def planned(method: Method, name: str, k: int) -> bool:
+def planned(method: Method, name: str, k: int, d: int) -> bool:
     """Whether a method is measured on an input of a size unless all are asked for."""
+    if k > _LARGE:
+        return method.name in (_ONE_PASS if k > _HUGE else _GROWTH)
+    if d != _D:
+        return method.name in _GROWTH
     if name in _PLAIN:
         return k <= _SMALL or method.name not in _ONLY_SMALL
     dropped = k > _SMALL and (name, method.name) in _DROPPED

@@ -19,8 +19,7 @@ import pytest
 from hypothesis import settings
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.comparison import PanelKind
-from collapse_audit.similarity.panels import Float32Panel, Operand, Panel
+from collapse_audit.similarity.panels import Float32Panel, Operand, Panel, PanelKind
 from collapse_audit.similarity.row_sources import RowSource
 
 # CI draws the same examples in every run; at a desk each run draws new ones. A test machine that
@@ -125,10 +124,21 @@ def from_torch(name: str) -> PanelKind:
     """A panel of the torch module, which is imported when it is used."""
 
     def make(source: RowSource) -> Panel:
-        from collapse_audit.similarity import torch_panel
+        from collapse_audit.similarity import integer_panel, torch_panel
 
-        kind: PanelKind = getattr(torch_panel, name)
-        return kind(source)
+        class ScreenedPanel(torch_panel.BFloat16Panel):
+            """Rows in bf16, and whole numbers for the screens on every processor."""
+
+            def coarser(self) -> type[Panel]:
+                return integer_panel.Int8Panel
+
+        kinds: dict[str, PanelKind] = {
+            "bfloat16": torch_panel.BFloat16Panel,
+            "float32": torch_panel.TorchFloat32Panel,
+            "int8": integer_panel.Int8Panel,
+            "screened": ScreenedPanel,
+        }
+        return kinds[name](source)
 
     return make
 
@@ -146,12 +156,14 @@ def on_device(source: RowSource) -> Panel:
 PANELS: dict[str, PanelKind] = {
     "numpy": Float32Panel,
     "worst": WorstPanel,
-    "bfloat16": from_torch("BFloat16Panel"),
-    "float32": from_torch("TorchFloat32Panel"),
+    "bfloat16": from_torch("bfloat16"),
+    "float32": from_torch("float32"),
+    "int8": from_torch("int8"),
+    "screened": from_torch("screened"),
     "device": on_device,
 }
 # The same products in another library take the part of the tests that could tell them apart.
-_FEW = {"float32", "device"}
+_FEW = {"float32", "bfloat16", "device"}
 
 
 @pytest.fixture(scope="session", params=[name for name in PANELS if name not in _FEW])

@@ -272,10 +272,10 @@ def test_tables_go_between_the_marks_of_the_page(repository: Path) -> None:
 def test_the_plan_measures_every_promise() -> None:
     by_name = {method.name: method for method in measure.all_methods()}
     for target in targets.TARGETS:
-        assert target.case in plan.inputs(65536)
+        assert target.case in plan.inputs(65536, 256)
         for name in (target.method, target.base):
             assert by_name[name].most >= 65536
-            assert plan.planned(by_name[name], target.case, 65536)
+            assert plan.planned(by_name[name], target.case, 65536, 256)
 
 
 def test_a_million_prototypes_must_be_asked_for(

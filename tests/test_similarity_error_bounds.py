@@ -138,12 +138,16 @@ def test_no_unit_rows_are_further_off_than_the_bounds(data, d, arithmetic):
 
 
 @pytest.mark.parametrize("d", DIMENSIONS)
-@pytest.mark.parametrize("kind", ["random", "same sign", "near copies", "sparse", "ties"])
+@pytest.mark.parametrize(
+    "kind", ["random", "same sign", "signs", "one large", "near copies", "sparse", "ties"]
+)
 def test_a_panel_is_never_further_off_than_it_says(panel, kind, d):
     rng = np.random.default_rng(d)
     rows = {
         "random": lambda: rng.standard_normal((90, d)),
         "same sign": lambda: 1 + 1e-4 * rng.random((90, d)),
+        "signs": lambda: np.sign(rng.standard_normal((90, d))),  # whole numbers at their largest
+        "one large": lambda: np.eye(90, d) * 10 + rng.standard_normal((90, d)) / d**0.5,
         "near copies": lambda: rng.standard_normal(d) + 1e-6 * rng.standard_normal((90, d)),
         "sparse": lambda: np.where(rng.random((90, d)) < 0.03, rng.random((90, d)), 1e-12),
         "ties": lambda: np.stack([at_the_tie(d, "bfloat16", 1 - 2 * (i % 2)) for i in range(90)]),

@@ -16,7 +16,8 @@ from collapse_audit.similarity import (
     panel_kind,
     sweep_levels,
 )
-from collapse_audit.similarity.row_sources import FoldedRows
+from collapse_audit.similarity.panels import Float32Panel, Operand
+from collapse_audit.similarity.row_sources import FoldedRows, UnitRows
 
 
 @pytest.fixture
@@ -61,15 +62,39 @@ def test_folding_and_rechecking_change_no_answer(monkeypatch, head, panel, many)
         assert (level.components, level.isolated) == (there.components, there.isolated)
 
 
-@pytest.mark.parametrize("dimensions", [2, 16, 48, 63])
-def test_folded_rows_are_unit_rows_whose_products_are_never_smaller(head, dimensions):
+@pytest.mark.parametrize(("dimensions", "tail"), [(2, 1), (16, 1), (48, 8), (63, 1), (64, 8)])
+def test_folded_rows_are_unit_rows_whose_products_are_never_smaller(head, dimensions, tail):
     prototypes, _ = head
-    folded = FoldedRows(prototypes, dimensions)
+    folded = FoldedRows(prototypes, dimensions, tail_columns=tail)
     assert folded.shape == (prototypes.k, dimensions)
     rows = folded.block(slice(None)).astype(np.float64)
     unit = prototypes.unit_rows()
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
     assert (rows @ rows.T >= unit @ unit.T - 1e-6).all()
+
+
+def test_rows_gathered_for_one_panel_are_not_taken_for_those_of_a_later_one():
+    # Panels come and go while an operand lives, and a new one may get the address of an old one.
+    rng = np.random.default_rng(0)
+    both = Operand(np.arange(2))
+    for _ in range(50):
+        rows = rng.standard_normal((2, 3))
+        panel = Float32Panel(UnitRows(Prototypes.from_weight(rows)))
+        cosine = rows[0] @ rows[1] / np.linalg.norm(rows, axis=1).prod()
+        assert panel.tile(both, both)[0, 1] == pytest.approx(cosine, abs=1e-6)
+        del panel
+
+
+def test_whole_numbers_leave_room_for_the_sum_of_very_long_rows():
+    from collapse_audit.similarity.integer_panel import Int8Panel
+
+    rows = np.ones((2, 300_000), dtype=np.float32)
+    rows[1, ::2] = -1.0
+    panel = Int8Panel(UnitRows(Prototypes.from_weight(rows)))
+    both = Operand(np.arange(2))
+    assert panel.tile(both, both).dtype == np.int32
+    scores = panel.values(panel.tile(both, both))
+    np.testing.assert_allclose(scores, [[1, 0], [0, 1]], atol=panel.error)
 
 
 def test_an_arithmetic_can_be_chosen_by_argument_and_by_environment(monkeypatch, make_head):

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache, partial
-from time import process_time
 from typing import Literal, TypeAlias, get_args
-
-import numpy as np
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.comparison import PanelKind
-from collapse_audit.similarity.panels import Float32Panel, HostPanel, Operand
-from collapse_audit.similarity.row_sources import UnitRows
+from collapse_audit.similarity.panels import Float32Panel, PanelKind
+from collapse_audit.similarity.trial import product_seconds
 
 Arithmetic: TypeAlias = Literal["auto", "numpy", "float32", "bfloat16"]
 
@@ -109,23 +105,4 @@ def fastest() -> Arithmetic:
         "float32": TorchFloat32Panel,
         "numpy": Float32Panel,
     }
-    rng = np.random.default_rng(0)
-    trial = Prototypes.from_weight(rng.standard_normal((1024, 256)).astype(np.float32))
-    times = {name: _time_product(kind(UnitRows(trial)), trial) for name, kind in kinds.items()}
-    return min(times, key=lambda name: times[name])
-
-
-def _time_product(panel: HostPanel, trial: Prototypes) -> float:
-    """Best of three times of one tile, in CPU seconds; infinite if a score breaks the bound."""
-    rows = Operand(np.arange(trial.k))
-    unit = trial.unit_rows()
-    # Scores come out rounded to bf16 at worst, which codes allow for and plain values do not.
-    error = np.abs(panel.values(panel.tile(rows, rows)) - unit @ unit.T).max()
-    if error > panel.error + 2.0**-8:
-        return float("inf")
-    times = []
-    for _ in range(3):  # CPU time: wall time would measure the neighbours on a busy machine
-        start = process_time()
-        panel.tile(rows, rows)
-        times.append(process_time() - start)
-    return min(times)
+    return min(kinds, key=lambda name: product_seconds(kinds[name]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +11,14 @@ import numpy.typing as npt
 from collapse_audit.similarity.panels import Index, Operand, Panel
 from collapse_audit.similarity.progress import Progress
 
+Floats: TypeAlias = npt.NDArray[np.float64]
+
 _ROWS = 1024
 _COLUMNS = 2048
 # Columns in a chunk: few, because a row looks again at every column of a chunk that may hold its
 # nearest; more where one score per row and chunk would take too much memory.
-_WIDTH = 512
-_CHUNKS = 128
+_WIDTH = 256
+_CHUNKS = 256
 
 
 class ChunkMaxima:
@@ -35,48 +38,72 @@ class ChunkMaxima:
         self._width = _WIDTH * -(-len(columns) // (_WIDTH * _CHUNKS))
         chunks = -(-len(columns) // self._width)
         # Codes keep no order among negative scores: chunks without a positive one stay at zero.
-        self._maxima = np.zeros((len(rows), chunks), dtype=np.float32)
+        self._maxima = np.zeros((chunks, len(rows)), dtype=np.float32)
         symmetric = len(rows) == len(columns)
         for part in parts(len(rows), _ROWS):
             first = part.start // _COLUMNS * _COLUMNS if symmetric else 0
             for other in parts(len(columns), _COLUMNS, start=first):
                 self._record(part, other, symmetric=symmetric)
             progress("nearest", part.stop, len(rows))
+        self._best = self._maxima.argmax(axis=0)
+        self._reached = panel.reached(self._maxima[self._best, np.arange(len(rows))])
 
     def _record(self, part: slice, other: slice, *, symmetric: bool) -> None:
         rows, columns = Operand(self._rows[part]), Operand(self._columns[other])
         by_row, by_column = self._panel.maxima(rows, columns, _WIDTH)
         for place, start in enumerate(range(other.start, other.stop, _WIDTH)):
-            chunk = self._maxima[part, start // self._width]
+            chunk = self._maxima[start // self._width, part]
             np.maximum(chunk, by_row[:, place], out=chunk)
         if symmetric and other.start >= part.stop:
             for place, start in enumerate(range(part.start, part.stop, _WIDTH)):
-                chunk = self._maxima[other, start // self._width]
+                chunk = self._maxima[start // self._width, other]
                 np.maximum(chunk, by_column[place], out=chunk)
 
-    def candidates(self, known: npt.NDArray[np.float64]) -> Iterator[tuple[Index, Index]]:
-        """Pairs that may be nearest, in batches.
+    def best(self, panel: Panel, known: Floats) -> Iterator[tuple[Index, Index]]:
+        """Pairs that may be nearest, in the chunk with the largest score of each row.
 
         Args:
+            panel: What multiplies; it may be finer than the one the scores come from.
             known: Cosine of a neighbour already found, for each row; -inf where there is none.
 
         Yields:
-            Rows and columns of pairs: every row's nearest, unless the known one is nearer.
+            Rows and columns of pairs, in batches.
         """
-        floor = np.maximum(self._panel.reached(self._maxima.max(axis=1)), known)
+        floor = np.maximum(self._reached, known)
+        for chunk in range(len(self._maxima)):
+            yield from self._pairs(panel, np.flatnonzero(self._best == chunk), chunk, floor)
+
+    def others(self, panel: Panel, known: Floats) -> Iterator[tuple[Index, Index]]:
+        """Pairs that may be nearest, in the chunks that ``best`` left out.
+
+        Args:
+            panel: As for ``best``.
+            known: Cosine of a neighbour found by now, for each row.
+
+        Yields:
+            Rows and columns of pairs, in batches. With those of ``best`` they include every row's
+            nearest, unless the known one is nearer.
+        """
+        floor = np.maximum(self._reached, known)
         score = self._panel.score_of(floor)
-        for chunk in range(self._maxima.shape[1]):
-            start = chunk * self._width
-            stop = min(start + self._width, len(self._columns))
-            near = np.flatnonzero(self._maxima[:, chunk] >= score)
-            for part in parts(len(near), _ROWS):
-                rows = near[part]
-                operand = Operand(self._rows[rows])
-                for other in parts(stop, _COLUMNS, start=start):
-                    columns = Operand(self._columns[other])
-                    r, c = self._panel.may_reach(operand, columns, floor[rows])
-                    i, j = operand.index[r], columns.index[c]
-                    yield i[i != j], j[i != j]
+        for chunk, maxima in enumerate(self._maxima):
+            near = np.flatnonzero((maxima >= score) & (self._best != chunk))
+            yield from self._pairs(panel, near, chunk, floor)
+
+    def _pairs(
+        self, panel: Panel, near: Index, chunk: int, floor: Floats
+    ) -> Iterator[tuple[Index, Index]]:
+        """Pairs of some rows with the columns of a chunk that may reach the row's floor."""
+        start = chunk * self._width
+        stop = min(start + self._width, len(self._columns))
+        for part in parts(len(near), _ROWS):
+            rows = near[part]
+            operand = Operand(self._rows[rows])
+            for other in parts(stop, _COLUMNS, start=start):
+                columns = Operand(self._columns[other])
+                r, c = panel.may_reach(operand, columns, floor[rows])
+                i, j = operand.index[r], columns.index[c]
+                yield i[i != j], j[i != j]
 
 
 def parts(count: int, size: int, *, start: int = 0) -> Iterator[slice]:

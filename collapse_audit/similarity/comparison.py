@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.exact import ExactPairs, Threshold
-from collapse_audit.similarity.panels import Float32Panel, Index, Mask, Operand, Panel, RecheckPanel
-from collapse_audit.similarity.row_sources import FoldedRows, RowSource, UnitRows
+from collapse_audit.similarity.panels import (
+    Float32Panel,
+    Index,
+    Mask,
+    Operand,
+    Panel,
+    PanelKind,
+    RecheckPanel,
+)
+from collapse_audit.similarity.row_sources import FoldedRows, SomeRows, UnitRows
 
 NONE = -1
 # More doubtful pairs than this in a tile are cheaper to settle by a float32 product first.
@@ -18,10 +26,9 @@ _MANY = 8192
 # Folding pays while it leaves at most this share of pairs to exact arithmetic (0.5 us each).
 _FOLD_CANDIDATES = 1e-4
 _FOLD_SAMPLE = 1024
-_FOLDED_DIMENSIONS = (48, 64, 96, 128)
+_FOLDED_DIMENSIONS = (48, 64, 80, 96, 112, 128)
 
 Answer = TypeVar("Answer")
-PanelKind: TypeAlias = Callable[[RowSource], Panel]
 
 
 class PanelSet:
@@ -29,20 +36,36 @@ class PanelSet:
 
     Attributes:
         first: The product that decides the clear pairs.
+        coarse_kind: What makes the cheapest product, for questions that only ask for candidates.
         recheck: A finer one, for tiles that the first leaves open.
     """
 
     def __init__(self, prototypes: Prototypes, kind: PanelKind) -> None:
-        self._kind = kind
+        self._prototypes = prototypes
         self.first = kind(UnitRows(prototypes))
         self.recheck: Panel = RecheckPanel(prototypes)
+        coarser = self.first.coarser()
+        self.coarse_kind: PanelKind = coarser or kind
+        self._coarse = None if coarser else self.first
+        self._tail_columns = (coarser or self.first).tail_columns
         self._folded: dict[int, Panel] = {}
 
+    @property
+    def coarse(self) -> Panel:
+        """The cheapest one, to ask for candidates."""
+        if self._coarse is None:
+            self._coarse = self.coarse_kind(UnitRows(self._prototypes))
+        return self._coarse
+
+    def fold(self, dimensions: int) -> FoldedRows:
+        """The rows folded into fewer dimensions, not yet in a panel."""
+        return FoldedRows(self._prototypes, dimensions, tail_columns=self._tail_columns)
+
     def folded(self, rows: FoldedRows) -> Panel:
-        """The rows folded into fewer dimensions."""
+        """The panel of folded rows, to ask for candidates."""
         dimensions = rows.shape[1]
         if dimensions not in self._folded:
-            self._folded[dimensions] = self._kind(rows)
+            self._folded[dimensions] = self.coarse_kind(rows)
         return self._folded[dimensions]
 
 
@@ -74,6 +97,11 @@ class Comparison:
         """The product that decides the clear pairs."""
         return self._panels.first
 
+    @property
+    def coarse_panel(self) -> Panel:
+        """The cheapest product, for questions that only ask for candidates."""
+        return self._panels.coarse
+
     def at(self, epsilon: float) -> Comparison:
         """The same prototypes in the same panels at another threshold."""
         other = object.__new__(Comparison)
@@ -86,14 +114,14 @@ class Comparison:
         Args:
             apart: Some prototypes no two of which are duplicates.
         """
-        sample = apart[:_FOLD_SAMPLE]
+        sample = Operand(np.arange(len(apart[:_FOLD_SAMPLE])))
+        most = len(sample) + _FOLD_CANDIDATES * len(sample) ** 2  # each row finds itself
         for dimensions in _FOLDED_DIMENSIONS:
             if 2 * dimensions > self.prototypes.d:
                 return
-            folded = FoldedRows(self.prototypes, dimensions)
-            rows = folded.block(sample)
-            left = np.count_nonzero(rows @ rows.T >= self.threshold.cosine) - len(sample)
-            if left <= _FOLD_CANDIDATES * len(sample) ** 2:
+            folded = self._panels.fold(dimensions)
+            trial = self._panels.coarse_kind(SomeRows(folded, apart[:_FOLD_SAMPLE]))
+            if trial.candidates(sample, sample, self.threshold.cosine).size <= most:
                 self._fold = self._panels.folded(folded)
                 return
 

@@ -143,12 +143,40 @@ def _scan_block(comparison: Comparison, rows: Index) -> tuple[Mask, Index]:
     new = np.ones(len(rows), dtype=np.bool_)
     leader = np.arange(len(rows))
     if close is not None:
-        earlier = np.tril(close, -1)
-        for row in np.flatnonzero(earlier.any(axis=1)):
-            candidates = earlier[row] & new
-            first = int(candidates.argmax())
-            if candidates[first]:
-                new[row] = False
-                leader[row] = first
+        row, earlier = close.nonzero()
+        row, earlier = row[earlier < row], earlier[earlier < row]
+        new = _first_leaders(len(rows), row, earlier)
+        joined = new[earlier] & ~new[row]
+        # The pairs of a row are sorted, and the last one written stays: the first leader.
+        leader[row[joined][::-1]] = earlier[joined][::-1]
     rank = np.cumsum(new) - 1
     return new, rank[leader]
+
+
+def _first_leaders(count: int, row: Index, earlier: Index) -> Mask:
+    """Which rows become leaders, in rounds instead of row by row.
+
+    A row becomes a leader once no earlier duplicate of it is a leader or may still become one.
+    There are as many rounds as links in the longest chain; most heads need one, and a round looks
+    only at the pairs still open.
+
+    Args:
+        count: Number of rows.
+        row: The later row of every pair of duplicates.
+        earlier: The earlier one.
+
+    Returns:
+        Whether each row is a leader.
+    """
+    undecided = np.zeros(count, dtype=np.bool_)
+    undecided[row] = True
+    leaders = ~undecided
+    while undecided.any():
+        undecided[row[leaders[earlier]]] = False
+        still = undecided[row] & undecided[earlier]
+        row, earlier = row[still], earlier[still]
+        waits = np.zeros(count, dtype=np.bool_)
+        waits[row] = True
+        leaders |= undecided & ~waits
+        undecided &= waits
+    return leaders

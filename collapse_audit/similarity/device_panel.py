@@ -59,8 +59,12 @@ class DevicePanel(Panel):
 
     def candidates(self, rows: Operand, columns: Operand, cosine: float) -> Index:
         """Flat places of the pairs whose cosine is not certainly at most a value."""
-        hits = self.tile(rows, columns) >= _below(cosine - self.error)
-        return np.asarray(hits.flatten().nonzero().flatten().cpu().numpy())
+        tile, low = self.tile(rows, columns), _below(cosine - self.error)
+        hit = (tile.amax(dim=1) >= low).nonzero().flatten()
+        if not hit.numel():
+            return np.empty(0, dtype=np.intp)
+        r, c = (tile[hit] >= low).nonzero().unbind(1)
+        return np.asarray((hit[r] * len(columns) + c).cpu().numpy())
 
     def screen(self, rows: Operand, columns: Operand, cosine: float) -> tuple[Mask, Index] | None:
         """Pairs certainly above a cosine, and places of the doubtful ones."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.chunk_maxima import ChunkMaxima, parts
 from collapse_audit.similarity.comparison import Comparison
-from collapse_audit.similarity.cover import Cover
+from collapse_audit.similarity.cover import Cover, leader_cover
 from collapse_audit.similarity.error_bounds import format_bound
 from collapse_audit.similarity.panels import Index, Operand
 from collapse_audit.similarity.progress import Progress, silent
@@ -21,6 +21,9 @@ _COLUMNS = 1024
 # Groups up to this size are compared pair by pair; a product only pays for larger ones.
 _SMALL_GROUP = 12
 _PAIRS_AT_ONCE = 512
+# A cover spares nothing if nearly all of so many prototypes become leaders.
+_SAMPLE = 8192
+_HEALTHY = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +53,7 @@ class Nearest:
 
 
 def nearest_prototypes(
-    comparison: Comparison, cover: Cover, *, progress: Progress = silent
+    comparison: Comparison, cover: Cover | None = None, *, progress: Progress = silent
 ) -> Nearest:
     r"""Find the nearest other prototype of every prototype.
 
@@ -62,17 +65,28 @@ def nearest_prototypes(
 
     Args:
         comparison: The prototypes; its threshold does not change the result.
-        cover: Any leader cover of all of them; a good one makes the search fast.
+        cover: Any leader cover of all of them; a good one makes the search fast. One is made, or
+            found to be useless, if ``None``.
         progress: Called with ("nearest", rows done, rows in all).
 
     Returns:
         Index and cosine distance of each prototype's nearest other one.
     """
-    search = _Search(comparison, cover)
+    search = _Search(comparison, cover or _useful_cover(comparison))
     search.match_copies()
     search.inside_groups()
     search.between_groups(progress)
     return search.result()
+
+
+def _useful_cover(comparison: Comparison) -> Cover:
+    """The leader cover; each prototype alone where a sample shows that it would hardly be less."""
+    k = comparison.prototypes.k
+    if k >= 4 * _SAMPLE:
+        sample = np.sort(np.random.default_rng(0).choice(k, _SAMPLE, replace=False))
+        if len(leader_cover(comparison, order=sample).leaders) > _HEALTHY * _SAMPLE:
+            return Cover(leaders=np.arange(k), group=np.arange(k))
+    return leader_cover(comparison)
 
 
 class _Search:
@@ -162,13 +176,14 @@ class _Search:
         rows = self._may_have_foreign()
         if not rows.size:
             return
-        panel = self._comparison.panel
         everything = 2 * len(rows) > len(self._distinct)
         rows = self._distinct if everything else rows
-        maxima = ChunkMaxima(panel, rows, self._distinct, progress)
-        known = 1.0 - self.squared[rows] / 2.0  # -inf where none was found yet
-        for near, columns in maxima.candidates(known):
-            self.offer(near, columns)
+        maxima = ChunkMaxima(self._comparison.coarse_panel, rows, self._distinct, progress)
+        # The most promising chunk of each row first: what it holds usually excludes the others.
+        for chunks in (maxima.best, maxima.others):
+            known = 1.0 - self.squared[rows] / 2.0  # -inf where none was found yet
+            for near, columns in chunks(self._comparison.panel, known):
+                self.offer(near, columns)
 
     def _may_have_foreign(self) -> Index:
         """Distinct rows whose nearest one may sit in another group, by the triangle inequality."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +19,8 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 # Scores of rows x columns as something ordered like them: float32, or the bits of positive bf16.
 Tile: TypeAlias = npt.NDArray[Any]
 
+PanelKind: TypeAlias = "Callable[[RowSource], Panel]"
+
 ROWS_AT_ONCE = 2048
 
 
@@ -32,16 +35,16 @@ class Operand:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._gathered: dict[int, Any] = {}
+        self._gathered: dict[Panel, Any] = {}
 
     def __len__(self) -> int:
         return len(self.index)
 
     def rows_of(self, panel: Panel) -> Any:
         """The rows of these prototypes in a panel."""
-        if id(panel) not in self._gathered:
-            self._gathered[id(panel)] = panel.gather(self.index)
-        return self._gathered[id(panel)]
+        if panel not in self._gathered:
+            self._gathered[panel] = panel.gather(self.index)
+        return self._gathered[panel]
 
 
 class Panel(ABC):
@@ -53,11 +56,21 @@ class Panel(ABC):
         block_rows: Rows that a scan should compare with leaders at once.
         scan_rows: Rows that it should compare with one another at once.
         chunk_rows: Leaders that rows should be compared with at once.
+        tail_columns: Entries over which folded rows should spread the length of their tail.
     """
 
     block_rows: int = 1024
     scan_rows: int = 1024
     chunk_rows: int = 2048
+    tail_columns: int = 1
+
+    @abstractmethod
+    def __init__(self, source: RowSource) -> None:
+        """Take the rows of a source."""
+
+    def coarser(self) -> type[Panel] | None:
+        """A cheaper and less precise kind for questions that only ask for candidates, if any."""
+        return None
 
     @abstractmethod
     def gather(self, index: Index) -> Any:
@@ -132,11 +145,18 @@ class HostPanel(Panel):
         """The scores that codes stand for."""
         return tile
 
+    def row_maxima(self, tile: Tile, width: int) -> Tile:
+        """Largest codes of each row in stretches of columns (rows x stretches)."""
+        starts = np.arange(0, tile.shape[1], width)
+        return np.asarray(np.maximum.reduceat(tile, starts, axis=1))
+
     def candidates(self, rows: Operand, columns: Operand, cosine: float) -> Index:
         """Flat places of the pairs whose cosine is not certainly at most a value."""
         tile = self.tile(rows, columns)
         low, _ = self.codes(cosine - self.error, 1.0)
-        return np.flatnonzero(tile >= low) if tile.max() >= low else np.empty(0, dtype=np.intp)
+        hit = np.flatnonzero(self.row_maxima(tile, len(columns))[:, 0] >= low)
+        r, c = np.divmod(np.flatnonzero(tile[hit] >= low), len(columns))
+        return np.asarray(hit[r] * len(columns) + c)
 
     def screen(self, rows: Operand, columns: Operand, cosine: float) -> tuple[Mask, Index] | None:
         """Pairs certainly above a cosine, and places of the doubtful ones."""
@@ -176,9 +196,8 @@ class HostPanel(Panel):
         tile = self.tile(rows, columns)
         r, c = shared_places(rows.index, columns.index)
         tile[r, c] = self.lowest
-        down, right = (range(0, length, width) for length in tile.shape)
-        by_row = np.stack([tile[:, s : s + width].max(axis=1) for s in right], axis=1)
-        by_column = np.stack([tile[s : s + width].max(axis=0) for s in down])
+        by_row = self.row_maxima(tile, width)
+        by_column = np.stack([tile[s : s + width].max(axis=0) for s in range(0, len(tile), width)])
         return np.maximum(self.values(by_row), 0), np.maximum(self.values(by_column), 0)
 
     def reached(self, best: Float32) -> npt.NDArray[np.float64]:

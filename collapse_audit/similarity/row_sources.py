@@ -64,24 +64,50 @@ class FoldedRows:
 
     So a folded score below a threshold proves that the cosine is too: its misses are sure, its
     hits are not. Random directions stay far below any useful threshold in 64 dimensions already.
+
+    Args:
+        prototypes: What is folded.
+        dimensions: Width of the folded rows.
+        tail_columns: How many equal entries the length of the rest is spread over, which changes no
+            product; one large entry would make whole numbers coarse.
     """
 
-    def __init__(self, prototypes: Prototypes, dimensions: int) -> None:
+    def __init__(self, prototypes: Prototypes, dimensions: int, *, tail_columns: int = 1) -> None:
         self._prototypes = prototypes
-        self._directions = _leading_directions(prototypes, dimensions - 1)
+        self._tail_columns = tail_columns
+        self._directions = _leading_directions(prototypes, dimensions - tail_columns)
         # The squared tail is off by that of a float64 product, its root by the root of that.
         self.residual = _FLOAT32_RESIDUAL + float64_bound(prototypes.d) ** 0.5
 
     @property
     def shape(self) -> tuple[int, int]:
-        """k, number of leading directions + 1."""
-        return self._prototypes.k, self._directions.shape[1] + 1
+        """k, number of leading directions and of columns of the tail."""
+        return self._prototypes.k, self._directions.shape[1] + self._tail_columns
 
     def block(self, part: slice | npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Some folded rows."""
         head = self._prototypes.unit_rows(part) @ self._directions
-        tail = np.sqrt(np.clip(1.0 - np.einsum("kd,kd->k", head, head), 0.0, None))
-        return np.column_stack([head, tail]).astype(np.float32)
+        squared = np.clip(1.0 - np.einsum("kd,kd->k", head, head), 0.0, None)
+        tail = np.sqrt(squared / self._tail_columns)
+        return np.column_stack([head, *[tail] * self._tail_columns]).astype(np.float32)
+
+
+class SomeRows:
+    """Some rows of a source, in a given order."""
+
+    def __init__(self, source: FoldedRows, index: npt.NDArray[np.intp]) -> None:
+        self._source = source
+        self._index = index
+        self.residual = source.residual
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows taken and their dimension."""
+        return len(self._index), self._source.shape[1]
+
+    def block(self, part: slice) -> npt.NDArray[np.float32]:
+        """Some of them."""
+        return self._source.block(self._index[part])
 
 
 def _leading_directions(prototypes: Prototypes, count: int) -> npt.NDArray[np.float64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,15 +15,47 @@ from collapse_audit.similarity.panels import (
     HostPanel,
     Index,
     Operand,
+    Panel,
     Tile,
     as_slice,
 )
 from collapse_audit.similarity.row_sources import RowSource
+from collapse_audit.similarity.trial import product_seconds
 
 _LOWEST = np.int16(-32768)
 
 
-class BFloat16Panel(HostPanel):
+class TorchPanel(HostPanel):
+    """A panel whose tiles torch makes in the processor's memory."""
+
+    _rows: torch.Tensor
+    _buffer: torch.Tensor
+
+    def gather(self, index: Index) -> torch.Tensor:
+        """Some rows."""
+        places = as_slice(index)
+        if isinstance(places, slice):
+            return self._rows[places]
+        return self._rows.index_select(0, torch.from_numpy(places))
+
+    def room(self, rows: int, columns: int) -> torch.Tensor:
+        """A tile to write to, the same memory each time."""
+        if self._buffer.numel() < rows * columns:
+            self._buffer = self._buffer.new_empty(rows * columns)
+        return self._buffer[: rows * columns].view(rows, columns)
+
+    @abstractmethod
+    def tile(self, rows: Operand, columns: Operand) -> Tile:
+        """Scores of all pairs (rows x columns) as codes; valid until the next call."""
+
+    def row_maxima(self, tile: Tile, width: int) -> Tile:
+        """Largest codes of each row in stretches of columns; torch uses all threads for it."""
+        if tile.shape[1] % width:
+            return super().row_maxima(tile, width)
+        return np.asarray(torch.from_numpy(tile).view(len(tile), -1, width).amax(2).numpy())
+
+
+class BFloat16Panel(TorchPanel):
     """Rows in bf16; scores in bf16 too, which costs nothing: codes are rounded outwards.
 
     A tile holds the bits of the scores as int16. They are ordered like the scores where the scores
@@ -37,19 +71,9 @@ class BFloat16Panel(HostPanel):
         self._buffer = torch.empty(0, dtype=torch.bfloat16)
         self.error = measured_bound(source.shape[1], residual=residual)
 
-    def gather(self, index: Index) -> torch.Tensor:
-        """Some rows, bf16."""
-        places = as_slice(index)
-        if isinstance(places, slice):
-            return self._rows[places]
-        return self._rows.index_select(0, torch.from_numpy(places))
-
     def tile(self, rows: Operand, columns: Operand) -> Tile:
         """Bits of the scores of all pairs, int16."""
-        size = len(rows) * len(columns)
-        if self._buffer.numel() < size:
-            self._buffer = torch.empty(size, dtype=torch.bfloat16)
-        out = self._buffer[:size].view(len(rows), len(columns))
+        out = self.room(len(rows), len(columns))
         torch.mm(rows.rows_of(self), columns.rows_of(self).T, out=out)
         return out.view(torch.int16).numpy()
 
@@ -61,6 +85,13 @@ class BFloat16Panel(HostPanel):
     def values(self, tile: Tile) -> npt.NDArray[np.float32]:
         """The scores that a tile of bits stands for."""
         return (tile.astype(np.int32) << 16).view(np.float32)
+
+    def coarser(self) -> type[Panel] | None:
+        """Whole numbers, where this processor multiplies them faster."""
+        from collapse_audit.similarity.integer_panel import Int8Panel
+
+        faster = product_seconds(Int8Panel) < product_seconds(BFloat16Panel)
+        return Int8Panel if faster else None
 
 
 class TorchFloat32Panel(Float32Panel):
