@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from collapse_audit.training.loop import (
     state_from,
     train,
 )
+from collapse_audit.training.memory import peak_memory
 from collapse_audit.version import __version__
 
 
@@ -45,12 +47,15 @@ class TrainingResult:
         before: Numbers of the head the run started from.
         after: Numbers of the head it ended with.
         stopped: Why the run stopped early; empty if it did not.
+        peak_megabytes: Peak memory of network, optimiser and training above imports and data, in
+            10^6 bytes; ``None`` where it cannot be measured. Of the last part of a resumed run.
     """
 
     folder: Path
     before: dict[str, Any]
     after: dict[str, Any]
     stopped: str
+    peak_megabytes: float | None = None
 
     @property
     def head(self) -> Path:
@@ -82,6 +87,16 @@ def run_training(
 
     """
     data = load_data(config)
+    with peak_memory(pick_device(config.device)) as peak:
+        result, state = _train(config, data, folder, resume=resume, quiet=quiet)
+    result = dataclasses.replace(result, peak_megabytes=peak.megabytes)
+    _write_results(result, config, data, state)
+    return result
+
+
+def _train(
+    config: HeadTrainingConfig, data: Data, folder: Path, *, resume: bool, quiet: bool
+) -> tuple[TrainingResult, TrainingState]:
     state = _starting_state(config, data)  # may refuse: before the folder is this run's
     _claim(folder, config, data, resume=resume)
     before = _summary(state, data)
@@ -105,9 +120,7 @@ def run_training(
         load_state(state, saved)
         stopped = f"{error}; the head is that of step {state.iteration}, the last good state"
         log.write({"iteration": state.iteration, "stopped": stopped})
-    result = TrainingResult(folder, before, _summary(state, data), stopped)
-    _write_results(result, config, data, state)
-    return result
+    return TrainingResult(folder, before, _summary(state, data), stopped), state
 
 
 def _starting_state(config: HeadTrainingConfig, data: Data) -> TrainingState:
@@ -184,6 +197,7 @@ def _write_results(
         "config": config.to_dict(),
         "iteration": state.iteration,
         "stopped": result.stopped or None,
+        "peak_megabytes": result.peak_megabytes,
         "before": result.before,
         "after": result.after,
     }

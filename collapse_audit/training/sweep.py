@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from collapse_audit.errors import ParameterError
 from collapse_audit.training.checkpointing import write_atomically, write_text_atomically
 from collapse_audit.training.config import HeadTrainingConfig, did_you_mean, setting_type
 from collapse_audit.training.run import run_training
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLUMNS = {
     "M": ("unique", "greedy"),
@@ -27,6 +30,7 @@ _COLUMNS = {
     "kNN": ("probes", "knn"),
     "linear": ("probes", "linear"),
 }
+_MEMORY = "memory MB"
 
 
 def parse_sweep(text: str) -> tuple[str, list[Any]]:
@@ -110,10 +114,10 @@ def sweep_table(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw M against K, or M/K against the regulariser's weight if only that varies.
+    """Draw M and peak memory against K, or M/K against the weight if only that varies.
 
     One line per remaining combination of settings. With several seeds a line is their mean and
-    every run a dot.
+    every run a dot. Memory is left out if it is not known for every run.
 
     Args:
         rows: From :func:`run_sweep`, with ``k`` or ``weight`` among the settings.
@@ -121,21 +125,14 @@ def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    axis, number = ("k", "M") if "k" in rows[0] else ("weight", "M/K")
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.add_subplot()
-    lines: dict[str, dict[float, list[float]]] = {}
-    for row in rows:
-        settings = [key for key in row if key not in {*_COLUMNS, axis, "seed", "stopped"}]
-        label = ", ".join(str(row[key]) for key in settings) or number
-        lines.setdefault(label, {}).setdefault(row[axis], []).append(row[number])
-    for label, by_x in lines.items():
-        xs = sorted(by_x)
-        (line,) = axes.plot(xs, [sum(by_x[x]) / len(by_x[x]) for x in xs], label=label)
-        dots = [(x, y) for x in xs for y in by_x[x]]
-        axes.plot(*zip(*dots, strict=True), ".", color=line.get_color())
+    over_k = "k" in rows[0]
+    memory = over_k and all(row[_MEMORY] is not None for row in rows)
+    figure = Figure(figsize=(9 if memory else 5, 4), layout="constrained")
+    axes, *more = figure.subplots(1, 2 if memory else 1, squeeze=False)[0]
+    axis, number = ("k", "M") if over_k else ("weight", "M/K")
+    lines = _draw_lines(axes, rows, axis, number)
     ticks = sorted({row[axis] for row in rows})
-    if axis == "k":
+    if over_k:
         axes.plot(ticks, ticks, color="0.6", linestyle=":", label="M = K")
         axes.set(xscale="log", yscale="log", xlabel="prototypes K", ylabel="unique prototypes M")
     else:
@@ -143,11 +140,31 @@ def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
         linear = min((x for x in ticks if x > 0), default=1.0)
         axes.set_xscale("symlog", linthresh=linear)
         axes.set(xlabel="weight of the regulariser", ylabel="unique share M / K", ylim=(0, 1.05))
-    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
-    axes.minorticks_off()
-    if len(lines) > 1 or axis == "k":
+    for beside in more:
+        _draw_lines(beside, rows, axis, _MEMORY)
+        beside.set(xscale="log", xlabel="prototypes K", ylabel="peak memory, MB")
+        beside.set_ylim(bottom=0)
+    for each in (axes, *more):
+        each.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        each.minorticks_off()
+    if lines > 1 or over_k:
         axes.legend()
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="svg"))
+
+
+def _draw_lines(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, number: str) -> int:
+    """One line per combination of settings, through the means over seeds; how many there are."""
+    lines: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        settings = [key for key in row if key not in {*_COLUMNS, _MEMORY, axis, "seed", "stopped"}]
+        label = ", ".join(str(row[key]) for key in settings) or number
+        lines.setdefault(label, {}).setdefault(row[axis], []).append(row[number])
+    for label, by_x in lines.items():
+        xs = sorted(by_x)
+        (line,) = axes.plot(xs, [sum(by_x[x]) / len(by_x[x]) for x in xs], label=label)
+        dots = [(x, y) for x in xs for y in by_x[x]]
+        axes.plot(*zip(*dots, strict=True), ".", color=line.get_color())
+    return len(lines)
 
 
 def _numbers(config: HeadTrainingConfig, folder: Path, *, quiet: bool) -> dict[str, Any]:
@@ -160,11 +177,13 @@ def _numbers(config: HeadTrainingConfig, folder: Path, *, quiet: bool) -> dict[s
                 f"{folder}: belongs to another configuration.", hint="Choose another --out."
             )
         after, stopped = content["after"], content["stopped"]
+        memory = content.get("peak_megabytes")
     else:
         result = run_training(config, folder, resume=True, quiet=quiet)
         after, stopped = result.after, result.stopped
+        memory = result.peak_megabytes
     numbers = {name: _look_up(after, keys) for name, keys in _COLUMNS.items()}
-    return numbers | {"stopped": stopped or None}
+    return numbers | {_MEMORY: memory, "stopped": stopped or None}
 
 
 def _look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:

@@ -1,0 +1,80 @@
+"""Peak memory of a part of a run, where the system tells it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+_PROCESS = Path("/proc/self")
+_MEGABYTE = 1e6
+
+
+@dataclass(slots=True)
+class PeakMemory:
+    """What a block of code needed.
+
+    Attributes:
+        megabytes: Peak above what was held when the block began, in 10^6 bytes; ``None`` before its
+            end, and where it cannot be measured.
+    """
+
+    megabytes: float | None = None
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
+    """Measure the peak memory of a block: allocated on a CUDA device, else resident (Linux only).
+
+    Memory that the process has freed but kept is given back first, so that blocks measured one
+    after the other do not hide in what earlier ones needed.
+
+    Args:
+        device: Where the block computes.
+
+    Yields:
+        What is filled in at the end of the block.
+    """
+    peak = PeakMemory()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak.megabytes = (torch.cuda.max_memory_allocated(device) - before) / _MEGABYTE
+    else:
+        held = _resident_after_reset()
+        yield peak
+        largest = _status("VmHWM")
+        if held is not None and largest is not None:
+            peak.megabytes = (largest - held) / _MEGABYTE
+
+
+def _resident_after_reset() -> int | None:
+    """Bytes resident now, after the kernel was told to forget the peak; ``None`` if it cannot."""
+    if not _PROCESS.is_dir():
+        return None
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    try:
+        (_PROCESS / "clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int | None:
+    """A size from the process's status, in bytes."""
+    try:
+        text = (_PROCESS / "status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
+    return None if found is None else 1024 * int(found[1])
