@@ -59,7 +59,7 @@ fuzz: $(SETUP)  ## 10,000 damaged checkpoints; FUZZ="--count 100000 --seed 7" fo
 
 bench: $(SETUP)  ## the benchmarks, with the packages they compare with; ARGS="--k 4096"
 	@set -e; uv=$$($(FIND_UV)); \
-	"$${uv:-$(BIN)/uv}" pip install --quiet --python $(BIN)/python --group peers
+	"$${uv:-$(BIN)/uv}" pip install --quiet --python $(BIN)/python --group bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
 examples: $(SETUP)  ## train the heads that ship with the package again

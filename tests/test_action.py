@@ -40,9 +40,7 @@ class Runner:
             "RUNNER_TEMP": str(folder),
             "OMP_NUM_THREADS": "1",
         }
-        self._tool(
-            "collapse-audit", f'exec {shlex.quote(sys.executable)} -m collapse_audit.cli "$@"'
-        )
+        self._tool("collapse-audit", f'exec {shlex.quote(sys.executable)} -m collapse_audit "$@"')
         self._tool("gh", f'printf "%s\\n" "$@" > {shlex.quote(str(folder / "gh.txt"))}')
         self._tool("python", f'printf "%s\\n" "$@" > {shlex.quote(str(folder / "python.txt"))}')
 

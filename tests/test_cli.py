@@ -70,7 +70,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 def process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run the command line in a process of its own, with nothing but the given environment."""
     return subprocess.run(
-        [sys.executable, "-m", "collapse_audit.cli", *arguments],
+        [sys.executable, "-m", "collapse_audit", *arguments],
         cwd=cwd,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)} | environment,
         capture_output=True,
@@ -450,7 +450,7 @@ def test_a_narrow_encoding_does_not_stop_the_result(folder: Path, head: str, enc
 
 def test_a_reader_that_went_away_is_no_error(folder: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "collapse_audit.cli", "schema"],
+        [sys.executable, "-m", "collapse_audit", "schema"],
         cwd=folder,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""``python -m collapse_audit.cli``, for where the script is not on the path."""
+"""``python -m collapse_audit``, for where the script is not on the path."""
 
 import sys
 
