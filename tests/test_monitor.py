@@ -309,6 +309,37 @@ def test_the_lightning_callback_logs_through_the_module(
     assert logged[0]["prototypes/loss"] == 1.0
 
 
+@pytest.mark.filterwarnings("ignore")  # those of Lightning itself
+def test_a_lightning_trainer_runs_the_callback(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("pytorch_lightning")
+
+    class Head(lightning.LightningModule):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.prototypes = torch.nn.Linear(8, 16, bias=False)
+
+        def training_step(self, batch: torch.Tensor, _index: int) -> torch.Tensor:
+            return self.prototypes(batch).square().mean()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    head = Head()
+    history = tmp_path / "history.jsonl"
+    monitor = PrototypeMonitor(head.prototypes, every=3, jsonl=history)
+    trainer = lightning.Trainer(
+        max_steps=9, accelerator="cpu", callbacks=[lightning_callback(monitor)], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(head, torch.utils.data.DataLoader(torch.randn(36, 8), batch_size=4))
+    seen = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [entry["step"] for entry in seen] == [3, 6, 9]
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert logged["prototypes/unique.greedy"] == seen[-1]["unique"]["greedy"] == 16
+    assert logged["prototypes/loss"] == pytest.approx(seen[-1]["loss"])
+
+
 def test_the_transformers_callback_looks_at_the_optimisers_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
