@@ -97,6 +97,37 @@ def test_whole_numbers_leave_room_for_the_sum_of_very_long_rows():
     np.testing.assert_allclose(scores, [[1, 0], [0, 1]], atol=panel.error)
 
 
+def saturating(left, right, *, out):
+    """What some kernels without VNNI do: 128 is added to one factor, and pairs of products are kept
+    in 16 bits."""
+    products = (left.int() + 128)[:, None, :] * right.T.int()[None]
+    pairs = products.unflatten(2, (-1, 2)).sum(3).clamp(-(2**15), 2**15 - 1)
+    return out.copy_(pairs.sum(2) - 128 * right.int().sum(0))
+
+
+@pytest.mark.parametrize("product", [saturating, None])
+def test_whole_numbers_are_not_used_where_their_product_is_wrong_or_missing(monkeypatch, product):
+    import torch
+
+    from collapse_audit.similarity import torch_panel, trial
+    from collapse_audit.similarity.integer_panel import Int8Panel
+
+    monkeypatch.setattr(trial, "_ROWS", 32)
+    assert trial.product_seconds.__wrapped__(Int8Panel) < float("inf")
+
+    def missing(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(torch, "_int_mm", product or missing)
+    monkeypatch.setattr(torch_panel, "product_seconds", trial.product_seconds.__wrapped__)
+    prototypes = Prototypes.from_weight(np.eye(4, dtype=np.float32))
+    panel = torch_panel.BFloat16Panel(UnitRows(prototypes))
+    assert trial.product_seconds.__wrapped__(Int8Panel) == float("inf")
+    assert panel.coarser() is None
+    monkeypatch.delattr(torch, "_int_mm")
+    assert panel.coarser() is None
+
+
 def test_an_arithmetic_can_be_chosen_by_argument_and_by_environment(monkeypatch, make_head):
     prototypes = make_head("collapsed").prototypes
     names = {"numpy": "Float32Panel", "float32": "TorchFloat32Panel", "bfloat16": "BFloat16Panel"}

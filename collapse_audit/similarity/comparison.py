@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -36,30 +37,34 @@ class PanelSet:
 
     Attributes:
         first: The product that decides the clear pairs.
-        coarse_kind: What makes the cheapest product, for questions that only ask for candidates.
         recheck: A finer one, for tiles that the first leaves open.
     """
 
     def __init__(self, prototypes: Prototypes, kind: PanelKind) -> None:
         self._prototypes = prototypes
+        self._kind = kind
         self.first = kind(UnitRows(prototypes))
         self.recheck: Panel = RecheckPanel(prototypes)
-        coarser = self.first.coarser()
-        self.coarse_kind: PanelKind = coarser or kind
-        self._coarse = None if coarser else self.first
-        self._tail_columns = (coarser or self.first).tail_columns
         self._folded: dict[int, Panel] = {}
 
+    @cached_property
+    def _coarser(self) -> type[Panel] | None:
+        return self.first.coarser()
+
     @property
+    def coarse_kind(self) -> PanelKind:
+        """What makes the cheapest product, for questions that only ask for candidates."""
+        return self._coarser or self._kind
+
+    @cached_property
     def coarse(self) -> Panel:
-        """The cheapest one, to ask for candidates."""
-        if self._coarse is None:
-            self._coarse = self.coarse_kind(UnitRows(self._prototypes))
-        return self._coarse
+        """The cheapest product of the unit rows, for such questions."""
+        return self._coarser(UnitRows(self._prototypes)) if self._coarser else self.first
 
     def fold(self, dimensions: int) -> FoldedRows:
         """The rows folded into fewer dimensions, not yet in a panel."""
-        return FoldedRows(self._prototypes, dimensions, tail_columns=self._tail_columns)
+        columns = (self._coarser or self.first).tail_columns
+        return FoldedRows(self._prototypes, dimensions, tail_columns=columns)
 
     def folded(self, rows: FoldedRows) -> Panel:
         """The panel of folded rows, to ask for candidates."""

@@ -90,6 +90,8 @@ class BFloat16Panel(TorchPanel):
         """Whole numbers, where this processor multiplies them faster."""
         from collapse_audit.similarity.integer_panel import Int8Panel
 
+        if not hasattr(torch, "_int_mm"):  # not public, so it may go
+            return None
         faster = product_seconds(Int8Panel) < product_seconds(BFloat16Panel)
         return Int8Panel if faster else None
 
