@@ -12,6 +12,7 @@ from collapse_audit.similarity import (
     leader_cover,
     link_groups,
     nearest_prototypes,
+    small_components,
     sweep_levels,
 )
 
@@ -64,8 +65,12 @@ def test_the_radius_bounds_the_angle_of_every_member_and_is_tight(any_head, comp
     assert (radius <= largest + 1e-5).all()
 
 
+@pytest.mark.parametrize("most_members", [0, 32])
 @pytest.mark.parametrize("spread", [(1.9, 0.2, 1.0, 0.5), (1.0, 1.0, 0.999, 1.001)])
-def test_every_level_of_a_sweep_is_a_count_from_scratch(any_head, comparison, spread):
+def test_every_level_of_a_sweep_is_a_count_from_scratch(
+    any_head, comparison, spread, most_members, monkeypatch
+):
+    monkeypatch.setattr(small_components, "_MOST_MEMBERS", most_members)
     epsilons = [min(factor * any_head.epsilon, 0.9999999) for factor in spread]
     levels = sweep_levels(comparison, epsilons)
     assert [level.epsilon for level in levels] == sorted(set(epsilons))

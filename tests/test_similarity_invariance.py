@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from collapse_audit.similarity import (
     leader_cover,
     link_groups,
     nearest_prototypes,
+    small_components,
     sweep_levels,
 )
 
@@ -72,14 +75,19 @@ def test_any_small_head_equals_its_definition_for_every_block_size(
 
 
 @few
-@given(weights, st.sets(thresholds, min_size=1, max_size=4))
-def test_a_sweep_of_any_small_head_equals_counts_from_scratch(definition, panel, weight, epsilons):
+@given(weights, st.sets(thresholds, min_size=1, max_size=4), st.sampled_from([0, 3, 32]))
+def test_a_sweep_of_any_small_head_equals_counts_from_scratch(
+    definition, panel, weight, epsilons, most_members
+):
     prototypes = Prototypes.from_weight(weight)
     comparison = Comparison(prototypes, Threshold(0.3), panel=panel)
-    for level in sweep_levels(comparison, sorted(epsilons)):
+    with mock.patch.object(small_components, "_MOST_MEMBERS", most_members):
+        levels = sweep_levels(comparison, sorted(epsilons))
+    for level in levels:
         truth = definition(weight, level.epsilon)
         assert level.greedy == len(truth.greedy()[0])
         assert (level.components, level.isolated) == (truth.components, truth.isolated)
+        assert level.pairs == sum(truth.neighbours) // 2
 
 
 @few

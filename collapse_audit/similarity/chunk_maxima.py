@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.panels import Index, Operand, Panel
 from collapse_audit.similarity.progress import Progress
 
-Floats: TypeAlias = npt.NDArray[np.float64]
+Known: TypeAlias = Callable[[Index], npt.NDArray[np.float64]]
 
 _ROWS = 1024
 _COLUMNS = 2048
@@ -59,49 +60,51 @@ class ChunkMaxima:
                 chunk = self._maxima[start // self._width, other]
                 np.maximum(chunk, by_column[place], out=chunk)
 
-    def best(self, panel: Panel, known: Floats) -> Iterator[tuple[Index, Index]]:
+    def best(self, comparison: Comparison, known: Known) -> Iterator[tuple[Index, Index]]:
         """Pairs that may be nearest, in the chunk with the largest score of each row.
 
         Args:
-            panel: What multiplies; it may be finer than the one the scores come from.
-            known: Cosine of a neighbour already found, for each row; -inf where there is none.
+            comparison: What looks at them again.
+            known: Cosine of a neighbour already found, for some rows; -inf where there is none,
+                and 2 where none is sought. Asked anew for every batch.
 
         Yields:
             Rows and columns of pairs, in batches.
         """
-        floor = np.maximum(self._reached, known)
         for chunk in range(len(self._maxima)):
-            yield from self._pairs(panel, np.flatnonzero(self._best == chunk), chunk, floor)
+            yield from self._pairs(comparison, np.flatnonzero(self._best == chunk), chunk, known)
 
-    def others(self, panel: Panel, known: Floats) -> Iterator[tuple[Index, Index]]:
+    def others(self, comparison: Comparison, known: Known) -> Iterator[tuple[Index, Index]]:
         """Pairs that may be nearest, in the chunks that ``best`` left out.
 
         Args:
-            panel: As for ``best``.
-            known: Cosine of a neighbour found by now, for each row.
+            comparison: As for ``best``.
+            known: As for ``best``.
 
         Yields:
             Rows and columns of pairs, in batches. With those of ``best`` they include every row's
             nearest, unless the known one is nearer.
         """
-        floor = np.maximum(self._reached, known)
-        score = self._panel.score_of(floor)
         for chunk, maxima in enumerate(self._maxima):
+            score = self._panel.score_of(np.maximum(self._reached, known(self._rows)))
             near = np.flatnonzero((maxima >= score) & (self._best != chunk))
-            yield from self._pairs(panel, near, chunk, floor)
+            yield from self._pairs(comparison, near, chunk, known)
 
     def _pairs(
-        self, panel: Panel, near: Index, chunk: int, floor: Floats
+        self, comparison: Comparison, near: Index, chunk: int, known: Known
     ) -> Iterator[tuple[Index, Index]]:
-        """Pairs of some rows with the columns of a chunk that may reach the row's floor."""
+        """Pairs of some rows with the columns of a chunk that may reach what is known by then."""
         start = chunk * self._width
         stop = min(start + self._width, len(self._columns))
         for part in parts(len(near), _ROWS):
-            rows = near[part]
-            operand = Operand(self._rows[rows])
             for other in parts(stop, _COLUMNS, start=start):
-                columns = Operand(self._columns[other])
-                r, c = panel.may_reach(operand, columns, floor[rows])
+                rows = self._rows[near[part]]
+                floor = np.maximum(self._reached[near[part]], known(rows))
+                sought = np.flatnonzero(floor <= 1.0)
+                if not sought.size:
+                    continue
+                operand, columns = Operand(rows[sought]), Operand(self._columns[other])
+                r, c = comparison.may_reach(operand, columns, floor[sought])
                 i, j = operand.index[r], columns.index[c]
                 yield i[i != j], j[i != j]
 

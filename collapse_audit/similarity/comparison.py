@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.exact import ExactPairs, Threshold
@@ -161,6 +162,17 @@ class Comparison:
         closer = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
         np.minimum.at(first, r[closer], c[closer])
         return np.where(first < len(columns), first, NONE)
+
+    def may_reach(
+        self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]
+    ) -> tuple[Index, Index]:
+        """Pairs whose cosine may reach the row's value: a superset, sharper where it is large."""
+        pairs = self._panels.first.may_reach(rows, columns, cosines)
+        return (
+            pairs
+            if pairs[0].size <= _MANY
+            else self._panels.recheck.may_reach(rows, columns, cosines)
+        )
 
     def _folded_pairs(self, rows: Operand, columns: Operand) -> Index | None:
         """Places of the pairs that folding leaves; ``None`` if they are many, or without folds."""

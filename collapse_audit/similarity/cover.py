@@ -145,7 +145,7 @@ def _scan_block(comparison: Comparison, rows: Index) -> tuple[Mask, Index]:
     if close is not None:
         row, earlier = close.nonzero()
         row, earlier = row[earlier < row], earlier[earlier < row]
-        new = _first_leaders(len(rows), row, earlier)
+        new = first_leaders(len(rows), row, earlier)
         joined = new[earlier] & ~new[row]
         # The pairs of a row are sorted, and the last one written stays: the first leader.
         leader[row[joined][::-1]] = earlier[joined][::-1]
@@ -153,7 +153,7 @@ def _scan_block(comparison: Comparison, rows: Index) -> tuple[Mask, Index]:
     return new, rank[leader]
 
 
-def _first_leaders(count: int, row: Index, earlier: Index) -> Mask:
+def first_leaders(count: int, row: Index, earlier: Index) -> Mask:
     """Which rows become leaders, in rounds instead of row by row.
 
     A row becomes a leader once no earlier duplicate of it is a leader or may still become one.

@@ -61,7 +61,16 @@ class ExactPairs:
 
     def closer(self, first: Index, second: Index, threshold: Threshold) -> Mask:
         """Whether each pair is closer than the threshold, strictly and without rounding error."""
-        cosines = self.cosines(first, second)
+        return self.decide(self.cosines(first, second), first, second, threshold)
+
+    def decide(
+        self,
+        cosines: npt.NDArray[np.float64],
+        first: Index,
+        second: Index,
+        threshold: Threshold,
+    ) -> Mask:
+        """The same from cosines that :meth:`cosines` gave for these pairs."""
         result = cosines > threshold.cosine
         # One more ulp for the rounding of the threshold itself.
         doubtful = np.flatnonzero(np.abs(cosines - threshold.cosine) <= self._bound + 2.0**-52)

@@ -22,6 +22,8 @@ _COLUMNS = 2048
 _ANGLE_SLACK = 1e-12
 # Below this many hits a tile's linked groups are read from the hits themselves.
 _FEW_HITS = 16384
+# Links kept before those that connect nothing new are forgotten.
+_MOST_LINKS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +99,7 @@ class _Linker:
         self._clique = np.ones(len(sizes), dtype=np.bool_)
         self._neighbours = np.zeros(len(cover.group), dtype=np.int64)
         self._linked: list[npt.NDArray[np.intp]] = []
+        self._num_links = 0
 
     def segments(self) -> Iterator[tuple[int, int]]:
         """Runs of groups of more than one member, about ``_ROWS`` members each."""
@@ -195,18 +198,34 @@ class _Linker:
             r, c = np.nonzero(np.logical_or.reduceat(by_column, row_starts, axis=0))
             pairs = np.stack([row_groups[row_starts[r]], column_groups[column_starts[c]]], axis=1)
         self._linked.append(np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0))
+        self._num_links += len(self._linked[-1])
+        if self._num_links > _MOST_LINKS + len(self._sizes):
+            self._forget_paths()
 
-    def result(self) -> Links:
-        """Everything counted, once all segments were compared."""
+    def _forget_paths(self) -> None:
+        """Keep one link of each group, to the first one of its component: at most m in all."""
+        _, label = self._components()
+        _, first = np.unique(label, return_index=True)
+        pairs = np.stack([np.arange(len(label)), first[label]], axis=1)
+        self._linked = [pairs[pairs[:, 0] != pairs[:, 1]]]
+        self._num_links = len(self._linked[0])
+
+    def _components(self) -> tuple[int, Index]:
+        """Number of components of the groups linked so far, and that of each group."""
         m = len(self._sizes)
         pairs = np.concatenate([np.empty((0, 2), dtype=np.intp), *self._linked])
         graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(m, m))
         count, label = connected_components(graph, directed=False)
+        return int(count), label
+
+    def result(self) -> Links:
+        """Everything counted, once all segments were compared."""
+        count, label = self._components()
         component = np.full(len(self._neighbours), NONE, dtype=np.intp)
         component[self._members] = label[self._group_of]
         return Links(
             component=component,
-            num_components=int(count),
+            num_components=count,
             neighbours=self._neighbours,
             clique=self._clique,
             radius=self._radius,

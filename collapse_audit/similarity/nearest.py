@@ -176,14 +176,20 @@ class _Search:
         rows = self._may_have_foreign()
         if not rows.size:
             return
-        everything = 2 * len(rows) > len(self._distinct)
+        sought = np.zeros(self._prototypes.k, dtype=np.bool_)
+        sought[rows] = True
+        everything = 2 * len(rows) > len(self._distinct)  # then one product serves two rows
         rows = self._distinct if everything else rows
         maxima = ChunkMaxima(self._comparison.coarse_panel, rows, self._distinct, progress)
+
+        def known(rows: Index) -> npt.NDArray[np.float64]:
+            return np.where(sought[rows], 1.0 - self.squared[rows] / 2.0, 2.0)
+
         # The most promising chunk of each row first: what it holds usually excludes the others.
         for chunks in (maxima.best, maxima.others):
-            known = 1.0 - self.squared[rows] / 2.0  # -inf where none was found yet
-            for near, columns in chunks(self._comparison.panel, known):
-                self.offer(near, columns)
+            for near, columns in chunks(self._comparison, known):
+                foreign = self._cover.group[near] != self._cover.group[columns]
+                self.offer(near[foreign], columns[foreign])
 
     def _may_have_foreign(self) -> Index:
         """Distinct rows whose nearest one may sit in another group, by the triangle inequality."""
@@ -204,17 +210,15 @@ class _Search:
         """Groups no other group of which comes within reach of the leader."""
         comparison, leaders = self._comparison, self._cover.leaders
         alone = reach < np.pi - radius.max() - 1e-6
-        chunks = list(parts(len(leaders), _COLUMNS))
-        operands = [Operand(leaders[part]) for part in chunks]
-        for part, rows in zip(chunks, operands, strict=True):
-            if not alone[part].any():
-                continue
-            for other, columns in zip(chunks, operands, strict=True):
+        tried = np.flatnonzero(alone)
+        for part in parts(len(tried), _ROWS):
+            groups = tried[part]
+            rows = Operand(leaders[groups])
+            for other in parts(len(leaders), _COLUMNS):
                 widest = float(radius[other].max())
-                limit = np.cos(np.minimum(reach[part] + widest + 1e-6, np.pi))
-                r, c = comparison.panel.may_reach(rows, columns, limit)
-                reached = part.start + r
-                alone[reached[reached != other.start + c]] = False
+                limit = np.cos(np.minimum(reach[groups] + widest + 1e-6, np.pi))
+                r, c = comparison.panel.may_reach(rows, Operand(leaders[other]), limit)
+                alone[groups[r[groups[r] != other.start + c]]] = False
         return np.asarray(alone)
 
 

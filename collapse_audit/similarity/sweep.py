@@ -14,6 +14,7 @@ from collapse_audit.similarity.exact import Threshold
 from collapse_audit.similarity.links import Links, link_groups
 from collapse_audit.similarity.panels import Index
 from collapse_audit.similarity.progress import Progress, silent
+from collapse_audit.similarity.small_components import SmallComponents
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ def sweep_levels(
     From the largest threshold down: prototypes in different components stay apart at every
     smaller one, so each component is settled on its own. An isolated prototype needs no further
     look, and a group whose members are all within the threshold of each other none until the
-    threshold falls below its diameter. What is left at a level is usually a small part of the head.
+    threshold falls below its diameter. Other small components are counted from their own pairs.
+    What is left for a whole pass at a level is usually a small part of the head.
 
     Args:
         comparison: The prototypes; its own threshold does not matter.
@@ -57,7 +59,9 @@ def sweep_levels(
     angles = np.array([Threshold(epsilon).angle for epsilon in falling])
     counts = np.zeros((len(falling), 4), dtype=np.int64)
     wake = np.zeros(comparison.prototypes.k, dtype=np.intp)
+    small = SmallComponents(comparison.exact)
     for level, epsilon in enumerate(falling):
+        counts[level] += small.counts(Threshold(epsilon))
         awake = np.flatnonzero(wake == level)
         if awake.size:
             here = comparison.at(epsilon)
@@ -67,6 +71,8 @@ def sweep_levels(
             isolated, pairs = (neighbours == 0).sum(), neighbours.sum() // 2
             counts[level] += len(cover.leaders), links.num_components, isolated, pairs
             wake[awake] = _settle(cover, links, awake, level=level, angles=angles, counts=counts)
+            restless = awake[wake[awake] == level + 1]
+            wake[small.take(restless, links.component[restless])] = len(falling)
         progress("sweep", level + 1, len(falling))
     rising = zip(reversed(falling), counts[::-1].tolist(), strict=True)
     return tuple(SweepLevel(epsilon, *numbers) for epsilon, numbers in rising)

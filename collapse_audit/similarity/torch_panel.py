@@ -26,17 +26,24 @@ _LOWEST = np.int16(-32768)
 
 
 class TorchPanel(HostPanel):
-    """A panel whose tiles torch makes in the processor's memory."""
+    """A panel whose tiles torch makes in the processor's memory.
 
+    Attributes:
+        few_shapes: Whether gathered rows are filled up to one of few lengths.
+    """
+
+    few_shapes: bool = False
     _rows: torch.Tensor
     _buffer: torch.Tensor
 
     def gather(self, index: Index) -> torch.Tensor:
-        """Some rows."""
+        """Some rows, and any others behind them where they are filled up."""
         places = as_slice(index)
-        if isinstance(places, slice):
-            return self._rows[places]
-        return self._rows.index_select(0, torch.from_numpy(places))
+        wanted = _round_up(len(index)) if self.few_shapes else len(index)
+        if isinstance(places, slice) and places.start + wanted <= len(self._rows):
+            return self._rows[places.start : places.start + wanted]
+        filled = np.pad(index, (0, wanted - len(index)), mode="edge")
+        return self._rows.index_select(0, torch.from_numpy(filled))
 
     def room(self, rows: int, columns: int) -> torch.Tensor:
         """A tile to write to, the same memory each time."""
@@ -63,6 +70,7 @@ class BFloat16Panel(TorchPanel):
     """
 
     block_rows = 2048
+    few_shapes = True  # oneDNN keeps code for every shape it meets, 200 MB for a thousand of them
     rounding = 2.0**-8
     lowest = _LOWEST
 
@@ -73,9 +81,10 @@ class BFloat16Panel(TorchPanel):
 
     def tile(self, rows: Operand, columns: Operand) -> Tile:
         """Bits of the scores of all pairs, int16."""
-        out = self.room(len(rows), len(columns))
-        torch.mm(rows.rows_of(self), columns.rows_of(self).T, out=out)
-        return out.view(torch.int16).numpy()
+        left, right = rows.rows_of(self), columns.rows_of(self)
+        out = self.room(len(left), len(right))
+        torch.mm(left, right.T, out=out)
+        return out.view(torch.int16).numpy()[: len(rows), : len(columns)]
 
     def codes(self, low: float, high: float) -> tuple[np.int16, np.int16]:
         """Thresholds rounded outwards to bf16: rounding is monotone, so scores need no margin."""
@@ -105,6 +114,12 @@ class TorchFloat32Panel(Float32Panel):
         left, right = (torch.from_numpy(side.rows_of(self)) for side in (rows, columns))
         torch.mm(left, right.T, out=torch.from_numpy(out))
         return out
+
+
+def _round_up(count: int) -> int:
+    """The next multiple of 16 or, for more rows, of an eighth of the power of two above."""
+    step = max(16, 1 << max(0, (count - 1).bit_length() - 3))
+    return -(-count // step) * step
 
 
 def rounded_rows(source: RowSource) -> tuple[torch.Tensor, float]:
