@@ -13,6 +13,7 @@ from collapse_audit.similarity import (
     cover,
     leader_cover,
     link_groups,
+    links,
     panel_kind,
     sweep_levels,
 )
@@ -71,6 +72,16 @@ def test_folded_rows_are_unit_rows_whose_products_are_never_smaller(head, dimens
     unit = prototypes.unit_rows()
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
     assert (rows @ rows.T >= unit @ unit.T - 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["chained", "wide groups near by", "wide, all linked"])
+def test_links_that_connect_nothing_new_may_be_forgotten_at_any_time(monkeypatch, make_head, name):
+    monkeypatch.setattr(links, "_MOST_LINKS", -(10**9))
+    found = make_head(name)
+    compared = Comparison(found.prototypes, Threshold(found.epsilon))
+    linked = link_groups(compared, leader_cover(compared))
+    assert linked.num_components == found.truth.components
+    assert linked.neighbours.tolist() == found.truth.neighbours
 
 
 def test_rows_gathered_for_one_panel_are_not_taken_for_those_of_a_later_one():
