@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 from dataclasses import dataclass
@@ -47,8 +46,9 @@ class TrainingResult:
         before: Numbers of the head the run started from.
         after: Numbers of the head it ended with.
         stopped: Why the run stopped early; empty if it did not.
-        peak_megabytes: Peak memory of network, optimiser and training above imports and data, in
-            10^6 bytes; ``None`` where it cannot be measured. Of the last part of a resumed run.
+        peak_megabytes: Peak memory of the steps, networks and optimiser included, above what was
+            held before, in 10^6 bytes; ``None`` where it cannot be measured. Of a resumed run, its
+            last part.
     """
 
     folder: Path
@@ -87,16 +87,6 @@ def run_training(
 
     """
     data = load_data(config)
-    with peak_memory(pick_device(config.device)) as peak:
-        result, state = _train(config, data, folder, resume=resume, quiet=quiet)
-    result = dataclasses.replace(result, peak_megabytes=peak.megabytes)
-    _write_results(result, config, data, state)
-    return result
-
-
-def _train(
-    config: HeadTrainingConfig, data: Data, folder: Path, *, resume: bool, quiet: bool
-) -> tuple[TrainingResult, TrainingState]:
     state = _starting_state(config, data)  # may refuse: before the folder is this run's
     _claim(folder, config, data, resume=resume)
     before = _summary(state, data)
@@ -105,8 +95,20 @@ def _train(
         load_state(state, saved)
     else:
         save_state(state, saved)
+    with peak_memory(pick_device(config.device)) as peak:
+        stopped = _train(state, data, config, folder, quiet=quiet)
+    memory = None if peak.megabytes is None else peak.megabytes + _megabytes(state)
+    result = TrainingResult(folder, before, _summary(state, data), stopped, memory)
+    _write_results(result, config, data, state)
+    return result
+
+
+def _train(
+    state: TrainingState, data: Data, config: HeadTrainingConfig, folder: Path, *, quiet: bool
+) -> str:
+    """Train to the end; why it stopped earlier, if it did, with the last good state in place."""
+    saved = folder / "state.pt"
     log = RunLog(folder / "log.jsonl", keep_to=state.iteration)
-    stopped = ""
     try:
         train(
             state,
@@ -120,7 +122,14 @@ def _train(
         load_state(state, saved)
         stopped = f"{error}; the head is that of step {state.iteration}, the last good state"
         log.write({"iteration": state.iteration, "stopped": stopped})
-    return TrainingResult(folder, before, _summary(state, data), stopped), state
+        return stopped
+    return ""
+
+
+def _megabytes(state: TrainingState) -> float:
+    """Size of the two networks, which exist before the first step, in 10^6 bytes."""
+    tensors = [*state.student.state_dict().values(), *state.teacher.state_dict().values()]
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors)) / 1e6
 
 
 def _starting_state(config: HeadTrainingConfig, data: Data) -> TrainingState:
