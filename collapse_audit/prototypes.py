@@ -105,9 +105,9 @@ class Prototypes:
             )
         rows, exponents = _within_range(stored)
         lengths = np.empty(len(rows))
-        for start in range(0, len(rows), 8192):
-            block = rows[start : start + 8192].astype(np.float64)
-            lengths[start : start + 8192] = np.sqrt(np.einsum("kd,kd->k", block, block))
+        for start in range(0, len(rows), 1024):
+            block = rows[start : start + 1024].astype(np.float64)
+            lengths[start : start + 1024] = np.sqrt(np.einsum("kd,kd->k", block, block))
         _refuse_rows(~np.isfinite(lengths), name, "hold NaN or infinite values")
         _refuse_rows(lengths == 0, name, "are all zero and have no direction")
         norms = np.ldexp(lengths, exponents)

@@ -88,6 +88,7 @@ def _check_zip(path: Path, size: int) -> Container:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+    # NotImplementedError: a damaged file may ask for a zip version that there is not.
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, EOFError) as error:
         raise CheckpointError(
             f"{shown}: a truncated or damaged zip checkpoint of {megabytes(size)}: "

@@ -49,6 +49,7 @@ class RangedZip:
         try:
             with zipfile.ZipFile(_Window(file, self.size)) as archive:
                 infos = archive.infolist()
+        # NotImplementedError: a damaged file may ask for a zip version that there is not.
         except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, struct.error) as e:
             raise CheckpointError(
                 f"{file.shown}: a truncated or damaged zip checkpoint of {megabytes(self.size)}: "

@@ -104,6 +104,11 @@ class Comparison:
         return self._panels.first
 
     @property
+    def block_rows(self) -> int:
+        """Rows that a scan should compare with leaders at once, as things stand."""
+        return (self._fold or self.panel).block_rows
+
+    @property
     def coarse_panel(self) -> Panel:
         """The cheapest product, for questions that only ask for candidates."""
         return self._panels.coarse
@@ -121,7 +126,7 @@ class Comparison:
             apart: Some prototypes no two of which are duplicates.
         """
         sample = Operand(np.arange(len(apart[:_FOLD_SAMPLE])))
-        most = len(sample) + _FOLD_CANDIDATES * len(sample) ** 2  # each row finds itself
+        most = _FOLD_CANDIDATES * len(sample) ** 2
         for dimensions in _FOLDED_DIMENSIONS:
             if 2 * dimensions > self.prototypes.d:
                 return
@@ -132,7 +137,13 @@ class Comparison:
                 return
 
     def duplicates(self, rows: Operand, columns: Operand) -> Mask | None:
-        """Which pairs are closer than the threshold (rows x columns); ``None`` if no pair is."""
+        """Which pairs are closer than the threshold (rows x columns); ``None`` if no pair is.
+
+        Where an operand is compared with itself, no prototype counts as close to itself.
+
+        Returns:
+            A mask to keep or change.
+        """
         pairs = self._folded_pairs(rows, columns)
         if pairs is None:
             screened = self._settled(lambda p: p.screen(rows, columns, self.threshold.cosine))
@@ -145,18 +156,21 @@ class Comparison:
         mask, doubtful = screened
         r, c = np.divmod(doubtful, len(columns))
         mask[r, c] = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
+        if rows is columns:
+            np.fill_diagonal(mask, val=False)
         return mask
 
-    def first_duplicate(self, rows: Operand, columns: Operand) -> Index:
-        """Position of the first column closer than the threshold, per row; -1 where none is."""
-        none = np.full(len(rows), len(columns))
+    def first_duplicate(self, rows: Operand, columns: Operand) -> Index | None:
+        """First column closer than the threshold, per row; -1 where none is; or ``None`` at all."""
         pairs = self._folded_pairs(rows, columns)
         if pairs is None:
             found = self._settled(lambda p: p.first_certain(rows, columns, self.threshold.cosine))
+        elif pairs.size:
+            found = np.full(len(rows), len(columns)), pairs
         else:
-            found = (none, pairs) if pairs.size else None
+            found = None
         if found is None:
-            return np.full(len(rows), NONE)
+            return None
         first, doubtful = found
         r, c = np.divmod(doubtful, len(columns))
         closer = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
@@ -168,11 +182,9 @@ class Comparison:
     ) -> tuple[Index, Index]:
         """Pairs whose cosine may reach the row's value: a superset, sharper where it is large."""
         pairs = self._panels.first.may_reach(rows, columns, cosines)
-        return (
-            pairs
-            if pairs[0].size <= _MANY
-            else self._panels.recheck.may_reach(rows, columns, cosines)
-        )
+        if pairs[0].size <= _MANY:
+            return pairs
+        return self._panels.recheck.may_reach(rows, columns, cosines)
 
     def _folded_pairs(self, rows: Operand, columns: Operand) -> Index | None:
         """Places of the pairs that folding leaves; ``None`` if they are many, or without folds."""

@@ -62,18 +62,20 @@ def leader_cover(
     """
     scan = np.arange(comparison.prototypes.k) if order is None else np.asarray(order, np.intp)
     group = np.full(comparison.prototypes.k, NONE, dtype=np.intp)
-    size = block_rows or comparison.panel.block_rows
     leaders = _Leaders(comparison.panel.chunk_rows)
     untried = len(scan) >= _LONG_SCAN
-    for start in range(0, len(scan), size):
-        live = _join(comparison, scan[start : start + size], leaders, group)
+    start = 0
+    while start < len(scan):
+        rows = scan[start : start + (block_rows or comparison.block_rows)]
+        live = _join(comparison, rows, leaders, group)
         found = _scan_among_themselves(comparison, live, group, offset=leaders.count)
         leaders.extend(found)
         if untried and 2 * start >= _LONG_SCAN:
             untried = False
             if leaders.count > _MANY_LEADERS * start:
                 comparison.try_folding(leaders.index())
-        progress("cover", min(start + size, len(scan)), len(scan))
+        start += len(rows)
+        progress("cover", start, len(scan))
     return Cover(leaders=leaders.index(), group=group)
 
 
@@ -111,14 +113,16 @@ def _join(
     comparison: Comparison, rows: Index, leaders: _Leaders, group: Index, *, offset: int = 0
 ) -> Index:
     """Put rows into the group of the first leader close enough; return those without one."""
+    operand = Operand(rows)
     for before, chunk in leaders.chunks():
-        if not len(rows):
+        if not len(operand):
             break
-        first = comparison.first_duplicate(Operand(rows), chunk)
-        covered = first != NONE
-        group[rows[covered]] = first[covered] + before + offset
-        rows = rows[~covered]
-    return rows
+        first = comparison.first_duplicate(operand, chunk)
+        if first is not None:
+            covered = first != NONE
+            group[operand.index[covered]] = first[covered] + before + offset
+            operand = Operand(operand.index[~covered])
+    return operand.index
 
 
 def _scan_among_themselves(

@@ -59,7 +59,7 @@ class DevicePanel(Panel):
 
     def candidates(self, rows: Operand, columns: Operand, cosine: float) -> Index:
         """Flat places of the pairs whose cosine is not certainly at most a value."""
-        tile, low = self.tile(rows, columns), _below(cosine - self.error)
+        tile, low = self._tile_of_pairs(rows, columns), _below(cosine - self.error)
         hit = (tile.amax(dim=1) >= low).nonzero().flatten()
         if not hit.numel():
             return np.empty(0, dtype=np.intp)
@@ -68,7 +68,7 @@ class DevicePanel(Panel):
 
     def screen(self, rows: Operand, columns: Operand, cosine: float) -> tuple[Mask, Index] | None:
         """Pairs certainly above a cosine, and places of the doubtful ones."""
-        tile = self.tile(rows, columns)
+        tile = self._tile_of_pairs(rows, columns)
         candidates = tile >= _below(cosine - self.error)
         if not candidates.any():
             return None
@@ -80,7 +80,7 @@ class DevicePanel(Panel):
         self, rows: Operand, columns: Operand, cosine: float
     ) -> tuple[Index, Index] | None:
         """First certain column of each row, and places of the doubtful pairs before it."""
-        tile = self.tile(rows, columns)
+        tile = self._tile_of_pairs(rows, columns)
         candidates = tile >= _below(cosine - self.error)
         if not candidates.any():
             return None
@@ -109,6 +109,11 @@ class DevicePanel(Panel):
         by_row = torch.stack([tile[:, s : s + width].amax(1) for s in right], dim=1)
         by_column = torch.stack([tile[s : s + width].amax(0) for s in down])
         return _to_host(by_row), _to_host(by_column)
+
+    def _tile_of_pairs(self, rows: Operand, columns: Operand) -> torch.Tensor:
+        """A tile that need not be looked at only because a prototype is close to itself."""
+        tile = self.tile(rows, columns)
+        return tile.fill_diagonal_(-2.0) if rows is columns else tile
 
     def reached(self, best: Float32) -> npt.NDArray[np.float64]:
         """A cosine that some pair behind a best score certainly reaches."""

@@ -11,8 +11,9 @@ arithmetic. That is sound only if the *clear* is proved, so every product comes 
     = \lvert\langle u_i - h_i, u_j\rangle + \langle h_i, u_j - h_j\rangle\rvert
     \le e\,(1 + \max_i\lVert h_i\rVert) \le e\,(2 + e)
 
-by Cauchy-Schwarz. :math:`e` is *measured* (:func:`measured_bound`), which halves the bound that
-the format alone gives (:func:`format_bound`).
+by Cauchy-Schwarz; rows of norm at most n have n in place of 1 and 2 n in place of 2. :math:`e` is
+*measured* (:func:`measured_bound`), which halves the bound that the format alone gives
+(:func:`format_bound`).
 
 **Accumulation.** A sum of d products in any order, each operation rounding to nearest with unit
 roundoff u, is off by at most :math:`\gamma_d \lVert h_i\rVert\lVert h_j\rVert`,
@@ -21,6 +22,7 @@ section 3.1, and eq. 3.5 with Cauchy-Schwarz). Products of two bf16 or two TF32 
 in float32. Tensor cores truncate instead of rounding and their order is not documented (Fasi,
 Higham, Mikaitis and Pranesh 2021, PeerJ Computer Science 7:e330): there u = 2^-23 and a factor of
 two are used, which is a model of the hardware and therefore comes with a self-test on the device.
+Sums of whole numbers are exact: there only the rounding of the inputs counts.
 """
 
 from __future__ import annotations
@@ -72,19 +74,22 @@ def accumulation_bound(d: int, *, largest_norm: float = 1.0, truncating: bool = 
     return factor * gamma(d + _EXTRA_OPERATIONS, roundoff) * largest_norm**2
 
 
-def measured_bound(d: int, *, residual: float, truncating: bool = False) -> float:
-    """Error of a cosine computed from rounded rows whose rounding error was measured.
+def measured_bound(
+    d: int, *, residual: float, norm: float = 1.0, truncating: bool = False
+) -> float:
+    """Error of an inner product of rounded rows whose rounding error was measured.
 
     Args:
         d: Dimension.
-        residual: Largest norm of (unit row - multiplied row), measured.
+        residual: Largest norm of (row - multiplied row), measured.
+        norm: Largest norm of a row; 1 for a cosine.
         truncating: Whether the hardware truncates instead of rounding.
 
     Returns:
-        Absolute error bound; 0.004 for bf16 at d = 256.
+        Absolute error bound; 0.004 for bf16 unit rows at d = 256.
     """
-    largest_norm = 1.0 + residual
-    inputs = residual * (1.0 + largest_norm)
+    largest_norm = norm + residual
+    inputs = residual * (norm + largest_norm)
     return inputs + accumulation_bound(d, largest_norm=largest_norm, truncating=truncating)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from math import isqrt
+from math import ceil, floor, isqrt
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from collapse_audit.similarity.error_bounds import gamma, measured_bound
-from collapse_audit.similarity.panels import ROWS_AT_ONCE, Operand, Tile
+from collapse_audit.similarity.error_bounds import measured_bound
+from collapse_audit.similarity.panels import ROWS_AT_ONCE, Float32, Operand, Tile
 from collapse_audit.similarity.row_sources import RowSource
-from collapse_audit.similarity.torch_panel import TorchPanel
+from collapse_audit.similarity.torch_panel import TorchPanel, largest_norm
 
 _LARGEST = 127
 _INT32 = np.iinfo(np.int32)
@@ -25,8 +25,8 @@ class Int8Panel(TorchPanel):
     threshold; as a screen that no pair slips through it is as sound as any other.
     """
 
-    block_rows = 2048
-    tail_columns = 8
+    block_rows = 1024  # tiles of 8 MB: larger ones leave the processor's cache
+    tail_columns = 4
     rounding = 2.0**-23  # of a score as float32; the sums themselves have none
     lowest = _INT32.min
 
@@ -37,18 +37,22 @@ class Int8Panel(TorchPanel):
         whole_numbers = min(_LARGEST, isqrt(_INT32.max // d))  # d products fit into an int32
         step = np.float32(largest / whole_numbers)
         self._rows = torch.empty((k, d), dtype=torch.int8)
-        squared = 0.0
+        norm = residual = 0.0
         for part in blocks:
             rows = source.block(part)
             whole = np.rint(rows / step).clip(-whole_numbers, whole_numbers)
+            head, tail = np.split(rows, [d - source.tail_columns], axis=1)
+            if source.tail_columns:
+                whole[:, head.shape[1] :] = _rounded_up(tail / step, whole_numbers)
             self._rows[part] = torch.from_numpy(whole.astype(np.int8))
-            rows -= whole * step
-            squared = max(squared, float(np.einsum("kd,kd->k", rows, rows).max()))
+            norm = max(norm, largest_norm(head))
+            head -= whole[:, : head.shape[1]] * step
+            residual = max(residual, largest_norm(head))
         self._scale = float(step) ** 2
         self._buffer = torch.empty(0, dtype=torch.int32)
-        # The residual is a float32 sum of squares of differences, each off by a relative 2^-23.
-        residual = squared**0.5 * (1.0 + gamma(d + 2, 2.0**-24)) + 2.0**-22 + source.residual
-        self.error = measured_bound(d, residual=residual)
+        # Rows, their differences and quotients are float32: off by a relative 2^-22 at most.
+        rounding = 3.0 * (source.residual + 2.0**-22)
+        self.error = measured_bound(d, residual=residual, norm=norm) + rounding
 
     def tile(self, rows: Operand, columns: Operand) -> Tile:
         """Sums of all pairs, int32."""
@@ -58,10 +62,29 @@ class Int8Panel(TorchPanel):
 
     def codes(self, low: float, high: float) -> tuple[np.int32, np.int32]:
         """Thresholds in steps, rounded outwards."""
-        outwards = np.floor(low / self._scale) - 1.0, np.ceil(high / self._scale) + 1.0
-        below, above = np.clip(outwards, _INT32.min, _INT32.max)
-        return np.int32(below), np.int32(above)
+        below, above = floor(low / self._scale) - 1, ceil(high / self._scale) + 1
+        return np.int32(max(below, _INT32.min)), np.int32(min(above, _INT32.max))
 
     def values(self, tile: Tile) -> npt.NDArray[np.float32]:
         """The scores that sums stand for."""
         return np.asarray(tile * self._scale, dtype=np.float32)
+
+
+def _rounded_up(tail: Float32, most: int) -> Float32:
+    """Whole numbers whose products over the columns are at least those of equal real entries.
+
+    The sum of a row's entries is rounded up and handed out over the columns as evenly as whole
+    numbers can be, larger ones last. Rows ordered alike multiply to at least the product of their
+    sums over the number of columns (Chebyshev's sum inequality): only the rounding of the sum is
+    lost, and upwards.
+
+    Args:
+        tail: Equal entries (k x columns), at most ``most`` but for their last bits.
+        most: The largest whole number.
+
+    Returns:
+        Whole numbers (k x columns).
+    """
+    columns = tail.shape[1]
+    total = np.ceil(tail[:, :1] * columns).clip(0, columns * most)
+    return np.asarray(np.floor((total + np.arange(columns)) / columns), dtype=np.float32)

@@ -179,8 +179,6 @@ class _Linker:
         hits = comparison.duplicates(row_operand, column_operand)
         if hits is None:
             return None
-        if same:
-            np.fill_diagonal(hits, val=False)
         self._neighbours[row_index] += hits.sum(axis=1)
         if not same:
             self._neighbours[column_index] += hits.sum(axis=0)

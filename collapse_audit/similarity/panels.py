@@ -152,7 +152,7 @@ class HostPanel(Panel):
 
     def candidates(self, rows: Operand, columns: Operand, cosine: float) -> Index:
         """Flat places of the pairs whose cosine is not certainly at most a value."""
-        tile = self.tile(rows, columns)
+        tile = self._tile_of_pairs(rows, columns)
         low, _ = self.codes(cosine - self.error, 1.0)
         hit = np.flatnonzero(self.row_maxima(tile, len(columns))[:, 0] >= low)
         r, c = np.divmod(np.flatnonzero(tile[hit] >= low), len(columns))
@@ -160,7 +160,7 @@ class HostPanel(Panel):
 
     def screen(self, rows: Operand, columns: Operand, cosine: float) -> tuple[Mask, Index] | None:
         """Pairs certainly above a cosine, and places of the doubtful ones."""
-        tile = self.tile(rows, columns)
+        tile = self._tile_of_pairs(rows, columns)
         low, high = self.codes(cosine - self.error, cosine + self.error)
         if tile.max() < low:
             return None
@@ -199,6 +199,13 @@ class HostPanel(Panel):
         by_row = self.row_maxima(tile, width)
         by_column = np.stack([tile[s : s + width].max(axis=0) for s in range(0, len(tile), width)])
         return np.maximum(self.values(by_row), 0), np.maximum(self.values(by_column), 0)
+
+    def _tile_of_pairs(self, rows: Operand, columns: Operand) -> Tile:
+        """A tile that need not be looked at only because a prototype is close to itself."""
+        tile = self.tile(rows, columns)
+        if rows is columns:
+            np.fill_diagonal(tile, self.lowest)
+        return tile
 
     def reached(self, best: Float32) -> npt.NDArray[np.float64]:
         """A cosine that some pair behind a best score certainly reaches."""

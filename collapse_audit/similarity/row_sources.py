@@ -18,7 +18,14 @@ _SAMPLE = 4096
 
 
 class RowSource(Protocol):
-    """Rows of unit norm, handed out in float32 a block at a time."""
+    """Rows of unit norm, handed out in float32 a block at a time.
+
+    Attributes:
+        tail_columns: How many of the last columns are equal, not negative, and may be rounded up:
+            those that stand for the tail of folded rows.
+    """
+
+    tail_columns: int
 
     @property
     def residual(self) -> float:
@@ -36,6 +43,7 @@ class UnitRows:
     """The directions of the prototypes."""
 
     residual = _FLOAT32_RESIDUAL
+    tail_columns = 0
 
     def __init__(self, prototypes: Prototypes) -> None:
         self._prototypes = prototypes
@@ -74,7 +82,7 @@ class FoldedRows:
 
     def __init__(self, prototypes: Prototypes, dimensions: int, *, tail_columns: int = 1) -> None:
         self._prototypes = prototypes
-        self._tail_columns = tail_columns
+        self.tail_columns = tail_columns
         self._directions = _leading_directions(prototypes, dimensions - tail_columns)
         # The squared tail is off by that of a float64 product, its root by the root of that.
         self.residual = _FLOAT32_RESIDUAL + float64_bound(prototypes.d) ** 0.5
@@ -82,14 +90,14 @@ class FoldedRows:
     @property
     def shape(self) -> tuple[int, int]:
         """k, number of leading directions and of columns of the tail."""
-        return self._prototypes.k, self._directions.shape[1] + self._tail_columns
+        return self._prototypes.k, self._directions.shape[1] + self.tail_columns
 
     def block(self, part: slice | npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Some folded rows."""
         head = self._prototypes.unit_rows(part) @ self._directions
         squared = np.clip(1.0 - np.einsum("kd,kd->k", head, head), 0.0, None)
-        tail = np.sqrt(squared / self._tail_columns)
-        return np.column_stack([head, *[tail] * self._tail_columns]).astype(np.float32)
+        tail = np.sqrt(squared / self.tail_columns)
+        return np.column_stack([head, *[tail] * self.tail_columns]).astype(np.float32)
 
 
 class SomeRows:
@@ -99,6 +107,7 @@ class SomeRows:
         self._source = source
         self._index = index
         self.residual = source.residual
+        self.tail_columns = source.tail_columns
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -115,5 +124,9 @@ def _leading_directions(prototypes: Prototypes, count: int) -> npt.NDArray[np.fl
     # One step of the randomised range finder (Halko, Martinsson and Tropp 2011, algorithm 4.3):
     # good directions make the screen sharper, any orthonormal ones leave it sound.
     sample = prototypes.unit_rows(slice(None, None, max(1, prototypes.k // _SAMPLE)))
-    start = np.random.default_rng(0).standard_normal((prototypes.d, count))
-    return np.linalg.qr(sample.T @ (sample @ start))[0]
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((prototypes.d, count))
+    directions = np.linalg.qr(sample.T @ (sample @ start))[0]
+    # Turned at random inside their span: where all rows lean one way, one entry would be far larger
+    # than the others, and whole numbers are as coarse as the largest.
+    return np.asarray(directions @ np.linalg.qr(rng.standard_normal((count, count)))[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -50,10 +48,6 @@ class TorchPanel(HostPanel):
         if self._buffer.numel() < rows * columns:
             self._buffer = self._buffer.new_empty(rows * columns)
         return self._buffer[: rows * columns].view(rows, columns)
-
-    @abstractmethod
-    def tile(self, rows: Operand, columns: Operand) -> Tile:
-        """Scores of all pairs (rows x columns) as codes; valid until the next call."""
 
     def row_maxima(self, tile: Tile, width: int) -> Tile:
         """Largest codes of each row in stretches of columns; torch uses all threads for it."""
@@ -132,9 +126,14 @@ def rounded_rows(source: RowSource) -> tuple[torch.Tensor, float]:
         tensor = torch.from_numpy(rows)
         rounded[part] = tensor
         tensor -= rounded[part]  # exact: a float32 minus its rounding to fewer bits
-        largest = max(largest, float(np.einsum("kd,kd->k", rows, rows).max()))
-    allowance = 1.0 + gamma(source.shape[1] + 2, 2.0**-24)
-    return rounded, largest**0.5 * allowance + source.residual
+        largest = max(largest, largest_norm(rows))
+    return rounded, largest + source.residual
+
+
+def largest_norm(rows: npt.NDArray[np.float32]) -> float:
+    """A bound on the norms of some float32 rows, for all that their float32 sums may lose."""
+    squared = float(np.einsum("kd,kd->k", rows, rows).max())
+    return float(squared**0.5 * (1.0 + gamma(rows.shape[1] + 2, 2.0**-24)))
 
 
 def bits_below(value: float) -> int:
