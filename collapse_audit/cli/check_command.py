@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from collapse_audit.cli.console import Session, check_output, emit, say
-from collapse_audit.cli.options import AuditOptions, device_option
+from collapse_audit.cli.options import (
+    EPSILON,
+    AuditOptions,
+    branch_option,
+    checkpoint_dir_option,
+    device_option,
+    format_options,
+    head_option,
+)
 from collapse_audit.cli.storage_options import storage_options
-from collapse_audit.cli.subjects import Opener, choose_format, refuse_same_file
+from collapse_audit.cli.subjects import Opener, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
 from collapse_audit.prototypes import Branch, check_epsilon
 from collapse_audit.regression import (
@@ -40,7 +48,6 @@ from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_t
 if TYPE_CHECKING:
     from collapse_audit.storage import StorageSettings
 
-_EPSILON: Final = 0.025  # the default of `audit`
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 
 _FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
@@ -155,36 +162,12 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @click.option(
     "--epsilon",
     type=float,
-    help=f"Cosine distance strictly below which two are duplicates; {_EPSILON} by default.",
+    help=f"Cosine distance strictly below which two are duplicates; {EPSILON} by default.",
 )
-@click.option("--head", metavar="NAME", help="Only this head; all of them by default.")
-@click.option(
-    "--branch",
-    type=click.Choice(["teacher", "student"]),
-    default="teacher",
-    show_default=True,
-    help="Which network, where the file holds both.",
-)
-@click.option(
-    "--checkpoint-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where to look for the files of manifest ids.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(list(_FORMATS)),
-    help="Output format; by default what the name of -o says, else table.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write the verdict to FILE instead of stdout.",
-)
+@head_option
+@branch_option
+@checkpoint_dir_option
+@format_options(_FORMATS, _SUFFIXES, "Write the verdict to FILE instead of stdout.")
 @click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
 @device_option
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
@@ -195,8 +178,7 @@ def check_command(
     /,
     source: str,
     *,
-    form: str | None,
-    as_json: bool,
+    form: str,
     output: Path | None,
     exit_zero: bool,
     **given: Any,
@@ -207,7 +189,6 @@ def check_command(
     no weights. Settings come from [tool.collapse-audit.check] in pyproject.toml, or [check] in
     collapse-audit.toml; an option wins over its setting.
     """
-    form = choose_format(form, as_json, output, _SUFFIXES)
     if output is not None:
         check_output(output, source)
     with _errors_in(form, output):
@@ -253,7 +234,7 @@ def _request(
     chosen = settings.epsilon if epsilon is None else epsilon
     writes = update_baseline or missing == "create"
     options = AuditOptions(
-        epsilon=check_epsilon(_EPSILON if chosen is None else chosen),
+        epsilon=check_epsilon(EPSILON if chosen is None else chosen),
         head=head,
         branch=branch,
         checkpoint_dir=checkpoint_dir,

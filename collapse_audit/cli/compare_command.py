@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from collapse_audit.cli.console import check_output, emit
-from collapse_audit.cli.options import AuditOptions, device_option
+from collapse_audit.cli.options import (
+    AuditOptions,
+    branch_option,
+    checkpoint_dir_option,
+    device_option,
+    epsilon_option,
+    format_options,
+    head_option,
+)
 from collapse_audit.cli.storage_options import storage_options
-from collapse_audit.cli.subjects import Opener, choose_format, is_report
-from collapse_audit.prototypes import Branch, check_epsilon
+from collapse_audit.cli.subjects import Opener, is_report
+from collapse_audit.prototypes import Branch
 from collapse_audit.regression import DIFFERENCES, Difference, compare
 from collapse_audit.report import to_json
 from collapse_audit.report.comparison_text import (
@@ -45,28 +53,10 @@ Examples:
 )
 @click.argument("source")
 @click.argument("others", nargs=-1, required=True)
-@click.option(
-    "--epsilon",
-    type=float,
-    default=0.025,
-    show_default=True,
-    callback=lambda _ctx, _option, value: check_epsilon(value),
-    help="Cosine distance strictly below which two prototypes are duplicates.",
-)
-@click.option("--head", metavar="NAME", help="Only this head; all of them by default.")
-@click.option(
-    "--branch",
-    type=click.Choice(["teacher", "student"]),
-    default="teacher",
-    show_default=True,
-    help="Which network, where a file holds both.",
-)
-@click.option(
-    "--checkpoint-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where to look for the files of manifest ids.",
-)
+@epsilon_option
+@head_option
+@branch_option
+@checkpoint_dir_option
 @click.option("--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles.")
 @device_option
 @click.option(
@@ -75,20 +65,7 @@ Examples:
     type=click.Choice(_ALLOWED),
     help="Compare saved reports although this differs; repeat it for more.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(list(_FORMATS)),
-    help="Output format; by default what the name of -o says, else table.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write to FILE instead of stdout.",
-)
+@format_options(_FORMATS, _SUFFIXES, "Write to FILE instead of stdout.")
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
 @storage_options
 def compare_command(
@@ -103,8 +80,7 @@ def compare_command(
     device: str,
     storage: StorageSettings,
     allow: tuple[Difference, ...],
-    form: str | None,
-    as_json: bool,
+    form: str,
     output: Path | None,
     progress: bool,
 ) -> None:
@@ -114,7 +90,6 @@ def compare_command(
     audited here, it also says which groups of duplicates of the first were split or merged:
     prototype i with prototype i, so the second should have been trained on from the first.
     """
-    form = choose_format(form, as_json, output, _SUFFIXES)
     if output is not None:
         check_output(output, source)
     options = AuditOptions(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from collapse_audit.cli.options import branch_option
 from collapse_audit.cli.storage_options import reporter, storage_options
 
 if TYPE_CHECKING:
@@ -23,13 +24,7 @@ Examples:
 )
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--full", is_flag=True, help="The whole file, such as for its backbone.")
-@click.option(
-    "--branch",
-    type=click.Choice(["teacher", "student"]),
-    default="teacher",
-    show_default=True,
-    help="Which network, where the file holds both.",
-)
+@branch_option
 @click.option("--head", metavar="NAME", help="Only this head; all of the branch by default.")
 @storage_options
 def download_command(

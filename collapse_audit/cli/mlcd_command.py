@@ -35,7 +35,10 @@ or a .npz or .safetensors file with images, features or logits (and labels, if t
 )
 @click.argument("source")
 @mlcd_options
-@partial(audit_options, head="Which head; the image-level one by default.")
+@partial(
+    audit_options,
+    head=click.option("--head", metavar="NAME", help="Which head; the image-level one by default."),
+)
 @output_options
 def mlcd_command(
     source: str, mlcd: MLCDOptions, audit: AuditOptions, output: OutputOptions

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -14,6 +14,8 @@ from collapse_audit.cli.formats import FORMAT_OF_SUFFIX, FORMATS
 from collapse_audit.prototypes import Branch, check_epsilon
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+EPSILON: Final = 0.025  # the default of every command
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,28 @@ class OutputOptions:
     progress: bool
 
 
+epsilon_option = click.option(
+    "--epsilon",
+    type=float,
+    default=EPSILON,
+    show_default=True,
+    callback=lambda _ctx, _option, value: check_epsilon(value),
+    help="Cosine distance strictly below which two prototypes are duplicates.",
+)
+head_option = click.option("--head", metavar="NAME", help="Only this head; all of them by default.")
+branch_option = click.option(
+    "--branch",
+    type=click.Choice(["teacher", "student"]),
+    default="teacher",
+    show_default=True,
+    help="Which network, where a file holds both.",
+)
+checkpoint_dir_option = click.option(
+    "--checkpoint-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where to look for the files of manifest ids.",
+)
 device_option = click.option(
     "--device",
     default="auto",
@@ -63,39 +87,21 @@ device_option = click.option(
 )
 
 
-def audit_options(command: F, *, head: str = "Only this head; all of them by default.") -> F:
+def audit_options(command: F, *, head: Callable[[F], F] = head_option) -> F:
     """Give a command the options of an audit, as one argument named ``audit``.
 
     Args:
         command: The function behind the command.
-        head: Help of ``--head``.
+        head: What declares ``--head``.
 
     Returns:
         The command.
     """
     declared = (
-        click.option(
-            "--epsilon",
-            type=float,
-            default=0.025,
-            show_default=True,
-            callback=lambda _ctx, _option, value: check_epsilon(value),
-            help="Cosine distance strictly below which two prototypes are duplicates.",
-        ),
-        click.option("--head", metavar="NAME", help=head),
-        click.option(
-            "--branch",
-            type=click.Choice(["teacher", "student"]),
-            default="teacher",
-            show_default=True,
-            help="Which network, where the file holds both.",
-        ),
-        click.option(
-            "--checkpoint-dir",
-            type=click.Path(path_type=Path, file_okay=False),
-            metavar="DIR",
-            help="Where to look for the files of manifest ids.",
-        ),
+        epsilon_option,
+        head,
+        branch_option,
+        checkpoint_dir_option,
         click.option(
             "--sweep/--no-sweep", default=True, help="Count over several epsilons; on by default."
         ),
@@ -111,19 +117,11 @@ def audit_options(command: F, *, head: str = "Only this head; all of them by def
 def output_options(command: F) -> F:
     """Give a command the options of its output, as one argument named ``output``."""
     declared = (
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(list(FORMATS)),
-            help="Output format; by default what the name of -o says, else table.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
-        click.option(
-            "-o",
-            "--output",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Write to FILE instead of stdout: completely or not at all.",
+        format_options(
+            FORMATS,
+            FORMAT_OF_SUFFIX,
+            "Write to FILE instead of stdout: completely or not at all.",
+            dir_okay=True,
         ),
         click.option(
             "--progress/--no-progress",
@@ -131,7 +129,51 @@ def output_options(command: F) -> F:
             help="Bars on stderr for work over two seconds.",
         ),
     )
-    return bundled(command, "output", _output, declared, ("form", "as_json", "output", "progress"))
+    return bundled(command, "output", _output, declared, ("form", "output", "progress"))
+
+
+def format_options(
+    formats: Iterable[str], suffixes: Mapping[str, str], text: str, *, dir_okay: bool = False
+) -> Callable[[F], F]:
+    """Give a command --format, --json and -o, as the arguments ``form`` and ``output``.
+
+    Args:
+        formats: The formats of the command.
+        suffixes: Format of each file suffix, for when neither --format nor --json is given.
+        text: Help of -o.
+        dir_okay: Leave it to the command to refuse a folder.
+
+    Returns:
+        The decorator; ``form`` is always one of the formats.
+    """
+    declared = (
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(list(formats)),
+            help="Output format; by default what the name of -o says, else table.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(path_type=Path, dir_okay=dir_okay),
+            metavar="FILE",
+            help=text,
+        ),
+    )
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def with_form(
+            *args: Any, form: str | None, as_json: bool, output: Path | None, **values: Any
+        ) -> Any:
+            chosen = _chosen_form(form, as_json, output, suffixes)
+            return command(*args, form=chosen, output=output, **values)
+
+        return _declaring(with_form, declared)
+
+    return decorate
 
 
 def bundled(
@@ -159,19 +201,26 @@ def bundled(
         value = build(**{key: values.pop(key) for key in names})
         return command(*args, **{name: value}, **values)
 
-    wrapped: Any = taking_values
+    return _declaring(taking_values, declared)
+
+
+def _declaring(command: Any, declared: tuple[Callable[[F], F], ...]) -> F:
+    """The command with options, in the order of the help."""
     for option in reversed(declared):
-        wrapped = option(wrapped)
-    return wrapped  # type: ignore[no-any-return]
+        command = option(command)
+    return command  # type: ignore[no-any-return]
 
 
-def _output(
-    *, form: str | None, as_json: bool, output: Path | None, progress: bool
-) -> OutputOptions:
+def _output(*, form: str, output: Path | None, progress: bool) -> OutputOptions:
+    """A dash is stdout."""
+    return OutputOptions(form, None if output == Path("-") else output, progress)
+
+
+def _chosen_form(
+    form: str | None, as_json: bool, output: Path | None, suffixes: Mapping[str, str]
+) -> str:
     """Settle the format: --json, --format, the suffix of the file, in this order."""
     if as_json and form not in (None, "json"):
         raise click.UsageError(f"--json and --format {form} contradict each other.")
-    if output == Path("-"):
-        output = None
-    implied = FORMAT_OF_SUFFIX.get(output.suffix.lower(), "table") if output else "table"
-    return OutputOptions("json" if as_json else form or implied, output, progress)
+    implied = suffixes.get(output.suffix.lower(), "table") if output else "table"
+    return "json" if as_json else form or implied

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,26 +125,3 @@ def refuse_same_file(source: str, baseline: Path) -> None:
             f"{source} is the baseline itself, so nothing could ever fail.",
             hint="Give the new head or report, and the baseline with --baseline.",
         )
-
-
-def choose_format(
-    form: str | None, as_json: bool, output: Path | None, suffixes: Mapping[str, str]
-) -> str:
-    """Settle the output format: --json, --format, the suffix of the file, in this order.
-
-    Args:
-        form: What --format says.
-        as_json: Whether --json was given.
-        output: The file to write, if any.
-        suffixes: Format of each file suffix.
-
-    Returns:
-        The format; a table if nothing says otherwise.
-
-    Raises:
-        UsageError: If --json and --format contradict each other.
-    """
-    if as_json and form not in (None, "json"):
-        raise click.UsageError(f"--json and --format {form} contradict each other.")
-    implied = suffixes.get(output.suffix.lower(), "table") if output else "table"
-    return "json" if as_json else form or implied
