@@ -1,0 +1,97 @@
+"""Reports in files: the format their name implies, and what is never overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from collapse_audit.cli import audit_command
+from tests.cli.conftest import Run
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("r.json", "json"),
+        ("r.csv", "csv"),
+        ("r.md", "markdown"),
+        ("r.HTML", "html"),
+        ("r.txt", "table"),
+        ("r", "table"),
+    ],
+)
+def test_the_name_of_the_file_implies_the_format(
+    run: Run, head: str, folder: Path, name: str, form: str
+) -> None:
+    assert run(head, "-o", name) == (0, "", "")
+    assert (folder / name).read_text(encoding="utf-8") == run(head, "--format", form)[1]
+
+
+def test_a_format_that_is_given_wins_over_the_name(run: Run, head: str, folder: Path) -> None:
+    run(head, "-o", "report.html", "--json")
+    assert json.loads((folder / "report.html").read_text(encoding="utf-8"))["heads"]
+
+
+def test_a_dash_is_stdout(run: Run, head: str) -> None:
+    assert run(head, "-o", "-") == run(head)
+
+
+REFUSED_OUTPUTS = {
+    "no/such/folder/r.json": "there is no folder no/such/folder. Try: mkdir -p no/such/folder",
+    ".": "is a folder",
+    "head.npy": "is the source itself",
+}
+
+
+@pytest.mark.parametrize("output", REFUSED_OUTPUTS)
+def test_an_output_that_cannot_be_is_refused_before_the_work(
+    run: Run, head: str, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.setattr(audit_command, "audit_source", lambda *_: pytest.fail("worked first"))
+    before = Path(head).read_bytes()
+    code, out, err = run(head, "-o", output)
+    assert (code, out) == (2, "")
+    assert REFUSED_OUTPUTS[output] in err
+    assert Path(head).read_bytes() == before
+    assert [path.name for path in Path().iterdir()] == [head]
+
+
+def test_an_error_leaves_an_older_report_as_it_was(run: Run, folder: Path) -> None:
+    (folder / "report.json").write_text("old", encoding="utf-8")
+    assert run("absent.pth", "-o", "report.json")[0] == 2
+    assert (folder / "report.json").read_text(encoding="utf-8") == "old"
+
+
+def test_a_write_that_fails_half_way_leaves_nothing_behind(
+    run: Run, head: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "report.json").write_text("old", encoding="utf-8")
+
+    def full(self: Path, target: Path) -> None:
+        assert self.read_text(encoding="utf-8").startswith("{")
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(Path, "replace", full)
+    code, out, err = run(head, "-o", "report.json")
+    assert (code, out) == (2, "")
+    assert err == "error: -o: cannot write report.json: No space left on device.\n"
+    assert (folder / "report.json").read_text(encoding="utf-8") == "old"
+    assert sorted(path.name for path in folder.iterdir()) == [head, "report.json"]
+
+
+def test_a_link_stays_a_link_and_a_device_stays_a_device(run: Run, head: str, folder: Path) -> None:
+    (folder / "link.json").symlink_to("real.json")
+    assert run(head, "-o", "link.json") == (0, "", "")
+    assert (folder / "link.json").is_symlink()
+    assert json.loads((folder / "real.json").read_text(encoding="utf-8"))["heads"]
+    assert run(head, "-o", os.devnull) == (0, "", "")
+    assert Path(os.devnull).is_char_device()
+
+
+def test_a_new_file_has_the_permissions_of_the_umask(run: Run, head: str, folder: Path) -> None:
+    (folder / "other").touch()
+    run(head, "-o", "report.json")
+    assert (folder / "report.json").stat().st_mode == (folder / "other").stat().st_mode
