@@ -55,6 +55,7 @@ class Prototypes:
     family: str | None = None
 
     @classmethod
+    @np.errstate(invalid="ignore")  # casting a signalling NaN warns; every NaN is refused below
     def from_weight(
         cls,
         weight: npt.ArrayLike | torch.Tensor,
@@ -125,6 +126,8 @@ class Prototypes:
         offsets = None if bias is None else _to_numpy(bias)[0].astype(np.float64).reshape(-1)
         if offsets is not None and offsets.shape != norms.shape:
             raise PrototypeError(f"{name}: {len(norms)} rows but {offsets.size} biases.")
+        if offsets is not None:
+            _refuse_rows(~np.isfinite(offsets), name, "have a NaN or infinite bias")
         rows = rows.view()  # the flag below must not freeze the caller's own array
         for array in (rows, lengths, norms, offsets):
             if array is not None:

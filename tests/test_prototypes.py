@@ -138,6 +138,14 @@ def broken(row, value):
     return weight
 
 
+def signalling(dtype):
+    """A NaN as it is in a file with damaged bits: casting it warns."""
+    bits = {np.float16: 0x7D01, np.float32: 0x7F8D0001}[dtype]
+    weight = np.ones((2, 3), dtype=dtype)
+    weight.view(f"u{weight.itemsize}")[1, 1] = bits
+    return weight
+
+
 @pytest.mark.parametrize(
     ("weight", "arguments", "message"),
     [
@@ -149,6 +157,8 @@ def broken(row, value):
         (broken(2, np.nan), {}, r"2 of 4 prototypes hold NaN or infinite .*first at index 2"),
         (broken(1, np.inf), {}, r"3 of 4 prototypes hold NaN or infinite .*first at index 1"),
         (broken(3, -np.inf).astype(np.float64), {}, r"1 of 4 .*NaN or infinite .*index 3"),
+        (signalling(np.float32), {}, "1 of 2 prototypes hold NaN .*index 1"),
+        (signalling(np.float16), {}, "1 of 2 prototypes hold NaN .*index 1"),
         (
             np.eye(4)[:, :3],
             {},
@@ -159,8 +169,14 @@ def broken(row, value):
         (torch.ones(2, 3, dtype=torch.int8), {}, "must be floating point, got int8"),
         (np.eye(2), {"scale": np.ones(3)}, "2 rows but 3 weight-norm scales"),
         (np.eye(2), {"scale": np.array([1.0, 0.0])}, "1 of 2 .*scale of zero.*index 1"),
-        (np.eye(2), {"scale": np.array([np.nan, 1.0])}, "1 of 2 .*infinite weight-norm scale"),
+        (np.eye(2), {"scale": np.array([np.nan, 1.0])}, "1 of 2 .*infinite weight-norm"),
+        (
+            np.eye(2),
+            {"scale": signalling(np.float32)[1, :2]},
+            "1 of 2 .*infinite weight-norm scale",
+        ),
         (np.eye(2), {"bias": np.ones(1)}, "2 rows but 1 biases"),
+        (np.eye(2), {"bias": signalling(np.float32)[1, :2]}, "1 of 2 .*infinite bias .*index 1"),
     ],
 )
 def test_what_cannot_be_audited_is_refused_in_one_line(weight, arguments, message):

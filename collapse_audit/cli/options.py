@@ -129,13 +129,16 @@ def output_options(command: F) -> F:
             help="Bars on stderr for work over two seconds.",
         ),
     )
-    return bundled(command, "output", _output, declared, ("form", "output", "progress"))
+    names = tuple(field.name for field in fields(OutputOptions))
+    return bundled(command, "output", OutputOptions, declared, names)
 
 
 def format_options(
     formats: Iterable[str], suffixes: Mapping[str, str], text: str, *, dir_okay: bool = False
 ) -> Callable[[F], F]:
     """Give a command --format, --json and -o, as the arguments ``form`` and ``output``.
+
+    A dash is stdout, as no file at all is.
 
     Args:
         formats: The formats of the command.
@@ -169,7 +172,8 @@ def format_options(
             *args: Any, form: str | None, as_json: bool, output: Path | None, **values: Any
         ) -> Any:
             chosen = _chosen_form(form, as_json, output, suffixes)
-            return command(*args, form=chosen, output=output, **values)
+            file = None if output == Path("-") else output
+            return command(*args, form=chosen, output=file, **values)
 
         return _declaring(with_form, declared)
 
@@ -209,11 +213,6 @@ def _declaring(command: Any, declared: tuple[Callable[[F], F], ...]) -> F:
     for option in reversed(declared):
         command = option(command)
     return command  # type: ignore[no-any-return]
-
-
-def _output(*, form: str, output: Path | None, progress: bool) -> OutputOptions:
-    """A dash is stdout."""
-    return OutputOptions(form, None if output == Path("-") else output, progress)
 
 
 def _chosen_form(

@@ -108,3 +108,11 @@ def test_the_step_summary_is_appended_to(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "no/such/folder.md")
     ran = run(bad, "--fail-on", "M<20", "--format", "github")
     assert (ran.code, "no step summary" in ran.error) == (1, True)
+
+
+@pytest.mark.parametrize("form", ["table", "json", "junit"])
+def test_a_dash_is_stdout(run: Run, good: str, baseline: str, form: str, tmp_path: Path) -> None:
+    written = run(good, "--baseline", baseline, "--format", form, "-o", "-")
+    assert written == run(good, "--baseline", baseline, "--format", form)
+    assert written.stdout
+    assert not (tmp_path / "-").exists()
