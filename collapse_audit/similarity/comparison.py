@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
@@ -25,10 +26,11 @@ from collapse_audit.similarity.row_sources import FoldedRows, SomeRows, UnitRows
 NONE = -1
 # More doubtful pairs than this in a tile are cheaper to settle by a float32 product first.
 _MANY = 8192
-# Folding pays while it leaves at most this share of pairs to exact arithmetic (0.5 us each).
-_FOLD_CANDIDATES = 1e-4
+# Folding pays while it leaves at most this share of pairs to exact arithmetic: 0.5 us each, and a
+# further look at the tile.
+_FOLD_CANDIDATES = 2e-5
 _FOLD_SAMPLE = 1024
-_FOLDED_DIMENSIONS = (48, 64, 80, 96, 112, 128)
+_FOLDED_DIMENSIONS = range(48, 129, 4)
 
 Answer = TypeVar("Answer")
 
@@ -127,14 +129,16 @@ class Comparison:
         """
         sample = Operand(np.arange(len(apart[:_FOLD_SAMPLE])))
         most = _FOLD_CANDIDATES * len(sample) ** 2
-        for dimensions in _FOLDED_DIMENSIONS:
-            if 2 * dimensions > self.prototypes.d:
-                return
+
+        def settles(dimensions: int) -> bool:
             folded = self._panels.fold(dimensions)
             trial = self._panels.coarse_kind(SomeRows(folded, apart[:_FOLD_SAMPLE]))
-            if trial.candidates(sample, sample, self.threshold.cosine).size <= most:
-                self._fold = self._panels.folded(folded)
-                return
+            return trial.candidates(sample, sample, self.threshold.cosine).size <= most
+
+        tried = [n for n in _FOLDED_DIMENSIONS if 2 * n <= self.prototypes.d]
+        fewest = bisect_left(tried, True, key=settles)
+        if fewest < len(tried):
+            self._fold = self._panels.folded(self._panels.fold(tried[fewest]))
 
     def duplicates(self, rows: Operand, columns: Operand) -> Mask | None:
         """Which pairs are closer than the threshold (rows x columns); ``None`` if no pair is.

@@ -279,7 +279,9 @@ def certain_score(cosines: npt.NDArray[np.float64], *, error: float, rounding: f
 
 
 def shared_places(rows: Index, columns: Index) -> tuple[Index, Index]:
-    """Where a tile compares a prototype with itself; the columns are sorted."""
+    """Where a tile compares a prototype with itself; rows and columns are sorted."""
+    if rows[-1] < columns[0] or columns[-1] < rows[0]:
+        return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
     place = np.minimum(np.searchsorted(columns, rows), len(columns) - 1)
     same = np.flatnonzero(columns[place] == rows)
     return same, place[same]
