@@ -13,7 +13,7 @@ from collapse_audit import Prototypes
 from collapse_audit.similarity import torch_panel, trial
 from collapse_audit.similarity.integer_panel import Int8Panel, _rounded_up
 from collapse_audit.similarity.panels import Operand
-from collapse_audit.similarity.row_sources import FoldedRows, UnitRows
+from collapse_audit.similarity.row_sources import FoldedRows, UnitRows, leading_directions
 
 LENGTHS = arrays(np.float32, 6, elements=st.floats(0, 127, width=32))
 
@@ -50,7 +50,9 @@ def test_a_folded_score_in_whole_numbers_is_below_no_cosine_by_more_than_its_bou
     head, dimensions
 ):
     prototypes = Prototypes.from_weight(HEADS[head](np.random.default_rng(0)).astype(np.float32))
-    folded = FoldedRows(prototypes, dimensions, tail_columns=Int8Panel.tail_columns)
+    tail = Int8Panel.tail_columns
+    directions = leading_directions(prototypes, dimensions - tail)
+    folded = FoldedRows(prototypes, directions, tail_columns=tail)
     panel = Int8Panel(folded)
     everything = Operand(np.arange(prototypes.k))
     scores = panel.values(panel.tile(everything, everything)).astype(np.float64)

@@ -18,7 +18,7 @@ from collapse_audit.similarity import (
     sweep_levels,
 )
 from collapse_audit.similarity.panels import Float32Panel, Operand
-from collapse_audit.similarity.row_sources import FoldedRows, UnitRows
+from collapse_audit.similarity.row_sources import FoldedRows, UnitRows, leading_directions
 
 
 @pytest.fixture
@@ -66,7 +66,8 @@ def test_folding_and_rechecking_change_no_answer(monkeypatch, head, panel, many)
 @pytest.mark.parametrize(("dimensions", "tail"), [(2, 1), (16, 1), (48, 4), (63, 1), (64, 8)])
 def test_folded_rows_are_unit_rows_whose_products_are_never_smaller(head, dimensions, tail):
     prototypes, _ = head
-    folded = FoldedRows(prototypes, dimensions, tail_columns=tail)
+    directions = leading_directions(prototypes, dimensions - tail)
+    folded = FoldedRows(prototypes, directions, tail_columns=tail)
     assert folded.shape == (prototypes.k, dimensions)
     rows = folded.block(slice(None)).astype(np.float64)
     unit = prototypes.unit_rows()

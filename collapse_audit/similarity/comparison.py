@@ -21,14 +21,14 @@ from collapse_audit.similarity.panels import (
     PanelKind,
     RecheckPanel,
 )
-from collapse_audit.similarity.row_sources import FoldedRows, SomeRows, UnitRows
+from collapse_audit.similarity.row_sources import FoldedRows, SomeRows, UnitRows, leading_directions
 
 NONE = -1
 # More doubtful pairs than this in a tile are cheaper to settle by a float32 product first.
 _MANY = 8192
 # Folding pays while it leaves at most this share of pairs to exact arithmetic: 0.5 us each, and a
-# further look at the tile.
-_FOLD_CANDIDATES = 2e-5
+# further look at the tile. The sample cannot tell much less.
+_FOLD_CANDIDATES = 5e-6
 _FOLD_SAMPLE = 1024
 _FOLDED_DIMENSIONS = range(48, 129, 4)
 
@@ -64,10 +64,15 @@ class PanelSet:
         """The cheapest product of the unit rows, for such questions."""
         return self._coarser(UnitRows(self._prototypes)) if self._coarser else self.first
 
+    @cached_property
+    def _directions(self) -> npt.NDArray[np.float64]:
+        return leading_directions(self._prototypes, _FOLDED_DIMENSIONS[-1])
+
     def fold(self, dimensions: int) -> FoldedRows:
         """The rows folded into fewer dimensions, not yet in a panel."""
         columns = (self._coarser or self.first).tail_columns
-        return FoldedRows(self._prototypes, dimensions, tail_columns=columns)
+        directions = self._directions[:, : dimensions - columns]
+        return FoldedRows(self._prototypes, directions, tail_columns=columns)
 
     def folded(self, rows: FoldedRows) -> Panel:
         """The panel of folded rows, to ask for candidates."""
@@ -179,7 +184,8 @@ class Comparison:
         r, c = np.divmod(doubtful, len(columns))
         closer = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
         np.minimum.at(first, r[closer], c[closer])
-        return np.where(first < len(columns), first, NONE)
+        first[first == len(columns)] = NONE
+        return first if (first != NONE).any() else None
 
     def may_reach(
         self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]

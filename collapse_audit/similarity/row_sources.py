@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ _FLOAT32_RESIDUAL = 2.0**-22
 # Lengths whose reciprocals and scaled rows stay well inside float32.
 _SAFE_LENGTHS = (1e-15, 1e15)
 _SAMPLE = 4096
+
+
+Float64: TypeAlias = npt.NDArray[np.float64]
 
 
 class RowSource(Protocol):
@@ -75,15 +78,21 @@ class FoldedRows:
 
     Args:
         prototypes: What is folded.
-        dimensions: Width of the folded rows.
+        directions: The orthonormal columns R (d x any number), as of :func:`leading_directions`.
         tail_columns: How many equal entries the length of the rest is spread over, which changes no
             product; one large entry would make whole numbers coarse.
     """
 
-    def __init__(self, prototypes: Prototypes, dimensions: int, *, tail_columns: int = 1) -> None:
+    def __init__(
+        self, prototypes: Prototypes, directions: Float64, *, tail_columns: int = 1
+    ) -> None:
         self._prototypes = prototypes
         self.tail_columns = tail_columns
-        self._directions = _leading_directions(prototypes, dimensions - tail_columns)
+        # Turned at random inside their span: where all rows lean one way, one entry would be far
+        # larger than the others, and whole numbers are as coarse as the largest.
+        count = directions.shape[1]
+        turn = np.linalg.qr(np.random.default_rng(0).standard_normal((count, count)))[0]
+        self._directions = directions @ turn
         # The squared tail is off by that of a float64 product, its root by the root of that.
         self.residual = _FLOAT32_RESIDUAL + float64_bound(prototypes.d) ** 0.5
 
@@ -119,14 +128,20 @@ class SomeRows:
         return self._source.block(self._index[part])
 
 
-def _leading_directions(prototypes: Prototypes, count: int) -> npt.NDArray[np.float64]:
-    """Orthonormal directions in which a sample of the rows is largest (d x count)."""
+def leading_directions(prototypes: Prototypes, count: int) -> Float64:
+    """Orthonormal directions in which a sample of the rows is largest.
+
+    Args:
+        prototypes: Whose rows.
+        count: How many directions.
+
+    Returns:
+        Directions in falling order (d x count).
+    """
     # One step of the randomised range finder (Halko, Martinsson and Tropp 2011, algorithm 4.3):
     # good directions make the screen sharper, any orthonormal ones leave it sound.
     sample = prototypes.unit_rows(slice(None, None, max(1, prototypes.k // _SAMPLE)))
-    rng = np.random.default_rng(0)
-    start = rng.standard_normal((prototypes.d, count))
-    directions = np.linalg.qr(sample.T @ (sample @ start))[0]
-    # Turned at random inside their span: where all rows lean one way, one entry would be far larger
-    # than the others, and whole numbers are as coarse as the largest.
-    return np.asarray(directions @ np.linalg.qr(rng.standard_normal((count, count)))[0])
+    start = np.random.default_rng(0).standard_normal((prototypes.d, count))
+    span = np.linalg.qr(sample.T @ (sample @ start))[0]
+    inside = sample @ span
+    return np.asarray(span @ np.linalg.eigh(inside.T @ inside)[1][:, ::-1])
