@@ -153,37 +153,36 @@ class Comparison:
         Returns:
             A mask to keep or change.
         """
-        pairs = self._folded_pairs(rows, columns)
-        if pairs is None:
-            screened = self._settled(lambda p: p.screen(rows, columns, self.threshold.cosine))
-        elif pairs.size:
-            screened = np.zeros((len(rows), len(columns)), dtype=np.bool_), pairs
+        hits = self._folded_hits(rows, columns)
+        if hits is not None:
+            if not hits[0].size:
+                return None
+            mask = np.zeros((len(rows), len(columns)), dtype=np.bool_)
+            mask[hits] = True
         else:
-            screened = None
-        if screened is None:
-            return None
-        mask, doubtful = screened
-        r, c = np.divmod(doubtful, len(columns))
-        mask[r, c] = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
+            screened = self._settled(lambda p: p.screen(rows, columns, self.threshold.cosine))
+            if screened is None:
+                return None
+            mask, doubtful = screened
+            mask[self._decided(rows, columns, doubtful)] = True
         if rows is columns:
             np.fill_diagonal(mask, val=False)
         return mask
 
     def first_duplicate(self, rows: Operand, columns: Operand) -> Index | None:
         """First column closer than the threshold, per row; -1 where none is; or ``None`` at all."""
-        pairs = self._folded_pairs(rows, columns)
-        if pairs is None:
-            found = self._settled(lambda p: p.first_certain(rows, columns, self.threshold.cosine))
-        elif pairs.size:
-            found = np.full(len(rows), len(columns)), pairs
+        hits = self._folded_hits(rows, columns)
+        if hits is not None:
+            if not hits[0].size:
+                return None
+            first = np.full(len(rows), len(columns))
         else:
-            found = None
-        if found is None:
-            return None
-        first, doubtful = found
-        r, c = np.divmod(doubtful, len(columns))
-        closer = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
-        np.minimum.at(first, r[closer], c[closer])
+            found = self._settled(lambda p: p.first_certain(rows, columns, self.threshold.cosine))
+            if found is None:
+                return None
+            first, doubtful = found
+            hits = self._decided(rows, columns, doubtful)
+        np.minimum.at(first, *hits)
         first[first == len(columns)] = NONE
         return first if (first != NONE).any() else None
 
@@ -196,12 +195,20 @@ class Comparison:
             return pairs
         return self._panels.recheck.may_reach(rows, columns, cosines)
 
-    def _folded_pairs(self, rows: Operand, columns: Operand) -> Index | None:
-        """Places of the pairs that folding leaves; ``None`` if they are many, or without folds."""
+    def _folded_hits(self, rows: Operand, columns: Operand) -> tuple[Index, Index] | None:
+        """Places of the pairs closer than the threshold; ``None`` if folding leaves too many."""
         if self._fold is None:
             return None
         pairs = self._fold.candidates(rows, columns, self.threshold.cosine)
-        return pairs if pairs.size <= _MANY else None
+        return self._decided(rows, columns, pairs) if pairs.size <= _MANY else None
+
+    def _decided(self, rows: Operand, columns: Operand, pairs: Index) -> tuple[Index, Index]:
+        """Rows and columns of those pairs, given as flat places, that are closer indeed."""
+        if not pairs.size:
+            return pairs, pairs
+        r, c = np.divmod(pairs, len(columns))
+        closer = self.exact.closer(rows.index[r], columns.index[c], self.threshold)
+        return r[closer], c[closer]
 
     def _settled(
         self, question: Callable[[Panel], tuple[Answer, Index] | None]
