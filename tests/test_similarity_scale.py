@@ -200,8 +200,9 @@ def test_65536_prototypes_are_audited_within_two_gigabytes():
     }
 
 
-def test_the_nearest_of_random_rows_are_found_across_all_chunks(kinds, panel):
-    unit = kinds.random_unit(np.random.default_rng(5), 4300, 32)
+@pytest.mark.parametrize("k", [4300, 4097])  # 4097: one prototype alone in the last tile
+def test_the_nearest_of_random_rows_are_found_across_all_chunks(kinds, panel, k):
+    unit = kinds.random_unit(np.random.default_rng(5), k, 32)
     comparison = compare(unit, 0.025, panel)
     nearest = nearest_prototypes(comparison, leader_cover(comparison))
     cosine = unit @ unit.T
