@@ -30,7 +30,7 @@ _MANY = 8192
 # further look at the tile. The sample cannot tell much less.
 _FOLD_CANDIDATES = 5e-6
 _FOLD_SAMPLE = 1024
-_FOLDED_DIMENSIONS = range(48, 129, 4)
+_FOLDED_DIMENSIONS = (*range(48, 129, 4), *range(144, 513, 16))
 
 Answer = TypeVar("Answer")
 
@@ -66,7 +66,8 @@ class PanelSet:
 
     @cached_property
     def _directions(self) -> npt.NDArray[np.float64]:
-        return leading_directions(self._prototypes, _FOLDED_DIMENSIONS[-1])
+        widest = min(_FOLDED_DIMENSIONS[-1], self._prototypes.d // 2)
+        return leading_directions(self._prototypes, widest)
 
     def fold(self, dimensions: int) -> FoldedRows:
         """The rows folded into fewer dimensions, not yet in a panel."""
