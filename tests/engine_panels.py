@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from collapse_audit.similarity.panels import Float32Panel, Operand, Panel, PanelKind
 from collapse_audit.similarity.row_sources import RowSource
@@ -52,11 +55,11 @@ def from_torch(name: str) -> PanelKind:
     return make
 
 
-def on_device(source: RowSource) -> Panel:
-    """The CUDA panel's code on CPU tensors, in blocks small enough to be several."""
+def on_device(source: RowSource, device: str = "cpu") -> Panel:
+    """The CUDA panel's code, in blocks small enough to be several; on CPU tensors by default."""
     from collapse_audit.similarity.device_panel import DevicePanel
 
-    panel = DevicePanel(source, "cpu")
+    panel = DevicePanel(source, device)
     panel.block_rows, panel.scan_rows, panel.chunk_rows = 600, 250, 400
     return panel
 
@@ -71,5 +74,7 @@ PANELS: dict[str, PanelKind] = {
     "screened": from_torch("screened"),
     "device": on_device,
 }
+if torch.cuda.is_available():
+    PANELS["cuda"] = partial(on_device, device="cuda")
 # The same products in another library take the part of the tests that could tell them apart.
-IN_EVERY_TEST = [name for name in PANELS if name not in {"float32", "bfloat16", "device"}]
+IN_EVERY_TEST = [name for name in PANELS if name not in {"float32", "bfloat16", "device", "cuda"}]

@@ -45,6 +45,16 @@ def test_a_file_cut_anywhere_is_a_checkpoint_error(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if GOOD_FILES[name][:2] == b"PK"])
+def test_a_zip_version_that_there_is_not_is_damage(name: str, tmp_path: Path) -> None:
+    content = bytearray(GOOD_FILES[name])
+    content[content.index(b"PK\x01\x02") + 6] = 99  # version 9.9 needed, where 6.3 is the last
+    path = tmp_path / "later"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged zip .*zip file version 9\.9"):
+        load_prototypes(path)
+
+
 @pytest.mark.parametrize("name", FILES)
 @given(data=st.data())
 @fuzz

@@ -86,8 +86,7 @@ _DAMAGE = (
     ValueError,
     EOFError,
     OSError,
-    RuntimeError,
-    NotImplementedError,
+    RuntimeError,  # also of a compression that zipfile does not know
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -75,11 +75,10 @@ class PanelSet:
         directions = self._directions[:, : dimensions - columns]
         return FoldedRows(self._prototypes, directions, tail_columns=columns)
 
-    def folded(self, rows: FoldedRows) -> Panel:
+    def folded(self, dimensions: int) -> Panel:
         """The panel of folded rows, to ask for candidates."""
-        dimensions = rows.shape[1]
         if dimensions not in self._folded:
-            self._folded[dimensions] = self.coarse_kind(rows)
+            self._folded[dimensions] = self.coarse_kind(self.fold(dimensions))
         return self._folded[dimensions]
 
 
@@ -144,7 +143,7 @@ class Comparison:
         tried = [n for n in _FOLDED_DIMENSIONS if 2 * n <= self.prototypes.d]
         fewest = bisect_left(tried, True, key=settles)
         if fewest < len(tried):
-            self._fold = self._panels.folded(self._panels.fold(tried[fewest]))
+            self._fold = self._panels.folded(tried[fewest])
 
     def duplicates(self, rows: Operand, columns: Operand) -> Mask | None:
         """Which pairs are closer than the threshold (rows x columns); ``None`` if no pair is.
