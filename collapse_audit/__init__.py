@@ -21,10 +21,11 @@ if TYPE_CHECKING:
         UnsafePickleError,
     )
     from collapse_audit.examples import embedded_head
-    from collapse_audit.features import HeadModel, load_head_model, measure_mlcd, open_samples
+    from collapse_audit.gate import Verdict, check, compare
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
     from collapse_audit.mlcd import MLCD, MLCDAccumulator
     from collapse_audit.monitor import PrototypeMonitor
+    from collapse_audit.network import HeadModel, load_head_model, measure_mlcd, open_samples
     from collapse_audit.plots import (
         plot_rank_frequency,
         plot_redundancy_factors,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     )
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.redundancy import Redundancy, measure_redundancy
-    from collapse_audit.regression import Verdict, check, compare
     from collapse_audit.training.config import HeadTrainingConfig
     from collapse_audit.training.run import run_training
 
@@ -46,7 +46,7 @@ _HOME = {
     "CollapseAuditError": "errors",
     "CollapseAuditWarning": "errors",
     "HeadTrainingConfig": "training.config",
-    "HeadModel": "features",
+    "HeadModel": "network",
     "MLCDAccumulator": "mlcd",
     "ManifestError": "errors",
     "NoPrototypesError": "errors",
@@ -60,19 +60,19 @@ _HOME = {
     "Source": "audit",
     "SourceError": "errors",
     "UnsafePickleError": "errors",
-    "Verdict": "regression",
+    "Verdict": "gate",
     "audit_prototypes": "audit",
     "embedded_head": "examples",
-    "load_head_model": "features",
+    "load_head_model": "network",
     "load_heads": "checkpoints",
     "load_prototypes": "checkpoints",
-    "measure_mlcd": "features",
+    "measure_mlcd": "network",
     "koleo_data_loss": "koleo",
     "koleo_proto_loss": "koleo",
-    "check": "regression",
-    "compare": "regression",
+    "check": "gate",
+    "compare": "gate",
     "measure_redundancy": "redundancy",
-    "open_samples": "features",
+    "open_samples": "network",
     "plot_rank_frequency": "plots",
     "plot_redundancy_factors": "plots",
     "plot_redundancy_vs_mass": "plots",

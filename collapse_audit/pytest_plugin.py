@@ -77,7 +77,7 @@ def assert_no_collapse(
         The audit, if nothing failed.
     """
     __tracebackhide__ = True
-    from collapse_audit.regression import check, read_report
+    from collapse_audit.gate import check, read_report
 
     audit = audit_head(head, epsilon=epsilon, branch=branch)
     verdict = check(

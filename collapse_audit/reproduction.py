@@ -12,8 +12,8 @@ from collapse_audit.checkpoints.remote import load_remote_heads
 from collapse_audit.errors import CollapseAuditError, ReportError
 from collapse_audit.manifest import CheckpointEntry
 from collapse_audit.redundancy import DEFAULT_EPSILON
-from collapse_audit.storage import Reporter, StorageSettings, remote_of_entry
-from collapse_audit.storage.writing import read_json, write_json
+from collapse_audit.remote import Reporter, StorageSettings, remote_of_entry
+from collapse_audit.remote.writing import read_json, write_json
 
 _SCHEMA = "collapse-audit/reproduction"
 

@@ -27,7 +27,7 @@ import torch
 from collapse_audit.checkpoints.ranged_files import RangedIndex, read_index
 from collapse_audit.checkpoints.reading import read_checkpoint
 from collapse_audit.errors import CollapseAuditError
-from collapse_audit.storage import FileVersion
+from collapse_audit.remote import FileVersion
 
 SECONDS_PER_FILE = 10
 RUNS_CODE = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen"})

@@ -16,7 +16,7 @@ from collapse_audit.checkpoints import (
     load_prototypes,
 )
 from collapse_audit.checkpoints.sources import resolve_source
-from collapse_audit.cli.info_command import info_command
+from collapse_audit.cli.commands.info import info_command
 from collapse_audit.errors import (
     CheckpointError,
     CollapseAuditWarning,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from collapse_audit.cli.list_command import list_command
+from collapse_audit.cli.commands.list import list_command
 from collapse_audit.errors import ManifestError
 from collapse_audit.manifest import CheckpointEntry, load_manifest
 
@@ -82,7 +82,7 @@ def test_an_unknown_family_is_an_error_with_a_suggestion() -> None:
 
 def test_listing_does_not_import_torch() -> None:
     code = (
-        "import sys; from collapse_audit.cli.list_command import list_command;"
+        "import sys; from collapse_audit.cli.commands.list import list_command;"
         "list_command([], standalone_mode=False);"
         "heavy = {'torch', 'pandas', 'sklearn', 'matplotlib', 'timm'} & set(sys.modules);"
         "sys.exit(', '.join(heavy) or None)"

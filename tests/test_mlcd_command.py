@@ -179,7 +179,7 @@ def test_an_interrupted_run_leaves_no_file_behind(run, tmp_path, monkeypatch):
     def interrupted(*_args, **_more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("collapse_audit.features.model.HeadModel.bottleneck_of", interrupted)
+    monkeypatch.setattr("collapse_audit.network.head_model.HeadModel.bottleneck_of", interrupted)
     output = tmp_path / "report.json"
     cache = tmp_path / "features.safetensors"
     monkeypatch.setattr("safetensors.numpy.save", interrupted)

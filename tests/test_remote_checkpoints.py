@@ -29,7 +29,7 @@ from collapse_audit.errors import (
     SourceError,
     UnsafePickleError,
 )
-from collapse_audit.storage import (
+from collapse_audit.remote import (
     SILENT,
     Reporter,
     StorageSettings,
@@ -463,7 +463,7 @@ def test_a_remote_audit_needs_little_memory(
         "from pathlib import Path\n"
         "from collapse_audit.audit import audit_prototypes\n"
         "from collapse_audit.checkpoints.remote import load_remote_heads\n"
-        "from collapse_audit.storage import StorageSettings, remote_of_url, SILENT\n"
+        "from collapse_audit.remote import StorageSettings, remote_of_url, SILENT\n"
         "settings = StorageSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)\n"
         "(p,) = load_remote_heads(remote_of_url(sys.argv[2]), settings, reporter=SILENT)\n"
         "m = audit_prototypes(p, sweep=False, nearest=False).num_unique\n"

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from collapse_audit.cli.train_command import train_command
+from collapse_audit.cli.commands.train import train_command
 from collapse_audit.errors import ParameterError
 from collapse_audit.training.config import HeadTrainingConfig
 

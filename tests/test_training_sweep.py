@@ -9,8 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from collapse_audit.cli.commands.train import train_command
 from collapse_audit.cli.console import Session
-from collapse_audit.cli.train_command import train_command
 from collapse_audit.errors import ParameterError
 from collapse_audit.training import memory
 from collapse_audit.training import sweep as sweep_module

@@ -14,7 +14,7 @@ from collapse_audit.manifest import (
     fetch_hint,
     load_manifest,
 )
-from collapse_audit.storage import StorageSettings
+from collapse_audit.remote import StorageSettings
 
 
 def locate_source(source: str | Path, *, checkpoint_dir: Path | None = None) -> ResolvedSource:

@@ -13,7 +13,7 @@ from collapse_audit.checkpoints.pickle_values import Options, TensorRef
 from collapse_audit.checkpoints.ranged_zip import RangedZip
 from collapse_audit.checkpoints.tensors import Container, megabytes, printable
 from collapse_audit.errors import CheckpointError
-from collapse_audit.storage import SAFETENSORS_TYPES, FileVersion, RemoteFile
+from collapse_audit.remote import SAFETENSORS_TYPES, FileVersion, RemoteFile
 
 _MAX_PICKLE_BYTES = 16 * 1024**2  # those of published checkpoints have 20 kB to 1 MB
 _MAX_HEADER_BYTES = 32 * 1024**2

@@ -14,7 +14,7 @@ from collapse_audit.checkpoints.ranged_files import RangedIndex, RangedTensor
 from collapse_audit.checkpoints.ranged_zip import Member, RangedZip, content_start
 from collapse_audit.checkpoints.tensors import Checkpoint, StoredTensor, widen_bfloat16
 from collapse_audit.errors import SourceError
-from collapse_audit.storage import (
+from collapse_audit.remote import (
     RangesUnusableError,
     Remote,
     RemoteFile,

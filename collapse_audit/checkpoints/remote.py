@@ -15,7 +15,7 @@ from collapse_audit.errors import CheckpointError, SourceError, UnsafePickleErro
 from collapse_audit.manifest import candidate_file_names, load_manifest
 from collapse_audit.manifest.entries import base_name
 from collapse_audit.prototypes import Branch, Prototypes
-from collapse_audit.storage import (
+from collapse_audit.remote import (
     SILENT,
     RangesUnusableError,
     Remote,

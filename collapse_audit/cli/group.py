@@ -26,22 +26,20 @@ class _Command(NamedTuple):
 
 
 COMMANDS: Final = {
-    "audit": _Command("audit_command", "audit_command", "How many prototypes are unique?"),
-    "cache": _Command(
-        "cache_command", "cache_command", "What has been fetched; verify or clear it."
-    ),
-    "check": _Command("check_command", "check_command", "Fail where a head got worse."),
-    "compare": _Command("compare_command", "compare_command", "Heads side by side."),
-    "demo": _Command("demo_command", "demo_command", "Audit the small head inside the package."),
-    "download": _Command("download_command", "download_command", "Fetch heads for audits offline."),
-    "info": _Command("info_command", "info_command", "What a file holds, without any mathematics."),
-    "list": _Command("list_command", "list_command", "Public checkpoints that hold prototypes."),
-    "mlcd": _Command("mlcd_command", "mlcd_command", "Which classes does the head predict?"),
+    "audit": _Command("audit", "audit_command", "How many prototypes are unique?"),
+    "cache": _Command("cache", "cache_command", "What has been fetched; verify or clear it."),
+    "check": _Command("check", "check_command", "Fail where a head got worse."),
+    "compare": _Command("compare", "compare_command", "Heads side by side."),
+    "demo": _Command("demo", "demo_command", "Audit the small head inside the package."),
+    "download": _Command("download", "download_command", "Fetch heads for audits offline."),
+    "info": _Command("info", "info_command", "What a file holds, without any mathematics."),
+    "list": _Command("list", "list_command", "Public checkpoints that hold prototypes."),
+    "mlcd": _Command("mlcd", "mlcd_command", "Which classes does the head predict?"),
     "reproduce": _Command(
-        "reproduce_command", "reproduce_command", "Published counts beside measured ones."
+        "reproduce", "reproduce_command", "Published counts beside measured ones."
     ),
-    "schema": _Command("schema_command", "schema_command", "The JSON Schema of the reports."),
-    "train": _Command("train_command", "train_command", "Train a head, audit before and after."),
+    "schema": _Command("schema", "schema_command", "The JSON Schema of the reports."),
+    "train": _Command("train", "train_command", "Train a head, audit before and after."),
 }
 DEFAULT: Final = "audit"
 
@@ -60,7 +58,7 @@ class CommandGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         where = COMMANDS[cmd_name]
-        module = import_module(f"collapse_audit.cli.{where.module}")
+        module = import_module(f"collapse_audit.cli.commands.{where.module}")
         command: click.Command = getattr(module, where.attribute)
         known = {parameter.name for parameter in command.params}
         command.params.extend(option for option in _shared_options() if option.name not in known)

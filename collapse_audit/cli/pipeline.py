@@ -18,8 +18,8 @@ from collapse_audit.cli.storage_options import reporter
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
     from collapse_audit.prototypes import Prototypes
+    from collapse_audit.remote import StorageSettings
     from collapse_audit.similarity import Progress
-    from collapse_audit.storage import StorageSettings
 
 
 def deliver(

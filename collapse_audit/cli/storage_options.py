@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from collapse_audit.storage import Reporter
+    from collapse_audit.remote import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,7 +45,7 @@ def reporter() -> Reporter:
         The reporter for the storage layer.
     """
     from collapse_audit.cli.console import Session
-    from collapse_audit.storage import Reporter
+    from collapse_audit.remote import Reporter
 
     quiet = click.get_current_context().ensure_object(Session).quiet
     return Reporter(notes=not quiet, bars=not quiet)
@@ -58,7 +58,7 @@ def storage_options(command: F) -> F:
         command: A function that click will make a command of.
 
     Returns:
-        It, with ``storage`` a :class:`~collapse_audit.storage.StorageSettings`.
+        It, with ``storage`` a :class:`~collapse_audit.remote.StorageSettings`.
     """
 
     @wraps(command)
@@ -72,7 +72,7 @@ def storage_options(command: F) -> F:
     ) -> Any:
         from dataclasses import replace
 
-        from collapse_audit.storage import StorageSettings
+        from collapse_audit.remote import StorageSettings
 
         settings = StorageSettings.from_environment(
             cache_dir=cache_dir, offline=offline, insecure_http=insecure_http

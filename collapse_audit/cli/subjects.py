@@ -15,12 +15,12 @@ from collapse_audit.cli.options import AuditOptions
 from collapse_audit.cli.pipeline import audit_source, audits_of_source
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
-from collapse_audit.regression import Difference, parse_report, read_report
+from collapse_audit.gate import Difference, parse_report, read_report
 
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
+    from collapse_audit.remote import StorageSettings
     from collapse_audit.similarity import Progress
-    from collapse_audit.storage import StorageSettings
 
 STDIN: Final = "-"
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from collapse_audit.cli.check_command import check_command
+from collapse_audit.cli.commands.check import check_command
 from collapse_audit.errors import CollapseAuditError
 
 EMPTY_SETTINGS = "[check]\n"

@@ -188,7 +188,7 @@ def test_check_of_safetensors_npz_and_json_imports_no_torch(
     np.savez("head.npz", prototypes=load_file(good)["head.last_layer.weight"])
     for source in (good, "head.npz", "report.json"):
         code = (
-            "import sys; from collapse_audit.cli.check_command import check_command as c; "
+            "import sys; from collapse_audit.cli.commands.check import check_command as c; "
             f"c([{source!r}, '--fail-on', 'M<20'], standalone_mode=False); "
             "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
         )

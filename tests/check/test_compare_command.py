@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from collapse_audit.cli.compare_command import compare_command
+from collapse_audit.cli.commands.compare import compare_command
 from tests.check.conftest import Run
 
 

@@ -8,7 +8,7 @@ import click
 import jsonschema
 import pytest
 
-from collapse_audit.cli import audit_command
+from collapse_audit.cli.commands import audit as audit_command
 from collapse_audit.cli.formats import FORMATS
 from collapse_audit.report import report_schema
 from tests.cli.conftest import Run

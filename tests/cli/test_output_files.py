@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from collapse_audit.cli import audit_command
+from collapse_audit.cli.commands import audit as audit_command
 from tests.cli.conftest import Run
 
 

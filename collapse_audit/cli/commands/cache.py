@@ -1,0 +1,81 @@
+"""`collapse-audit cache`: what has been fetched, whether it is intact, and getting rid of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from collapse_audit.cli.storage_options import storage_options
+
+if TYPE_CHECKING:
+    from collapse_audit.remote import StorageSettings
+
+
+@click.group(name="cache")
+def cache_command() -> None:
+    """List, verify or clear what has been fetched."""
+
+
+@cache_command.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@storage_options
+def list_items(as_json: bool, storage: StorageSettings) -> None:
+    """List the tensors and files of the cache, with size and source."""
+    from collapse_audit.remote import cache_items, megabytes
+
+    items = cache_items(storage)
+    if as_json:
+        rows = [
+            {
+                "source": item.source,
+                "kind": item.kind,
+                "key": item.key,
+                "size": item.size,
+                "sha256": item.sha256 or None,
+                "path": item.path.relative_to(storage.cache_dir).as_posix(),
+            }
+            for item in items
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for item in items:
+        click.echo(f"{item.kind:<8}{megabytes(item.size):>14}  {item.source}  {item.key}".rstrip())
+    total = megabytes(sum(item.size for item in items))
+    click.echo(f"{len(items)} items, {total}, in {storage.cache_dir}")
+
+
+@cache_command.command(name="verify")
+@storage_options
+@click.pass_context
+def verify(context: click.Context, storage: StorageSettings) -> None:
+    """Compute every checksum again; exit code 1 if something is damaged."""
+    from collapse_audit.remote import verify_cache
+
+    verdicts = verify_cache(storage)
+    damaged = [verdict for verdict in verdicts if verdict.problem]
+    for verdict in damaged:
+        click.echo(f"damaged  {verdict.item.source}  {verdict.item.key}: {verdict.problem}")
+    click.echo(f"{len(verdicts) - len(damaged)} of {len(verdicts)} items are intact.")
+    if damaged:
+        context.exit(1)
+
+
+@cache_command.command(name="clear")
+@click.argument("sources", nargs=-1, metavar="[SOURCE...]")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@storage_options
+def clear(sources: tuple[str, ...], yes: bool, storage: StorageSettings) -> None:
+    """Remove what was fetched from each SOURCE, or everything.
+
+    Lock files stay: a source that is fetched again must be what it was.
+    """
+    from collapse_audit.checkpoints.remote import find_remote
+    from collapse_audit.remote import clear_cache, megabytes
+
+    keys = tuple(find_remote(source).key for source in sources) or None
+    if not yes:
+        what = ", ".join(sources) or "everything"
+        click.confirm(f"Remove {what} from {storage.cache_dir}?", abort=True, err=True)
+    click.echo(f"{megabytes(clear_cache(storage, keys))} set free.")

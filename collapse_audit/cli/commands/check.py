@@ -1,0 +1,279 @@
+"""`collapse-audit check`: fail where a head got worse."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from collapse_audit.cli.console import Session, check_output, emit, say
+from collapse_audit.cli.options import (
+    EPSILON,
+    AuditOptions,
+    branch_option,
+    checkpoint_dir_option,
+    device_option,
+    format_options,
+    head_option,
+)
+from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.cli.subjects import Opener, refuse_same_file
+from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
+from collapse_audit.gate import (
+    DIFFERENCES,
+    MISSING_BASELINE,
+    Difference,
+    Threshold,
+    Verdict,
+    check,
+    find_settings,
+    parse_threshold,
+    read_report,
+    read_settings,
+    require_gates,
+    write_report,
+)
+from collapse_audit.prototypes import Branch, check_epsilon
+from collapse_audit.report import to_json
+from collapse_audit.report.github import error_to_github, verdict_to_github
+from collapse_audit.report.junit import error_to_junit, verdict_to_junit
+from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
+
+if TYPE_CHECKING:
+    from collapse_audit.remote import StorageSettings
+
+_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
+
+_FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "table": verdict_to_table,
+    "json": to_json,
+    "markdown": verdict_to_markdown,
+    "junit": verdict_to_junit,
+    "github": verdict_to_github,
+}
+#: Formats that a CI system reads also if there is no verdict; JSON is the entry point's own.
+_ERROR_FORMATS: Final = {"junit": error_to_junit, "github": error_to_github}
+_SUFFIXES: Final = {".json": "json", ".md": "markdown", ".xml": "junit"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A check with the settings and the options of the command line settled."""
+
+    source: str
+    thresholds: tuple[Threshold, ...]
+    baseline: Path | None
+    missing: str
+    update: bool
+    opener: Opener
+
+    def run(self) -> tuple[Verdict, Path | None]:
+        """The verdict, and the baseline file if it was written."""
+        opened = self.opener
+        old = None if self.update else self._read_baseline()
+        report = opened.report(self.source)
+        verdict = check(
+            report,
+            old,
+            self.thresholds,
+            allow=opened.allow,
+            skip_changes=old is None and self.baseline is not None,
+        )
+        writes = self.update or (old is None and self.missing == "create")
+        if self.baseline is None or not writes or not verdict.passed:
+            return verdict, None
+        write_report(report, self.baseline)
+        return verdict, self.baseline
+
+    def _read_baseline(self) -> dict[str, Any] | None:
+        if self.baseline is None:
+            return None
+        if self.baseline.exists():
+            return read_report(self.baseline, allow=self.opener.allow)
+        if self.missing != "fail":
+            return None
+        command = ["collapse-audit", "check", self.source, "--baseline", str(self.baseline)]
+        raise ReportError(
+            f"{self.baseline}: there is no baseline yet.",
+            hint=f"Create it with: {shlex.join([*command, '--update-baseline'])}",
+        )
+
+
+@click.command(
+    name="check",
+    epilog="""\b
+Examples:
+  collapse-audit check head.safetensors --fail-on "unique_fraction<0.9"
+  collapse-audit check head.safetensors --baseline baseline.json
+  collapse-audit check new.json --baseline old.json --fail-on "unique_fraction:-5%"
+  collapse-audit check run/checkpoint.pth --baseline baseline.json --update-baseline
+
+\b
+Thresholds:
+  metric:-5%   fails if it falls by more than 5 % of the baseline
+  metric:+0    fails if it rises at all
+  metric:0.01  fails if it gets worse by more than 0.01
+  metric<0.9   fails if it is below 0.9; needs no baseline; also <= > >=
+
+\b
+Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
+)
+@click.argument("source")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Report to compare with, as --format json writes it.",
+)
+@click.option(
+    "--fail-on",
+    multiple=True,
+    metavar="THRESHOLD",
+    help="When to fail; repeat it for more. By default, if M falls or the largest group grows.",
+)
+@click.option(
+    "--missing-baseline",
+    type=click.Choice(MISSING_BASELINE),
+    help="If the baseline file does not exist: fail (default), create it, or skip what needs it.",
+)
+@click.option(
+    "--update-baseline",
+    is_flag=True,
+    help="Make this report the baseline; absolute limits must still hold.",
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(DIFFERENCES),
+    help="Compare although this differs between report and baseline; repeat it for more.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Settings; by default the nearest collapse-audit.toml or pyproject.toml that has any.",
+)
+@click.option(
+    "--epsilon",
+    type=float,
+    help=f"Cosine distance strictly below which two are duplicates; {EPSILON} by default.",
+)
+@head_option
+@branch_option
+@checkpoint_dir_option
+@format_options(_FORMATS, _SUFFIXES, "Write the verdict to FILE instead of stdout.")
+@click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
+@device_option
+@click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
+@storage_options
+@click.pass_context
+def check_command(
+    ctx: click.Context,
+    /,
+    source: str,
+    *,
+    form: str,
+    output: Path | None,
+    exit_zero: bool,
+    **given: Any,
+) -> None:
+    """Check that a head is not worse than a baseline, or than absolute limits.
+
+    SOURCE is what `audit` takes, a saved report (.json), or - for a report on stdin. A report needs
+    no weights. Settings come from [tool.collapse-audit.check] in pyproject.toml, or [check] in
+    collapse-audit.toml; an option wins over its setting.
+    """
+    if output is not None:
+        check_output(output, source)
+    with _errors_in(form, output):
+        verdict, written = _request(source, **given).run()
+    document = verdict.to_dict()
+    emit(_FORMATS[form](document), output)
+    session = ctx.ensure_object(Session)
+    if form == "github":
+        _append_summary(verdict_to_markdown(document), session)
+    if written is not None and not session.quiet:
+        say("note", f"{written} is now the baseline.", session)
+    ctx.exit(0 if exit_zero else verdict.exit_code)
+
+
+def _request(
+    source: str,
+    *,
+    baseline: Path | None,
+    fail_on: tuple[str, ...],
+    missing_baseline: str | None,
+    update_baseline: bool,
+    allow: tuple[Difference, ...],
+    config: Path | None,
+    epsilon: float | None,
+    head: str | None,
+    branch: Branch,
+    checkpoint_dir: Path | None,
+    device: str,
+    storage: StorageSettings,
+    progress: bool,
+) -> _Request:
+    """Settle options and settings, and refuse what could only fail after the work."""
+    settings = find_settings(Path.cwd()) if config is None else read_settings(config)
+    baseline = baseline or settings.baseline
+    missing = missing_baseline or settings.missing_baseline or "fail"
+    thresholds = tuple(parse_threshold(text) for text in fail_on or settings.fail_on)
+    if update_baseline and baseline is None:
+        raise ParameterError("--update-baseline needs --baseline FILE.")
+    if baseline is not None:
+        refuse_same_file(source, baseline)
+    else:
+        require_gates(thresholds)
+    chosen = settings.epsilon if epsilon is None else epsilon
+    writes = update_baseline or missing == "create"
+    options = AuditOptions(
+        epsilon=check_epsilon(EPSILON if chosen is None else chosen),
+        head=head,
+        branch=branch,
+        checkpoint_dir=checkpoint_dir,
+        # a baseline is a full report; a check measures what its thresholds ask for
+        sweep=writes or _asks_for(thresholds, "sweep"),
+        nearest=writes or _asks_for(thresholds, "nearest_cosine", "exact_duplicates"),
+        device=device,
+    )
+    allow = allow or settings.allow
+    return _Request(
+        source=source,
+        thresholds=thresholds,
+        baseline=baseline,
+        missing=missing,
+        update=update_baseline,
+        opener=Opener(options, allow, progress, storage, epsilon=chosen),
+    )
+
+
+@contextmanager
+def _errors_in(form: str, output: Path | None) -> Iterator[None]:
+    """Tell a CI system about an input error in its own format too, and pass the error on."""
+    try:
+        yield
+    except CollapseAuditError as error:
+        if form in _ERROR_FORMATS:
+            emit(_ERROR_FORMATS[form](str(error)), output)
+        raise
+
+
+def _asks_for(thresholds: Iterable[Threshold], *groups: str) -> bool:
+    return any(threshold.metric.group in groups for threshold in thresholds)
+
+
+def _append_summary(markdown: str, session: Session) -> None:
+    """Add to the page that GitHub shows for the step, if it asks for one."""
+    if path := os.environ.get(_SUMMARY):
+        try:
+            with Path(path).open("a", encoding="utf-8") as stream:
+                stream.write(markdown + "\n")
+        except OSError as error:  # the verdict stands without it
+            say("note", f"no step summary: {path}: {error.strerror}.", session)

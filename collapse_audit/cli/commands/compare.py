@@ -1,0 +1,110 @@
+"""`collapse-audit compare`: heads side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from collapse_audit.cli.console import check_output, emit
+from collapse_audit.cli.options import (
+    AuditOptions,
+    branch_option,
+    checkpoint_dir_option,
+    device_option,
+    epsilon_option,
+    format_options,
+    head_option,
+)
+from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.cli.subjects import Opener, is_report
+from collapse_audit.gate import DIFFERENCES, Difference, compare
+from collapse_audit.prototypes import Branch
+from collapse_audit.report import to_json
+from collapse_audit.report.comparison_text import (
+    comparison_to_csv,
+    comparison_to_markdown,
+    comparison_to_table,
+)
+
+if TYPE_CHECKING:
+    from collapse_audit.remote import StorageSettings
+
+_FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "table": comparison_to_table,
+    "json": to_json,
+    "csv": comparison_to_csv,
+    "markdown": comparison_to_markdown,
+}
+_SUFFIXES: Final = {".json": "json", ".csv": "csv", ".md": "markdown"}
+#: K and branch may always differ between heads side by side.
+_ALLOWED: Final = tuple(d for d in DIFFERENCES if d not in ("k", "branch"))
+
+
+@click.command(
+    name="compare",
+    epilog="""\b
+Examples:
+  collapse-audit compare before.safetensors after.safetensors
+  collapse-audit compare monday.json tuesday.json --format markdown
+  collapse-audit compare epoch10.pth epoch50.pth epoch100.pth --format csv""",
+)
+@click.argument("source")
+@click.argument("others", nargs=-1, required=True)
+@epsilon_option
+@head_option
+@branch_option
+@checkpoint_dir_option
+@click.option("--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles.")
+@device_option
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(_ALLOWED),
+    help="Compare saved reports although this differs; repeat it for more.",
+)
+@format_options(_FORMATS, _SUFFIXES, "Write to FILE instead of stdout.")
+@click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
+@storage_options
+def compare_command(
+    source: str,
+    others: tuple[str, ...],
+    *,
+    epsilon: float,
+    head: str | None,
+    branch: Branch,
+    checkpoint_dir: Path | None,
+    nearest: bool,
+    device: str,
+    storage: StorageSettings,
+    allow: tuple[Difference, ...],
+    form: str,
+    output: Path | None,
+    progress: bool,
+) -> None:
+    """Put heads side by side, metric by metric, with the changes from the first.
+
+    Each SOURCE is what `audit` takes, or a saved report (.json). Where two heads of equal K are
+    audited here, it also says which groups of duplicates of the first were split or merged:
+    prototype i with prototype i, so the second should have been trained on from the first.
+    """
+    if output is not None:
+        check_output(output, source)
+    options = AuditOptions(
+        epsilon=epsilon,
+        head=head,
+        branch=branch,
+        checkpoint_dir=checkpoint_dir,
+        sweep=False,
+        nearest=nearest,
+        device=device,
+    )
+    opener = Opener(options, allow, progress, storage)
+    first, second, *more = (
+        opener.report(spec) if is_report(spec) else opener.audits(spec)
+        for spec in (source, *others)
+    )
+    document = compare(first, second, *more, allow=allow).to_dict()
+    emit(_FORMATS[form](document), output)

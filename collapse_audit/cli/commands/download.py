@@ -1,0 +1,53 @@
+"""`collapse-audit download`: put heads or whole files into the cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from collapse_audit.cli.options import branch_option
+from collapse_audit.cli.storage_options import reporter, storage_options
+
+if TYPE_CHECKING:
+    from collapse_audit.prototypes import Branch
+    from collapse_audit.remote import StorageSettings
+
+
+@click.command(
+    name="download",
+    epilog="""\b
+Examples:
+  collapse-audit download dino_vits16
+  collapse-audit download hf://org/repo/dino_head.safetensors
+  collapse-audit download dino_vits16 --full --cache-dir ~/checkpoints""",
+)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--full", is_flag=True, help="The whole file, such as for its backbone.")
+@branch_option
+@click.option("--head", metavar="NAME", help="Only this head; all of the branch by default.")
+@storage_options
+def download_command(
+    sources: tuple[str, ...], full: bool, branch: Branch, head: str | None, storage: StorageSettings
+) -> None:
+    """Fetch the heads of each SOURCE into the cache, for audits without a network.
+
+    SOURCE is an id that `collapse-audit list` shows, or an address: https://, hf://ORG/REPO/FILE,
+    s3://BUCKET/KEY, or any other scheme of fsspec. Of a file that can be read in parts only the
+    head is fetched. An interrupted download goes on where it stopped. Prints one line for each
+    head: source, head, K and D; with --full the path of the file.
+    """
+    from collapse_audit.checkpoints.remote import find_remote, load_remote_heads
+    from collapse_audit.remote import fetch_file, file_of_other_tools
+
+    told = reporter()
+    remotes = [find_remote(source) for source in sources]
+    for remote in remotes:
+        if full:
+            path = file_of_other_tools(remote, told) or fetch_file(remote, storage, told)
+            click.echo(str(path))
+            continue
+        for prototypes in load_remote_heads(
+            remote, storage, branch=branch, head=head, reporter=told
+        ):
+            click.echo(f"{remote.name}\t{prototypes.name}\t{prototypes.k}\t{prototypes.d}")

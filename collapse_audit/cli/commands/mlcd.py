@@ -1,0 +1,164 @@
+"""`collapse-audit mlcd`: what a head really predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from collapse_audit.cli.console import check_output
+from collapse_audit.cli.mlcd_options import MLCDOptions, mlcd_options
+from collapse_audit.cli.options import AuditOptions, OutputOptions, audit_options, output_options
+from collapse_audit.cli.pipeline import audit_head, deliver
+from collapse_audit.cli.sources import DEMO, FoundSource, embedded_source, find_source
+
+if TYPE_CHECKING:
+    from collapse_audit.mlcd import MLCD
+    from collapse_audit.network import HeadModel, Preprocessing, Samples
+    from collapse_audit.similarity import Progress
+
+
+@click.command(
+    name="mlcd",
+    epilog="""\b
+Examples:
+  collapse-audit mlcd demo --data digits
+  collapse-audit mlcd checkpoint.pth --data imagenet/val --limit 10000 --workers 8
+  collapse-audit mlcd checkpoint.pth --data images.npz --resize none --backbone-arg num_heads=4
+
+\b
+DATA is a folder of images, digits, fashion-mnist:FOLDER, a torchvision data set as NAME:FOLDER,
+or a .npz or .safetensors file with images, features or logits (and labels, if there are any).""",
+)
+@click.argument("source")
+@mlcd_options
+@partial(
+    audit_options,
+    head=click.option("--head", metavar="NAME", help="Which head; the image-level one by default."),
+)
+@output_options
+def mlcd_command(
+    source: str, mlcd: MLCDOptions, audit: AuditOptions, output: OutputOptions
+) -> None:
+    """Measure the latent classes of SOURCE over its prototypes and over the unique ones.
+
+    Runs samples through backbone and head. A head with copied prototypes looks nearly uniform
+    over all K of them and far from uniform over the M unique ones; the mutual information is the
+    number that copies cannot inflate. SOURCE is a checkpoint, an id of the manifest, or demo.
+    """
+    deliver(lambda progress: _measure(source, mlcd, audit, progress), output, source=source)
+
+
+def _measure(
+    source: str, options: MLCDOptions, audit: AuditOptions, progress: Progress
+) -> dict[str, Any]:
+    """The report of an audit, with the MLCD in it."""
+    from collapse_audit.audit import build_report
+    from collapse_audit.network import open_samples
+
+    found = embedded_source() if source == DEMO else find_source(source, audit.checkpoint_dir)
+    if options.features is None:
+        samples = open_samples(options.data)
+        model = _load(found, options, audit, images=samples.images is not None)
+    else:
+        if not options.features.exists():
+            check_output(options.features, source, option="--features")
+        model = _load(found, options, audit, images=True)
+        samples = _cached_features(model, options.features, options, audit.device, progress)
+    found = found.checksummed(model.family, progress)
+    audited = audit_head(model.prototypes, found, audit, progress)
+    report: dict[str, Any] = build_report([audited])
+    mlcd = _mlcd(model, samples, audited.groups, options, device=audit.device, progress=progress)
+    report["heads"][0]["mlcd"] = mlcd.to_dict()
+    return report
+
+
+def _load(
+    found: FoundSource, options: MLCDOptions, audit: AuditOptions, *, images: bool
+) -> HeadModel:
+    from collapse_audit.network import load_head_model
+
+    return load_head_model(
+        found.path,
+        branch=audit.branch,
+        head=audit.head,
+        images=images,
+        backbone=options.backbone,
+        backbone_arguments=options.backbone_arg,
+        family=found.described.family,
+        entry=found.entry,
+    )
+
+
+def _cached_features(
+    model: HeadModel, cache: Path, options: MLCDOptions, device: str, progress: Progress
+) -> Samples:
+    from collapse_audit.network import cached_features
+
+    return cached_features(
+        model,
+        options.data,
+        cache,
+        preprocessing=_preprocessing(model, options),
+        limit=options.limit,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=device,
+        progress=_counter("features", progress, options.limit),
+    )
+
+
+def _mlcd(
+    model: HeadModel,
+    samples: Samples,
+    groups: Any,
+    options: MLCDOptions,
+    *,
+    device: str,
+    progress: Progress,
+) -> MLCD:
+    from collapse_audit.network import measure_mlcd
+
+    return measure_mlcd(
+        model,
+        samples,
+        groups=groups,
+        temperature=options.temperature,
+        centre=options.centre,
+        prior=options.prior,
+        assignment=options.assignment,
+        preprocessing=_preprocessing(model, options),
+        limit=options.limit,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        dtype=options.dtype,
+        device=device,
+        progress=_counter("samples", progress, min(options.limit or len(samples), len(samples))),
+    )
+
+
+def _counter(stage: str, progress: Progress, total: int | None) -> Callable[[int], None]:
+    """Turn numbers of new samples into how far the work is."""
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, done, max(total or done, done))
+
+    return advance
+
+
+def _preprocessing(model: HeadModel, options: MLCDOptions) -> Preprocessing | None:
+    from collapse_audit.network import preprocessing_for
+
+    if options.preprocessing is None and options.resize is None:
+        return None
+    profile = options.preprocessing or model.recipe.preprocessing
+    found = preprocessing_for(profile, resize=options.resize)
+    return found if options.resize is not None else found.fitted(model.side)

@@ -1,0 +1,140 @@
+"""Apply thresholds to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from collapse_audit.errors import ParameterError
+from collapse_audit.gate.pairing import (
+    Difference,
+    Head,
+    Report,
+    pair_heads,
+    refuse_other_mlcd,
+)
+from collapse_audit.gate.thresholds import Change, Threshold, parse_threshold
+from collapse_audit.gate.verdict import Check, Verdict
+
+if TYPE_CHECKING:
+    from collapse_audit.audit import CollapseAudit
+
+#: Without thresholds of its own, a head must not be worse than its baseline at all.
+DEFAULT_THRESHOLDS = ("unique.greedy:-0", "redundancy_factors.max:+0")
+
+
+def check(
+    report: Report | CollapseAudit,
+    baseline: Report | CollapseAudit | None = None,
+    thresholds: Iterable[str | Threshold] = (),
+    *,
+    allow: Collection[Difference] = (),
+    skip_changes: bool = False,
+) -> Verdict:
+    """Compare a report with a baseline and with absolute limits.
+
+    Args:
+        report: What is checked: an audit, or the dictionary of a report.
+        baseline: What it is compared with; may be missing if all thresholds are gates.
+        thresholds: In the grammar of :mod:`collapse_audit.gate.thresholds`; without any,
+            M must not fall and the largest redundancy factor must not rise.
+        allow: Differences between report and baseline that are no obstacle: ``"epsilon"``,
+            ``"rule"``, ``"k"``, ``"branch"``, ``"mlcd"``, ``"schema"``.
+        skip_changes: Without a baseline, skip the thresholds that need one.
+
+    Returns:
+        One check per head and threshold.
+
+    Raises:
+        ParameterError: If a threshold is malformed, names an unknown metric, or needs a baseline
+            that is missing, or there is nothing to check.
+        ReportError: If the two cannot be compared, or lack a metric.
+
+    Example:
+        >>> from collapse_audit import Prototypes, audit_prototypes
+        >>> import numpy as np
+        >>> before = audit_prototypes(Prototypes.from_weight(np.eye(4)))
+        >>> after = audit_prototypes(Prototypes.from_weight(np.eye(4)[[0, 1, 2, 2]]))
+        >>> print(check(after, before, ["unique_fraction:-5%"]))
+        prototypes unique_fraction:-5%: 0.75 (baseline 1.0), must be >= 0.95
+    """
+    report, old = as_report(report), None if baseline is None else as_report(baseline)
+    asked = [parse_threshold(t) if isinstance(t, str) else t for t in thresholds]
+    if not asked and old is not None:
+        asked = [parse_threshold(text) for text in DEFAULT_THRESHOLDS]
+    if old is None and not skip_changes:
+        require_gates(asked)
+    pairs: Iterable[tuple[Head, Head | None]]
+    pairs = [(head, None) for head in report["heads"]]
+    if old is not None and any(isinstance(threshold, Change) for threshold in asked):
+        pairs = pair_heads(report, old, allow)
+    return Verdict(
+        source=spec_of(report),
+        baseline=None if old is None else spec_of(old),
+        checks=tuple(_apply(t, head, other, allow) for head, other in pairs for t in asked),
+    )
+
+
+def as_report(report: Report | CollapseAudit) -> Report:
+    """The dictionary of a report.
+
+    Args:
+        report: An audit, or already a dictionary.
+
+    Returns:
+        The dictionary.
+    """
+    return report if isinstance(report, Mapping) else report.to_dict()
+
+
+def spec_of(report: Report) -> str:
+    """What a report is about, as its user typed it."""
+    source = report.get("source")
+    return str(source.get("spec", "?")) if isinstance(source, Mapping) else "?"
+
+
+def _apply(
+    threshold: Threshold, head: Head, other: Head | None, allow: Collection[Difference]
+) -> Check:
+    """One threshold on one head."""
+    value = threshold.metric.read(head, "the report")
+    baseline, limit, failed = None, "", False
+    if not isinstance(threshold, Change):
+        limit, failed = threshold.limit, threshold.fails(value)
+    elif other is not None:
+        if threshold.metric.group == "mlcd":
+            refuse_other_mlcd(head, other, allow)
+        baseline = threshold.metric.read(other, "the baseline")
+        limit, failed = threshold.limit(baseline), threshold.fails(value, baseline)
+    return Check(
+        head=head["name"],
+        branch=head["branch"],
+        threshold=threshold.text,
+        metric=threshold.metric.path,
+        value=value,
+        baseline=baseline,
+        limit=limit,
+        status="failed" if failed else "passed" if limit else "skipped",
+    )
+
+
+def require_gates(thresholds: Collection[Threshold]) -> None:
+    """Refuse thresholds that cannot be checked without a baseline.
+
+    Args:
+        thresholds: What is to be checked.
+
+    Raises:
+        ParameterError: If one of them compares with a baseline, or there is none at all.
+    """
+    if not thresholds:
+        raise ParameterError(
+            "there is nothing to check.",
+            hint='Give --baseline FILE, or an absolute limit: --fail-on "unique_fraction<0.9".',
+        )
+    for threshold in thresholds:
+        if isinstance(threshold, Change):
+            raise ParameterError(
+                f"{threshold.text!r} compares with a baseline, and there is none.",
+                hint="Give --baseline FILE, or an absolute limit such as unique_fraction<0.9.",
+            )

@@ -1,0 +1,217 @@
+"""Heads side by side, metric by metric."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from collapse_audit.errors import ReportError
+from collapse_audit.gate.checking import spec_of
+from collapse_audit.gate.metrics import METRICS, Metric
+from collapse_audit.gate.pairing import (
+    Difference,
+    Head,
+    Report,
+    pair_heads,
+    refuse_other_mlcd,
+)
+from collapse_audit.gate.regrouping import Groups, Regrouping, compare_groups
+from collapse_audit.version import __version__
+
+if TYPE_CHECKING:
+    from collapse_audit.audit import CollapseAudit
+
+COMPARISON_SCHEMA = "collapse-audit/comparison"
+COMPARISON_SCHEMA_VERSION = "1.0"
+
+#: A report, or the audits of all heads of one source.
+Side: TypeAlias = "Report | CollapseAudit | Sequence[CollapseAudit]"
+Judgement: TypeAlias = Literal["better", "worse", "same", "changed"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric of all compared heads.
+
+    Attributes:
+        metric: Which.
+        values: Of A, B, C, ...; ``None`` where it was not measured.
+    """
+
+    metric: Metric
+    values: tuple[int | float | None, ...]
+
+    @property
+    def deltas(self) -> tuple[int | float | None, ...]:
+        """B - A, C - A, ..."""
+        first, *others = self.values
+        return tuple(None if first is None or value is None else value - first for value in others)
+
+    @property
+    def judgements(self) -> tuple[Judgement | None, ...]:
+        """Whether B, C, ... are better or worse than A."""
+        return tuple(map(self._judge, self.values[1:]))
+
+    def _judge(self, value: int | float | None) -> Judgement | None:
+        first, metric = self.values[0], self.metric
+        if first is None or value is None:
+            return None
+        change = Fraction(value) - Fraction(first)
+        if abs(change) <= Fraction(metric.tolerance) * max(Fraction(1), abs(Fraction(first))):
+            return "same"
+        if metric.worse is None:
+            return "changed"
+        return "worse" if (change > 0) == (metric.worse == "up") else "better"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadComparison:
+    """One head in all sources.
+
+    Attributes:
+        name: Name of the head in A.
+        branch: Its branch in A.
+        rows: The metrics that at least one source measured.
+        regroupings: What became of the groups of A in B, C, ...; ``None`` where K differs or the
+            source is a saved report, which does not hold the groups.
+    """
+
+    name: str
+    branch: str | None
+    rows: tuple[MetricRow, ...]
+    regroupings: tuple[Regrouping | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsSideBySide:
+    """Result of :func:`compare`.
+
+    Attributes:
+        sources: What was compared, A first.
+        heads: One entry per head of A.
+    """
+
+    sources: tuple[str, ...]
+    heads: tuple[HeadComparison, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as ``--format json`` prints it."""
+        return {
+            "schema": COMPARISON_SCHEMA,
+            "schema_version": COMPARISON_SCHEMA_VERSION,
+            "tool": {"name": "collapse-audit", "version": __version__},
+            "sources": list(self.sources),
+            "heads": [
+                {
+                    "name": head.name,
+                    "branch": head.branch,
+                    "metrics": [
+                        {
+                            "metric": row.metric.path,
+                            "values": list(row.values),
+                            "deltas": list(row.deltas),
+                            "judgements": list(row.judgements),
+                        }
+                        for row in head.rows
+                    ],
+                    "regroupings": [
+                        None if found is None else found.to_dict() for found in head.regroupings
+                    ],
+                }
+                for head in self.heads
+            ],
+        }
+
+
+def compare(a: Side, b: Side, *more: Side, allow: Collection[Difference] = ()) -> HeadsSideBySide:
+    """Put heads side by side, metric by metric, with the changes from the first.
+
+    Args:
+        a: What the others are compared with: an audit, the audits of all heads of one source, or
+            the dictionary of a report.
+        b: Another.
+        *more: Further ones.
+        allow: ``"epsilon"``, ``"rule"``, ``"schema"`` or ``"mlcd"``: differences in how the
+            reports were made that are no obstacle. K and branch may always differ.
+
+    Returns:
+        One entry per head of A. Where both sides are audits and K is equal, also which groups of
+        duplicates of A were split or merged.
+
+    Raises:
+        ReportError: If the reports were made in different ways or do not hold the same heads.
+
+    Example:
+        >>> from collapse_audit import Prototypes, audit_prototypes
+        >>> import numpy as np
+        >>> a = audit_prototypes(Prototypes.from_weight(np.eye(4)[[0, 0, 1, 2]]))
+        >>> b = audit_prototypes(Prototypes.from_weight(np.eye(4)))
+        >>> compare(a, b).heads[0].regroupings[0].splits
+        ((0, (1, 1)),)
+    """
+    sides = [_side(side) for side in (a, b, *more)]
+    first, others = sides[0], sides[1:]
+    allowed = ("k", "branch", *allow)
+    partners = [pair_heads(first.report, other.report, allowed) for other in others]
+    heads = []
+    for number, head in enumerate(first.report["heads"]):
+        row = [head, *(pairs[number][1] for pairs in partners)]
+        for other in row[1:]:
+            if head.get("mlcd") and other.get("mlcd"):
+                refuse_other_mlcd(head, other, allowed)
+        groups = [side.groups.get(_key(entry)) for side, entry in zip(sides, row, strict=True)]
+        heads.append(
+            HeadComparison(
+                name=head["name"],
+                branch=head["branch"],
+                rows=tuple(_rows(row)),
+                regroupings=tuple(_regroup(groups[0], other) for other in groups[1:]),
+            )
+        )
+    return HeadsSideBySide(tuple(spec_of(side.report) for side in sides), tuple(heads))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """A report, and the groups of those heads whose audit is at hand."""
+
+    report: Report
+    groups: Mapping[tuple[str, str | None], Groups]
+
+
+def _side(given: Side) -> _Side:
+    if isinstance(given, Mapping):
+        return _Side(given, {})
+    from collapse_audit.audit import build_report
+
+    audits = given if isinstance(given, Sequence) else [given]
+    report = build_report(audits)
+    heads = zip(report["heads"], audits, strict=True)
+    return _Side(report, {_key(head): audit.groups for head, audit in heads})
+
+
+def _key(head: Head) -> tuple[str, str | None]:
+    return head["name"], head["branch"]
+
+
+def _rows(heads: Sequence[Head]) -> Iterator[MetricRow]:
+    """Every metric that some head has."""
+    for metric in METRICS.values():
+        values = tuple(_value(metric, head) for head in heads)
+        if any(value is not None for value in values):
+            yield MetricRow(metric, values)
+
+
+def _value(metric: Metric, head: Head) -> int | float | None:
+    try:
+        return metric.read(head, "the report")
+    except ReportError:
+        return None
+
+
+def _regroup(a: Groups | None, b: Groups | None) -> Regrouping | None:
+    if a is None or b is None or len(a) != len(b):
+        return None
+    return compare_groups(a, b)

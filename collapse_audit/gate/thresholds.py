@@ -1,0 +1,176 @@
+r"""The grammar of thresholds.
+
+::
+
+    metric:-5%      fails if it falls by more than 5 % of the baseline
+    metric:+0       fails if it rises at all
+    metric:0.01     fails if it gets worse by more than 0.01; either way where no way is worse
+    metric<0.9      fails if it is below 0.9; no baseline needed; also <= > >=
+
+Spaces do not matter. The number is a decimal, with an exponent if you like.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Literal, TypeAlias
+
+from collapse_audit.errors import ParameterError
+from collapse_audit.gate.metrics import Metric, find_metric
+
+Number: TypeAlias = int | float
+Operator: TypeAlias = Literal["<", "<=", ">", ">="]
+
+# at most 30 digits and two of exponent: any such number is a finite float64
+_NUMBER: Final = r"(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?"
+_CHANGE: Final = re.compile(
+    rf"(?P<metric>[^:<>=\s]+)\s*:\s*(?P<sign>[+-]?)\s*(?P<number>{_NUMBER})\s*(?P<percent>%?)"
+)
+_GATE: Final = re.compile(
+    rf"(?P<metric>[^:<>=\s]+)\s*(?P<operator><=|>=|<|>)\s*(?P<number>-?(?:{_NUMBER}))"
+)
+_HINT: Final = "Write metric:-5%, metric:+0, metric:0.01 or metric<0.9."
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """An absolute limit: the check fails if ``value operator number`` holds.
+
+    Attributes:
+        text: As written.
+        metric: What is compared.
+        operator: How.
+        number: With what.
+    """
+
+    text: str
+    metric: Metric
+    operator: Operator
+    number: Fraction
+
+    def fails(self, value: Number) -> bool:
+        """Whether a value is on the wrong side of the limit.
+
+        Args:
+            value: The metric of the head.
+
+        Returns:
+            ``True`` if the gate is closed. Values within the metric's tolerance of the limit count
+            as equal to it.
+        """
+        gap = Fraction(value) - self.number
+        if abs(gap) <= _slack(self.metric, value, self.number):
+            return "=" in self.operator
+        return gap < 0 if "<" in self.operator else gap > 0
+
+    @property
+    def limit(self) -> str:
+        """The condition under which it passes, such as ``>= 0.9``."""
+        passes = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}[self.operator]
+        return f"{passes} {float(self.number):g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A limit on the change from a baseline.
+
+    Attributes:
+        text: As written.
+        metric: What is compared.
+        amount: Largest change that passes: in units of the metric, or as a share of the baseline.
+        relative: Whether ``amount`` is a share.
+        direction: Which change counts; ``None`` for both.
+    """
+
+    text: str
+    metric: Metric
+    amount: Fraction
+    relative: bool
+    direction: Literal["up", "down"] | None
+
+    def fails(self, value: Number, baseline: Number) -> bool:
+        """Whether a value is too far from its baseline.
+
+        Nothing is divided by the baseline, so a baseline of zero is a value like any other: no
+        share of it is more than zero, so every change counts.
+
+        Args:
+            value: The metric of the head.
+            baseline: The same metric of the baseline.
+
+        Returns:
+            ``True`` if it changed by more than the amount. Integers are compared exactly, also
+            with percentages; other values up to the metric's tolerance.
+        """
+        change = Fraction(value) - Fraction(baseline)
+        allowed = self._allowed(baseline) + _slack(self.metric, value, baseline)
+        up, down = change > allowed, -change > allowed
+        return {"up": up, "down": down, None: up or down}[self.direction]
+
+    def limit(self, baseline: Number) -> str:
+        """The condition under which it passes, such as ``>= 950``.
+
+        Args:
+            baseline: The metric of the baseline.
+
+        Returns:
+            Text for a reader; the comparison itself is exact.
+        """
+        base, allowed = Fraction(baseline), self._allowed(baseline)
+        if self.direction == "down":
+            return f">= {float(base - allowed):.6g}"
+        if self.direction == "up":
+            return f"<= {float(base + allowed):.6g}"
+        return f"{float(base - allowed):.6g} to {float(base + allowed):.6g}"
+
+    def _allowed(self, baseline: Number) -> Fraction:
+        return self.amount * abs(Fraction(baseline)) if self.relative else self.amount
+
+
+Threshold: TypeAlias = Gate | Change
+
+
+def parse_threshold(text: str) -> Threshold:
+    """Read a threshold.
+
+    Args:
+        text: In the grammar of this module.
+
+    Returns:
+        A gate, which needs no baseline, or a change, which does.
+
+    Raises:
+        ParameterError: If it is malformed, names no metric, or could never fail.
+
+    Example:
+        >>> parse_threshold("unique_fraction:-5%").fails(0.94, 1.0)
+        True
+        >>> parse_threshold("unique_fraction < 0.9").fails(0.94)
+        False
+    """
+    if match := _GATE.fullmatch(text.strip()):
+        operator: Operator = match["operator"]  # type: ignore[assignment]
+        return Gate(text, find_metric(match["metric"]), operator, Fraction(match["number"]))
+    match = _CHANGE.fullmatch(text.strip())
+    if match is None:
+        raise ParameterError(f"{text!r} is not a threshold.", hint=_HINT)
+    metric = find_metric(match["metric"])
+    relative = bool(match["percent"])
+    amount = Fraction(match["number"]) / (100 if relative else 1)
+    signs: dict[str, Literal["up", "down"] | None] = {"+": "up", "-": "down", "": metric.worse}
+    direction = signs[match["sign"]]
+    if relative and direction == "down" and amount >= 1 and not metric.signed:
+        raise ParameterError(
+            f"{text!r} can never fail: {metric.path} is never negative.",
+            hint="A fall is at most 100 % of the baseline.",
+        )
+    return Change(text, metric, amount, relative, direction)
+
+
+def _slack(metric: Metric, *values: Number | Fraction) -> Fraction:
+    """How far apart two values of a metric may be and still count as equal."""
+    if metric.tolerance == 0:
+        return Fraction(0)
+    return Fraction(metric.tolerance) * max(Fraction(1), *(abs(Fraction(v)) for v in values))

@@ -1,0 +1,191 @@
+"""Images -> features -> bottleneck, batch by batch."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.errors import CollapseAuditWarning, ParameterError, SourceError
+from collapse_audit.network.datasets import Images, Samples
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from collapse_audit.network.head_model import HeadModel
+    from collapse_audit.network.preprocessing import Preprocessing
+
+_TOLERATED = 0.01  # share of unreadable images beyond which the data, not an image, is broken
+_SKIPPED_SHOWN = 3
+_DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureBatch:
+    """Some samples on their way to the prototypes.
+
+    Attributes:
+        rows: Backbone features (n x width), or logits (n x k).
+        index: Their places in the data source.
+    """
+
+    rows: Tensor
+    index: npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    index: int
+    pixels: npt.NDArray[Any] | None
+    problem: str = ""
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PreparedImages:
+    """What a worker process runs; problems travel as values, because exceptions lose theirs."""
+
+    images: Images
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> _Item:
+        try:
+            image = self.images[index]
+            if getattr(image, "mode", "") in _DEEP_MODES:
+                return _Item(index, None, f"mode {image.mode}, not 8 bits per channel", fatal=True)  # type: ignore[union-attr]
+            return _Item(index, self.preprocessing(image))
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
+            return _Item(index, None, str(error).splitlines()[0] if str(error) else "unreadable")
+
+
+def image_batches(
+    model: HeadModel,
+    samples: Samples,
+    index: npt.NDArray[np.intp],
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    workers: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Iterator[FeatureBatch]:
+    """Run images through the backbone.
+
+    Args:
+        model: On ``device`` in ``dtype``.
+        samples: Must hold images.
+        index: Which of them.
+        preprocessing: From image to input.
+        batch_size: Images per forward pass.
+        workers: Processes that read images; 0 reads in this one.
+        dtype: Of the model.
+        device: Of the model.
+
+    Yields:
+        Backbone features. Unreadable images are skipped, with one warning at the end.
+
+    Raises:
+        SourceError: If more than 1 % of the images cannot be read.
+        ParameterError: If an image has a mode or size that does not fit.
+    """
+    import torch  # seconds
+
+    if samples.images is None:
+        raise ParameterError("the data source holds no images.")
+    loader: Any = torch.utils.data.DataLoader(
+        _PreparedImages(samples.images, preprocessing),  # type: ignore[arg-type]
+        sampler=[int(i) for i in index],
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+    )
+    skipped: list[str] = []
+    for items in loader:
+        good = [item for item in items if item.pixels is not None]
+        for item in items:
+            if item.pixels is None:
+                skipped.append(f"{_name(samples, item.index)} ({item.problem})")
+                if item.fatal:
+                    raise ParameterError(f"{skipped[-1]}: convert this image to 8 bits first.")
+        if len(skipped) > max(1, math.floor(_TOLERATED * len(index))) or len(skipped) == len(index):
+            raise SourceError(
+                f"{len(skipped)} of {len(index)} images cannot be read, more than 1 %: "
+                f"{', '.join(skipped[:_SKIPPED_SHOWN])}, ...",
+                hint="Repair or remove them.",
+            )
+        if good:
+            pixels = torch.from_numpy(_stack(good, samples)).to(device, dtype)
+            with torch.inference_mode():
+                yield FeatureBatch(
+                    model.features_of(pixels), np.array([item.index for item in good])
+                )
+    if skipped:
+        warnings.warn(
+            f"skipped {len(skipped)} of {len(index)} images that cannot be read: "
+            f"{', '.join(skipped[:_SKIPPED_SHOWN])}",
+            CollapseAuditWarning,
+            stacklevel=2,
+        )
+
+
+def array_batches(
+    values: npt.NDArray[np.floating],
+    index: npt.NDArray[np.intp],
+    *,
+    batch_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Iterator[FeatureBatch]:
+    """Cut features or logits into batches.
+
+    Args:
+        values: One row per sample.
+        index: Which rows.
+        batch_size: Rows per batch.
+        dtype: Wanted type.
+        device: Wanted device.
+
+    Yields:
+        The rows.
+
+    Raises:
+        ParameterError: If a value is not finite; the message has the sample's place.
+    """
+    import torch
+
+    for start in range(0, len(index), batch_size):
+        part = index[start : start + batch_size]
+        # a copy by fancy indexing, native byte order: the file may be mapped or big-endian
+        rows = values[part].astype(np.float64 if dtype == torch.float64 else np.float32)
+        broken = ~np.isfinite(rows).all(axis=1)
+        if broken.any():
+            raise ParameterError(
+                f"sample {part[broken.argmax()]} holds NaN or infinite values.",
+                hint="Compute it in float32, and look at its image.",
+            )
+        yield FeatureBatch(torch.from_numpy(rows).to(device), part)
+
+
+def _stack(items: list[_Item], samples: Samples) -> npt.NDArray[Any]:
+    arrays = [item.pixels for item in items if item.pixels is not None]
+    for item, array in zip(items, arrays, strict=True):
+        if array.shape != arrays[0].shape:
+            raise ParameterError(
+                f"{_name(samples, item.index)} is {array.shape[2]} x {array.shape[1]} pixels, "
+                f"others are {arrays[0].shape[2]} x {arrays[0].shape[1]}.",
+                hint="Use --resize N to bring all to one size.",
+            )
+    return np.stack(arrays)
+
+
+def _name(samples: Samples, index: int) -> str:
+    return f"image {index}" + (f" ({samples.names[index]})" if samples.names else "")

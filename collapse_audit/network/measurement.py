@@ -1,0 +1,258 @@
+"""Samples through one head -> MLCD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.errors import CheckpointError, ParameterError
+from collapse_audit.network.cache import check_origin, save_features
+from collapse_audit.network.datasets import Samples, choose, open_samples
+from collapse_audit.network.extraction import FeatureBatch, array_batches, image_batches
+from collapse_audit.network.head_model import HeadModel
+from collapse_audit.network.preprocessing import Preprocessing, preprocessing_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from collapse_audit.mlcd import MLCD
+
+Centre: TypeAlias = Literal["file", "estimate", "none"]
+
+
+def measure_mlcd(
+    model: HeadModel,
+    samples: Samples,
+    *,
+    groups: npt.ArrayLike | None = None,
+    temperature: float | None = None,
+    centre: Centre | None = None,
+    prior: Literal["uniform", "power-law"] = "uniform",
+    assignment: Literal["softmax", "sinkhorn"] = "softmax",
+    preprocessing: Preprocessing | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    workers: int = 0,
+    dtype: Literal["float32", "float64"] = "float32",
+    device: str = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> MLCD:
+    """Run samples through a head and measure its marginal latent class distribution.
+
+    Args:
+        model: The head; its networks are moved to ``device`` and ``dtype``.
+        samples: Images, backbone features, or logits.
+        groups: Group number of every prototype (k), for the distribution over unique ones.
+        temperature: By default that of the family's teacher (or student) at the end of training.
+        centre: By default the file's for a teacher, else an estimate for the families that
+            centre their logits, else none.
+        prior: Prior of the divergences.
+        assignment: ``"softmax"`` or ``"sinkhorn"``.
+        preprocessing: By default the family's, fitted to the backbone's input size.
+        limit: Number of samples, chosen at random; all by default.
+        seed: Of that choice.
+        batch_size: Samples per forward pass.
+        workers: Processes that read images.
+        dtype: Of the networks and the softmax.
+        device: ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        progress: Called with the number of samples after every batch.
+
+    Returns:
+        The MLCD.
+
+    Raises:
+        CheckpointError: If the file's centre is asked for and it holds none.
+        ParameterError: If a number is out of its range, samples do not fit the head, or there is
+            no such device.
+        SourceError: If more than 1 % of the images cannot be read.
+    """
+    import torch  # seconds
+
+    from collapse_audit.mlcd import MLCDAccumulator  # imports torch
+
+    branch = model.prototypes.branch
+    accumulator = MLCDAccumulator(
+        model.prototypes,
+        temperature=model.recipe.temperature(branch) if temperature is None else temperature,
+        centre=_centre(model, centre),
+        groups=groups,
+        prior=prior,
+        assignment=assignment,
+        normalize_features=model.recipe.normalize_features,
+        use_norms=model.recipe.use_norms,
+        dtype=dtype,
+        device=_device(device),
+    )
+    index = choose(len(samples), limit=limit, seed=seed)
+    for batch in _batches(
+        model,
+        samples,
+        index,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        workers=workers,
+        dtype=torch.float64 if dtype == "float64" else torch.float32,
+        device=_device(device),
+    ):
+        labels = None if samples.labels is None else samples.labels[batch.index]
+        if samples.logits is not None:
+            accumulator.update_logits(batch.rows, labels=labels)
+        else:
+            with torch.inference_mode():
+                bottleneck = model.bottleneck_of(batch.rows)
+            accumulator.update(bottleneck, labels=labels)
+        if progress is not None:
+            progress(len(batch.index))
+    return accumulator.result()
+
+
+def cached_features(
+    model: HeadModel,
+    data: str,
+    cache: Path,
+    *,
+    preprocessing: Preprocessing | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> Samples:
+    """Backbone features from a file, or from images into this file.
+
+    Args:
+        model: The head whose backbone makes them, in float32.
+        data: Data source with images.
+        cache: A safetensors file; used if it exists, written otherwise.
+        preprocessing: As for :func:`measure_mlcd`.
+        limit: As for :func:`measure_mlcd`.
+        seed: As for :func:`measure_mlcd`.
+        batch_size: As for :func:`measure_mlcd`.
+        workers: As for :func:`measure_mlcd`.
+        device: As for :func:`measure_mlcd`.
+        progress: As for :func:`measure_mlcd`.
+
+    Returns:
+        Features, and the labels if the data source has them.
+
+    Raises:
+        SourceError: If the file exists and holds features of something else.
+        ParameterError: If the data source holds no images.
+    """
+    import torch
+
+    chosen = preprocessing or _default_preprocessing(model)
+    origin = {
+        "source": model.prototypes.source,
+        "branch": str(model.prototypes.branch),
+        "data": data,
+        "limit": str(limit),
+        "seed": str(seed),
+        "preprocessing": repr(chosen),
+    }
+    if cache.is_file():
+        check_origin(cache, origin)
+        return open_samples(cache)
+    samples = open_samples(data)
+    index = choose(len(samples), limit=limit, seed=seed)
+    rows, places = [], []
+    for batch in _batches(
+        model,
+        replace(samples, features=None, logits=None),
+        index,
+        preprocessing=chosen,
+        batch_size=batch_size,
+        workers=workers,
+        dtype=torch.float32,
+        device=_device(device),
+    ):
+        rows.append(batch.rows.cpu().numpy())
+        places.append(batch.index)
+        if progress is not None:
+            progress(len(batch.index))
+    labels = None if samples.labels is None else samples.labels[np.concatenate(places)]
+    features = np.concatenate(rows)
+    save_features(cache, features, labels=labels, origin=origin)
+    return Samples(features=features, labels=labels)
+
+
+def _batches(
+    model: HeadModel,
+    samples: Samples,
+    index: npt.NDArray[np.intp],
+    *,
+    preprocessing: Preprocessing | None,
+    batch_size: int,
+    workers: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Iterator[FeatureBatch]:
+    if batch_size < 1 or workers < 0:
+        raise ParameterError(
+            f"--batch-size must be at least 1 and --workers at least 0, "
+            f"got {batch_size} and {workers}."
+        )
+    model.to(dtype, device)
+    values = samples.features if samples.features is not None else samples.logits
+    if values is not None:
+        return array_batches(values, index, batch_size=batch_size, dtype=dtype, device=device)
+    return image_batches(
+        model,
+        samples,
+        index,
+        preprocessing=preprocessing or _default_preprocessing(model),
+        batch_size=batch_size,
+        workers=workers,
+        dtype=dtype,
+        device=device,
+    )
+
+
+def _default_preprocessing(model: HeadModel) -> Preprocessing:
+    if model.takes_pixels:  # as they are, from 0 to 1
+        return Preprocessing(resize=None, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return preprocessing_for(model.recipe.preprocessing).fitted(model.side)
+
+
+def _centre(
+    model: HeadModel, centre: Centre | None
+) -> npt.NDArray[np.float64] | Literal["estimate"] | None:
+    if centre is None:
+        if model.prototypes.branch == "student":
+            centre = "none"
+        elif model.centre is not None:
+            centre = "file"
+        else:
+            centre = "estimate" if model.recipe.centring else "none"
+    if centre == "file":
+        if model.centre is None:
+            raise CheckpointError(
+                f"{model.prototypes.source}: holds no centre for {model.prototypes.name}.",
+                hint="Use --centre estimate or --centre none.",
+            )
+        return model.centre
+    return "estimate" if centre == "estimate" else None
+
+
+def _device(device: str) -> torch.device:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        return torch.device(device)
+    kind, _, number = device.partition(":")
+    found = torch.cuda.device_count()
+    if kind != "cuda" or not (number or "0").isdecimal() or int(number or 0) >= found:
+        raise ParameterError(
+            f"device {device!r}: unknown, or not on this machine, which has {found} CUDA devices.",
+            hint="Use auto, cpu, cuda or cuda:N.",
+        )
+    return torch.device(device)

@@ -1,0 +1,239 @@
+"""What the user typed or the manifest says -> addresses to fetch and a name fit for print."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from collapse_audit.errors import SourceError
+from collapse_audit.manifest import CheckpointEntry, fetch_hint
+from collapse_audit.manifest.entries import base_name
+from collapse_audit.remote.settings import StorageSettings
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
+_URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
+_HF = re.compile(
+    r"(?:(?P<kind>datasets|spaces)/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A file somewhere else.
+
+    Attributes:
+        name: What to call it in messages and reports: a manifest id, or an address without
+            credentials and query.
+        urls: Where it is; those after the first are mirrors.
+        sha256: Of the file, where the manifest knows it; enforced.
+        size: In bytes, where the manifest knows it; enforced.
+        family: Method family, where the manifest knows it.
+        hub_name: File name under which torch.hub would have saved it, if only this file has it.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    sha256: str | None = None
+    size: int | None = None
+    family: str | None = None
+    hub_name: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of its folder in the cache: readable, and different for different addresses."""
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:12]
+        readable = re.sub(r"[^A-Za-z0-9]+", "_", self.name.rpartition("://")[2]).strip("_")
+        return f"{readable[-48:]}-{digest}"
+
+    @property
+    def identity(self) -> str:
+        """The address that tells files apart; its query counts, for it may choose the file."""
+        return self.urls[0].partition("#")[0]
+
+    @property
+    def lock_key(self) -> str:
+        """Its key in a lock file: the address, and a digest in place of a query."""
+        shown = redact(self.identity)
+        query = urlsplit(self.identity).query
+        return f"{shown}?{hashlib.sha256(query.encode()).hexdigest()[:12]}" if query else shown
+
+    @property
+    def file_name(self) -> str:
+        """The file name at the end of the address, made safe for a local folder."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", base_name(self.urls[0])).lstrip(".")
+        return name[-80:] or "checkpoint"
+
+
+def is_remote(source: str | Path) -> bool:
+    """Whether a source is an address and not a path.
+
+    Args:
+        source: What the user typed.
+
+    Returns:
+        True for ``scheme://...`` with a scheme of two letters or more (``C:`` is a drive).
+
+    Example:
+        >>> is_remote("hf://org/repo/head.safetensors"), is_remote("runs/checkpoint.pth")
+        (True, False)
+    """
+    return isinstance(source, str) and _SCHEME.match(source) is not None
+
+
+def redact(url: str) -> str:
+    """An address without what may be secret: user, password, query and fragment.
+
+    Args:
+        url: Any address.
+
+    Returns:
+        Scheme, host, port and path.
+
+    Example:
+        >>> redact("https://me:secret@example.org/a.pth?sig=abc#x")
+        'https://example.org/a.pth'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as an unclosed IPv6 bracket
+        return url.partition("?")[0].rpartition("@")[2]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def scrub(text: object) -> str:
+    """Somebody else's message on one line, with every address in it redacted.
+
+    Args:
+        text: An exception or a text.
+
+    Returns:
+        At most 300 characters that are safe to print.
+    """
+    line = " ".join(_URL_IN_TEXT.sub(lambda match: redact(match[0]), str(text)).split())
+    return "".join(c for c in line if c.isprintable())[:300]
+
+
+def remote_of_url(url: str) -> Remote:
+    """The remote file of an address.
+
+    Args:
+        url: ``https://``, ``hf://org/repo[@revision]/file``, or any scheme fsspec knows.
+
+    Returns:
+        It, named by its redacted address.
+
+    Raises:
+        SourceError: If it is no address, or names no file.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise SourceError(f"{redact(url)}: not an address ({scrub(error)}).") from None
+    if not base_name(url) or (parts.scheme in {"http", "https"} and not parts.hostname):
+        raise SourceError(
+            f"{redact(url)}: names no file.", hint="Give the address of the checkpoint itself."
+        )
+    return Remote(name=redact(url), urls=(url,))
+
+
+def remote_of_entry(entry: CheckpointEntry) -> Remote:
+    """The remote file of a manifest row.
+
+    Args:
+        entry: The row.
+
+    Returns:
+        Its address, mirrors and checksum, named by its id.
+
+    Raises:
+        SourceError: If nothing is public, it must be fetched by hand, or its query is not set.
+    """
+    if entry.url is None or entry.fetch != "http":
+        raise SourceError(
+            f"{entry.id}: cannot be fetched automatically.",
+            hint=fetch_hint(entry, "the folder given as --checkpoint-dir"),
+        )
+    query = ""
+    if entry.query_env is not None:
+        query = os.environ.get(entry.query_env, "").lstrip("?")
+        if not query:
+            raise SourceError(
+                f"{entry.id}: its address needs a query string, and {entry.query_env} is not set.",
+                hint=f"{entry.source} prints it: set {entry.query_env} to it.",
+            )
+    # In the fragment the query is sent, but is no part of the identity: signatures change.
+    urls = tuple(f"{url}#?{query}" if query else url for url in (entry.url, *entry.mirrors))
+    return Remote(
+        name=entry.id,
+        urls=urls,
+        sha256=entry.sha256,
+        size=entry.size,
+        family=entry.family,
+        hub_name=entry.original_name,
+    )
+
+
+def address_to_open(url: str, settings: StorageSettings) -> str:
+    """The address that a connection is made to, if that is allowed.
+
+    Args:
+        url: An address of a :class:`Remote`.
+        settings: Whether plain http is allowed, and whether anything is.
+
+    Returns:
+        The address with its query; ``hf://`` becomes the hub's ``https://``.
+
+    Raises:
+        SourceError: In offline mode, for plain http without leave, or for a bad ``hf://``.
+    """
+    if settings.offline:
+        raise SourceError(
+            f"{redact(url)}: not in the cache, and offline mode is on.",
+            hint="Run `collapse-audit download` where there is a network, or leave --offline "
+            "(COLLAPSE_AUDIT_OFFLINE, HF_HUB_OFFLINE) out.",
+        )
+    base, _, fragment = url.partition("#")
+    url = base + fragment if fragment.startswith("?") else base
+    if url.startswith("hf://"):
+        url = _hub_url(url)
+    if urlsplit(url).scheme == "http" and not settings.insecure_http:
+        raise SourceError(
+            f"{redact(url)}: plain http is refused, for anybody on the way can change the file.",
+            hint="Use https://, or allow it with --insecure-http.",
+        )
+    return url
+
+
+def parse_hf(url: str) -> tuple[str, str | None, str | None, str]:
+    """Take a ``hf://`` address apart.
+
+    Args:
+        url: ``hf://[datasets/]org/repo[@revision]/file``.
+
+    Returns:
+        Repository, its type (``None`` for a model), revision (``None`` for the default), file.
+
+    Raises:
+        SourceError: If it is not of this form.
+    """
+    match = _HF.fullmatch(url.removeprefix("hf://").partition("?")[0])
+    if match is None:
+        raise SourceError(
+            f"{redact(url)}: not an address on the Hugging Face hub.",
+            hint="Write hf://ORG/REPO/FILE or hf://ORG/REPO@REVISION/FILE.",
+        )
+    kind = match["kind"].removesuffix("s") if match["kind"] else None
+    return match["repo"], kind, match["revision"], match["file"]
+
+
+def _hub_url(url: str) -> str:
+    """Where the hub serves a file."""
+    from huggingface_hub import hf_hub_url
+
+    repo, kind, revision, file = parse_hf(url)
+    return hf_hub_url(repo, file, repo_type=kind, revision=revision)

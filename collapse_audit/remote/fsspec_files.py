@@ -1,0 +1,131 @@
+"""Files of every other scheme that fsspec knows: s3, gs, sftp, memory, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from collapse_audit.errors import SourceError
+from collapse_audit.remote.addresses import redact, scrub
+from collapse_audit.remote.remote_files import HEAD_BYTES, FileVersion, Patience, TransientError
+from collapse_audit.remote.settings import StorageSettings
+
+_BLOCK = 1 << 20
+
+
+class FsspecFile:
+    """A file of an fsspec file system.
+
+    Attributes:
+        shown: Its address as it may be printed.
+        head: Its first bytes, at most 512.
+        version: Its state when it was opened.
+        has_ranges: True: file systems that cannot seek fetch the whole file themselves.
+    """
+
+    def __init__(self, url: str, settings: StorageSettings) -> None:
+        self.shown = redact(url)
+        self._patience = Patience(self.shown, settings)
+        self._system, self._path = self._find(url)
+        self.version = self._version()
+        self.has_ranges = True
+        self.head = self.read(0, min(HEAD_BYTES, self.version.size or HEAD_BYTES))
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read a part.
+
+        Args:
+            start: First byte.
+            length: Number of bytes.
+
+        Returns:
+            Exactly that many.
+
+        Raises:
+            SourceError: If the store does not give them.
+        """
+        data = self._attempt(lambda: self._system.cat_file(self._path, start, start + length))
+        if len(data) != length:
+            raise SourceError(
+                f"{self.shown}: gave {len(data):,} bytes where {length:,} were expected.",
+                hint="The file may have changed: run it again.",
+            )
+        return bytes(data)
+
+    def stream(self, start: int, length: int | None) -> Iterator[bytes]:
+        """Read a part block by block.
+
+        Args:
+            start: First byte.
+            length: Number of bytes; ``None`` for all that follow.
+
+        Yields:
+            Blocks of at most 1 MiB.
+
+        Raises:
+            SourceError: If the store gives no size, the file changes, or reading fails.
+        """
+        if length is None:
+            if self.version.size is None:
+                raise SourceError(f"{self.shown}: the store does not tell the size of the file.")
+            length = self.version.size - start
+        last = start + length
+        for position in range(start, last, _BLOCK):
+            yield self.read(position, min(_BLOCK, last - position))
+        if self._version().differs_from(self.version):
+            raise SourceError(
+                f"{self.shown}: the file changed on the server while it was read.",
+                hint="Run it again.",
+            )
+
+    def _find(self, url: str) -> tuple[Any, str]:
+        import fsspec
+
+        scheme = urlsplit(url).scheme
+        try:
+            system, path = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            raise SourceError(
+                f"{self.shown}: {scheme}:// needs a package that is not installed.",
+                hint=f"{scrub(error)}.",
+            ) from None
+        except Exception as error:  # noqa: BLE001 - each file system fails in its own way
+            raise self._failed(error) from None
+        return system, str(path)
+
+    def _version(self) -> FileVersion:
+        info: dict[str, Any] = self._attempt(lambda: self._system.info(self._path))
+        if info.get("type") == "directory":
+            raise SourceError(f"{self.shown}: is a folder.", hint="Give one file inside it.")
+        size = info.get("size")
+        tag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+        changed = info.get("LastModified") or info.get("mtime") or info.get("created")
+        return FileVersion(
+            size if isinstance(size, int) else None,
+            str(tag) if tag else None,
+            str(changed) if changed else None,
+        )
+
+    def _attempt(self, action: Any) -> Any:
+        """Call a file system, again if it fails for a reason that may pass."""
+        while True:
+            self._patience.check_time()
+            try:
+                return action()
+            except (TimeoutError, ConnectionError) as error:
+                self._patience.wait_after(TransientError(scrub(error) or type(error).__name__))
+            except Exception as error:  # noqa: BLE001 - each file system fails in its own way
+                raise self._failed(error) from None
+
+    def _failed(self, error: Exception) -> SourceError:
+        if isinstance(error, FileNotFoundError):
+            return SourceError(f"{self.shown}: no such file.", hint="Check the address.")
+        if isinstance(error, PermissionError):
+            return SourceError(
+                f"{self.shown}: not allowed.", hint="Check the credentials of this store."
+            )
+        return SourceError(
+            f"{self.shown}: cannot be read ({scrub(error) or type(error).__name__}).",
+            hint="Check the address and the credentials of this store.",
+        )

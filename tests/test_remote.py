@@ -1,0 +1,625 @@
+"""The network manners, the cache and its promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+
+from collapse_audit.checkpoints import load_heads
+from collapse_audit.checkpoints.remote import load_remote_heads
+from collapse_audit.errors import CollapseAuditError, IntegrityError, SourceError
+from collapse_audit.manifest import load_manifest
+from collapse_audit.remote import (
+    SILENT,
+    Remote,
+    Reporter,
+    StorageSettings,
+    cache_items,
+    clear_cache,
+    fetch_file,
+    is_remote,
+    open_remote,
+    remote_of_entry,
+    remote_of_url,
+    verify_cache,
+)
+from collapse_audit.remote.settings import platform_cache_dir
+from collapse_audit.remote.writing import exclusive
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> StorageSettings:
+    return StorageSettings(
+        cache_dir=tmp_path / "cache",
+        insecure_http=True,
+        stall_seconds=2,
+        limit_seconds=20,
+        retries=3,
+        backoff_seconds=0.01,
+        lock_path=tmp_path / "collapse_audit.lock",
+    )
+
+
+def serve(server: Any, data: bytes, name: str = "checkpoint.pth") -> Remote:
+    server.files[name] = data
+    return remote_of_url(server.url(name))
+
+
+def files_of(settings: StorageSettings) -> list[Path]:
+    return [path for path in settings.cache_dir.rglob("*") if path.is_file()]
+
+
+# -- what the server says -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "needs a login"),
+        (403, "Not allowed: the link may have expired"),
+        (404, "No such file: check the address"),
+        (410, "was removed"),
+        (418, "Open the address in a browser"),
+    ],
+)
+def test_a_refusal_says_what_to_do_and_is_not_repeated(
+    server: Any, settings: StorageSettings, status: int, message: str
+) -> None:
+    server.statuses = [(status, {})] * 5
+    with pytest.raises(SourceError, match=message):
+        open_remote(server.url("a.pth"), settings)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_trouble_that_passes_is_waited_for(
+    server: Any, settings: StorageSettings, small_dino: bytes, status: int
+) -> None:
+    server.statuses = [(status, {}), (status, {"Retry-After": "0"})]
+    remote = serve(server, small_dino)
+    assert load_remote_heads(remote, settings, reporter=SILENT)[0].k == 256
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (429, r"429 Too Many Requests \(4 attempts\).*try again later"),
+        (503, "server is in trouble"),
+    ],
+)
+def test_trouble_that_stays_ends_after_the_retries(
+    server: Any, settings: StorageSettings, status: int, message: str
+) -> None:
+    server.statuses = [(status, {})] * 10
+    with pytest.raises(SourceError, match=message):
+        open_remote(server.url("a.pth"), settings)
+    assert len(server.requests) == 4
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for(
+    server: Any, settings: StorageSettings
+) -> None:
+    server.statuses = [(429, {"Retry-After": "3600"})] * 2
+    with pytest.raises(SourceError, match="asks to wait 3,600 s"):
+        open_remote(server.url("a.pth"), settings)
+    assert len(server.requests) == 1
+
+
+def test_a_web_page_instead_of_a_checkpoint_is_recognised(
+    server: Any, settings: StorageSettings
+) -> None:
+    remote = serve(server, b"\n <!DOCTYPE html><html>Please log in</html>")
+    with pytest.raises(SourceError, match="a web page, not a checkpoint"):
+        load_remote_heads(remote, settings, reporter=SILENT)
+    assert not cache_items(settings)
+
+
+def test_an_empty_file_is_an_error(server: Any, settings: StorageSettings) -> None:
+    with pytest.raises(SourceError, match="empty"):
+        load_remote_heads(serve(server, b""), settings, reporter=SILENT)
+
+
+def test_a_server_that_compresses_unasked_is_refused(
+    server: Any, settings: StorageSettings, small_dino: bytes
+) -> None:
+    server.encoding = "gzip"
+    with pytest.raises(SourceError, match="compresses what it sends"):
+        load_remote_heads(serve(server, small_dino), settings, reporter=SILENT)
+
+
+def test_a_connection_that_breaks_is_resumed_where_it_broke(
+    server: Any, settings: StorageSettings, legacy_dino: bytes
+) -> None:
+    server.cut_after = (700_000, 2)
+    path = fetch_file(serve(server, legacy_dino), settings, SILENT)
+    assert path.read_bytes() == legacy_dino
+    assert server.sent < len(legacy_dino) + 100_000
+
+
+def test_a_break_without_ranges_starts_over_and_ends_right(
+    server: Any, settings: StorageSettings, legacy_dino: bytes
+) -> None:
+    server.ranges, server.cut_after = "ignored", (700_000, 2)
+    path = fetch_file(serve(server, legacy_dino), settings, SILENT)
+    assert path.read_bytes() == legacy_dino
+
+
+@pytest.mark.parametrize("ranges", ["false", "shifted"])
+def test_a_break_with_a_server_that_lies_about_ranges_ends_right(
+    server: Any, settings: StorageSettings, small_dino: bytes, ranges: str
+) -> None:
+    server.ranges, server.cut_after = ranges, (90_000, 1)
+    remote = serve(server, small_dino)
+    assert fetch_file(remote, settings, SILENT).read_bytes() == small_dino
+
+
+def test_a_partial_file_is_not_resumed_with_a_server_that_lies_about_ranges(
+    server: Any, settings: StorageSettings, small_dino: bytes
+) -> None:
+    remote = serve(server, small_dino)
+    server.cut_after = (90_000, 1)
+    with pytest.raises(SourceError, match="cut off"):
+        fetch_file(remote, dataclasses.replace(settings, retries=0), SILENT)
+    server.ranges = "false"
+    assert fetch_file(remote, settings, SILENT).read_bytes() == small_dino
+
+
+@pytest.mark.parametrize("ranges", ["right", "ignored"])
+def test_a_server_that_promises_more_than_it_sends_is_given_up(
+    server: Any, settings: StorageSettings, legacy_dino: bytes, ranges: str
+) -> None:
+    server.ranges, server.promise = ranges, 1000
+    remote = serve(server, legacy_dino)
+    if ranges == "right":  # the range tells the truth about the size
+        assert fetch_file(remote, settings, SILENT).read_bytes() == legacy_dino
+        return
+    with pytest.raises(SourceError, match="cut off after"):
+        fetch_file(remote, settings, SILENT)
+    assert all(item.kind == "partial" for item in cache_items(settings))
+
+
+def test_a_stalled_server_is_given_up_in_time(server: Any, settings: StorageSettings) -> None:
+    server.stall = 5
+    serve(server, bytes(1000))
+    began = time.monotonic()
+    short = dataclasses.replace(settings, stall_seconds=0.1, retries=1)
+    with pytest.raises(SourceError, match=r"does not answer \(2 attempts\)"):
+        open_remote(server.url("checkpoint.pth"), short)
+    assert time.monotonic() - began < 3
+
+
+def test_a_server_that_drips_cannot_outlast_the_time_limit(
+    server: Any, settings: StorageSettings, legacy_dino: bytes
+) -> None:
+    server.pause = 0.1
+    began = time.monotonic()
+    with pytest.raises(SourceError, match=r"gave up after 0\.5 s"):
+        fetch_file(
+            serve(server, legacy_dino), dataclasses.replace(settings, limit_seconds=0.5), SILENT
+        )
+    assert time.monotonic() - began < 5
+
+
+def test_nobody_listening_is_an_error_in_words(settings: StorageSettings) -> None:
+    quick = dataclasses.replace(settings, retries=0)
+    with pytest.raises(SourceError, match="connection failed"):
+        open_remote("http://127.0.0.1:9/a.pth", quick)
+
+
+def test_files_above_the_limit_are_refused_before_and_during_the_transfer(
+    server: Any, settings: StorageSettings, legacy_dino: bytes
+) -> None:
+    tight = dataclasses.replace(settings, max_bytes=100_000)
+    with pytest.raises(SourceError, match="at most 100,000 are fetched"):
+        fetch_file(serve(server, legacy_dino), tight, SILENT)
+    assert server.sent <= 1024
+
+
+# -- addresses ------------------------------------------------------------------------------
+
+
+def test_plain_http_is_refused_unless_asked_for(server: Any, settings: StorageSettings) -> None:
+    with pytest.raises(SourceError, match=r"plain http is refused.*--insecure-http"):
+        open_remote(server.url("a"), dataclasses.replace(settings, insecure_http=False))
+    assert server.requests == []
+
+
+def test_redirects_are_followed(server: Any, settings: StorageSettings, small_dino: bytes) -> None:
+    serve(server, small_dino, "real.pth")
+    server.redirects["short.pth"] = server.url("real.pth?sig=secret")
+    remote = remote_of_url(server.url("short.pth"))
+    assert load_remote_heads(remote, settings, reporter=SILENT)[0].k == 256
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a"])
+def test_redirects_to_other_schemes_are_refused(
+    server: Any, settings: StorageSettings, target: str
+) -> None:
+    server.redirects["a.pth"] = target
+    with pytest.raises(SourceError, match=r"which is not https|is not allowed"):
+        open_remote(server.url("a.pth"), settings)
+
+
+def test_a_circle_of_redirects_ends(server: Any, settings: StorageSettings) -> None:
+    server.redirects["a.pth"] = server.url("a.pth")
+    with pytest.raises(SourceError, match="redirect"):
+        open_remote(server.url("a.pth"), settings)
+
+
+def test_a_token_stays_with_the_host_it_is_for(
+    server: Any, settings: StorageSettings, small_dino: bytes
+) -> None:
+    serve(server, small_dino, "real.pth")
+    elsewhere = server.url("real.pth").replace("127.0.0.1", "localhost")
+    server.redirects["a.pth"] = elsewhere
+    with_user = server.url("a.pth").replace("http://", "http://me:secret@")
+    open_remote(with_user, settings)
+    (first, _, asked), (second, _, sent_on) = server.requests
+    assert (first, second) == ("a.pth", "real.pth")
+    assert asked["Authorization"].startswith("Basic ")
+    assert "Authorization" not in sent_on
+
+
+def test_secrets_are_in_no_message_and_in_no_file(
+    server: Any,
+    settings: StorageSettings,
+    small_dino: bytes,
+    legacy_dino: bytes,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server.files |= {"a.pth": small_dino, "b.pth": legacy_dino, "c.pth": b"<html>"}
+    messages = []
+    for name in ("a.pth", "b.pth", "c.pth", "missing.pth"):
+        url = server.url(f"{name}?sig=TOPSECRET").replace("http://", "http://user:TOPSECRET@")
+        try:
+            load_remote_heads(remote_of_url(url), settings, reporter=Reporter(bars=False))
+        except CollapseAuditError as error:
+            messages.append(str(error))
+    assert len(messages) == 2
+    captured = capsys.readouterr()
+    text = "".join(messages) + captured.err + captured.out + settings.lock_file.read_text()
+    assert "TOPSECRET" not in text
+    assert len(files_of(settings)) > 4
+    for path in files_of(settings):
+        assert b"TOPSECRET" not in path.read_bytes()
+        assert "TOPSECRET" not in str(path)
+
+
+def test_queries_tell_files_apart(server: Any) -> None:
+    one, two = (remote_of_url(server.url(f"get.pth?id={i}")) for i in (1, 2))
+    assert one.name == two.name
+    assert one.key != two.key
+    assert one.lock_key != two.lock_key
+
+
+def test_any_scheme_of_fsspec_works(
+    settings: StorageSettings, small_dino: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "local.pth").write_bytes(small_dino)
+    fsspec.filesystem("memory").pipe("/bucket/dino.pth", small_dino)
+    heads = load_remote_heads(remote_of_url("memory://bucket/dino.pth"), settings, reporter=SILENT)
+    expected = load_heads(tmp_path / "local.pth")
+    np.testing.assert_array_equal(
+        heads[0].unit_rows(slice(None)), expected[0].unit_rows(slice(None))
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://bucket/none.pth", "no such file"),
+        ("nonsense://bucket/a.pth", "cannot be read"),
+        ("https:///a.pth", "names no file"),
+        ("https://example.org/", "names no file"),
+        ("https://[::1/a.pth", "not an address"),
+        ("https://example.org:abc/a.pth", "not an address"),
+        ("hf://org/a.pth", "Write hf://ORG/REPO/FILE"),
+    ],
+)
+def test_addresses_that_lead_nowhere(settings: StorageSettings, url: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        load_remote_heads(remote_of_url(url), settings, reporter=SILENT)
+
+
+def test_hub_addresses_go_through_the_hub(
+    server: Any, settings: StorageSettings, small_dino: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    endpoint = server.url("").rstrip("/")
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(
+        "huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False
+    )
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.files["org/repo/resolve/v1/sub/a.pth"] = small_dino
+    remote = remote_of_url("hf://org/repo@v1/sub/a.pth")
+    assert load_remote_heads(remote, settings, reporter=SILENT)[0].k == 256
+    assert server.requests[0][2]["Authorization"] == "Bearer hf_secret"
+
+
+def test_paths_are_no_addresses() -> None:
+    assert not any(is_remote(source) for source in ("a.pth", "C:/a.pth", "dino_vits16", "./a:b"))
+    assert not is_remote(Path("https://a"))
+
+
+def test_a_row_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = load_manifest().entries
+    manual = next(entry for entry in entries if entry.fetch == "manual")
+    with pytest.raises(SourceError, match=r"cannot be fetched automatically.*in a browser"):
+        remote_of_entry(manual)
+    signed = next(entry for entry in entries if entry.query_env)
+    monkeypatch.delenv(str(signed.query_env), raising=False)
+    with pytest.raises(SourceError, match=f"{signed.query_env} is not set"):
+        remote_of_entry(signed)
+    monkeypatch.setenv(str(signed.query_env), "?sig=TOPSECRET")
+    remote = remote_of_entry(signed)
+    assert "TOPSECRET" not in remote.identity + remote.key + remote.lock_key + remote.name
+    assert remote.urls[0].endswith("?sig=TOPSECRET")
+
+
+def test_mirrors_are_tried_in_turn(
+    server: Any, settings: StorageSettings, small_dino: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(server, small_dino, "b.pth")
+    remote = Remote("x", (server.url("a.pth"), server.url("b.pth")))
+    heads = load_remote_heads(remote, settings, reporter=Reporter(bars=False))
+    assert heads[0].k == 256
+    assert "Trying the mirror" in capsys.readouterr().err
+
+
+def test_proxies_of_the_environment_are_used(
+    server: Any, settings: StorageSettings, small_dino: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["http://checkpoints.invalid/a.pth"] = small_dino
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, server.url("").rstrip("/"))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    file = open_remote("http://checkpoints.invalid/a.pth", settings)
+    assert file.version.size == len(small_dino)
+
+
+# -- other tools' files ---------------------------------------------------------------------
+
+
+def test_a_file_of_torch_hub_is_read_and_not_written(
+    settings: StorageSettings,
+    small_dino: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "full.pth").write_bytes(small_dino)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    remote = Remote("x", ("https://example.org/full.pth",), hub_name="full.pth")
+    closed = dataclasses.replace(settings, offline=True)
+    heads = load_remote_heads(remote, closed, reporter=Reporter(bars=False))
+    assert heads[0].k == 256
+    assert "x: using " in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["full.pth"]
+    wrong = dataclasses.replace(remote, sha256="0" * 64)
+    with pytest.raises(SourceError, match="offline mode is on"):
+        load_remote_heads(wrong, closed, reporter=SILENT)
+
+
+def test_a_file_of_the_hub_cache_is_read_offline(
+    settings: StorageSettings, small_dino: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "hub" / "models--org--repo"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "snapshots" / "abc" / "a.pth").write_bytes(small_dino)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    closed = dataclasses.replace(settings, offline=True)
+    heads = load_remote_heads(remote_of_url("hf://org/repo/a.pth"), closed, reporter=SILENT)
+    assert heads[0].k == 256
+    assert not files_of(settings)
+
+
+# -- settings -------------------------------------------------------------------------------
+
+
+def test_the_cache_folder_follows_option_variable_and_platform(tmp_path: Path) -> None:
+    env = {"COLLAPSE_AUDIT_CACHE": str(tmp_path / "b"), "XDG_CACHE_HOME": str(tmp_path / "c")}
+    of = StorageSettings.from_environment
+    assert of(cache_dir=tmp_path / "a", environ=env).cache_dir == tmp_path / "a"
+    assert of(environ=env).cache_dir == tmp_path / "b"
+    del env["COLLAPSE_AUDIT_CACHE"]
+    assert platform_cache_dir(env, "linux") == tmp_path / "c" / "collapse-audit"
+    assert platform_cache_dir({}, "darwin").parts[-3:] == ("Library", "Caches", "collapse-audit")
+    windows = platform_cache_dir({"LOCALAPPDATA": str(tmp_path)}, "win32")
+    assert windows == tmp_path / "collapse-audit"
+
+
+@pytest.mark.parametrize("name", ["COLLAPSE_AUDIT_OFFLINE", "HF_HUB_OFFLINE"])
+def test_both_variables_switch_the_network_off(name: str) -> None:
+    assert StorageSettings.from_environment(environ={name: "1"}).offline
+    assert not StorageSettings.from_environment(environ={name: "0"}).offline
+
+
+def test_the_lock_file_of_the_project_wins_over_the_one_in_the_cache(
+    settings: StorageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = dataclasses.replace(settings, lock_path=None)
+    monkeypatch.chdir(tmp_path)
+    assert plain.lock_file == settings.cache_dir / "collapse_audit.lock"
+    (tmp_path / "collapse_audit.lock").touch()
+    assert plain.lock_file == tmp_path / "collapse_audit.lock"
+
+
+def test_a_damaged_lock_file_is_not_overwritten(
+    server: Any, settings: StorageSettings, small_dino: bytes
+) -> None:
+    settings.lock_file.write_text("[]")
+    with pytest.raises(SourceError, match="not a lock file"):
+        load_remote_heads(serve(server, small_dino), settings, reporter=SILENT)
+    assert settings.lock_file.read_text() == "[]"
+
+
+def test_a_whole_file_that_changed_is_refused_and_removed(
+    server: Any, settings: StorageSettings, legacy_dino: bytes
+) -> None:
+    remote = serve(server, legacy_dino)
+    fetch_file(remote, settings, SILENT)
+    clear_cache(settings)
+    server.files["checkpoint.pth"] = legacy_dino[:-1] + b"\0"
+    with pytest.raises(IntegrityError, match="when it was fetched first"):
+        fetch_file(remote, settings, SILENT)
+    assert cache_items(settings) == ()
+
+
+# -- interruptions --------------------------------------------------------------------------
+
+WORKER = """
+import os, sys
+from pathlib import Path
+from collapse_audit.checkpoints.remote import load_remote_heads
+from collapse_audit.remote import SILENT, StorageSettings, fetch_file, remote_of_url
+settings = StorageSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)
+for line in sys.stdin:
+    what, url = line.split()
+    child = os.fork()
+    if not child:
+        if what == "file":
+            fetch_file(remote_of_url(url), settings, SILENT)
+        else:
+            load_remote_heads(remote_of_url(url), settings, reporter=SILENT)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_leave_nothing_that_passes_for_complete(
+    server: Any, settings: StorageSettings, large_dino: bytes, legacy_dino: bytes
+) -> None:
+    plain = dataclasses.replace(settings, lock_path=None)
+    server.files |= {"zip.pth": large_dino, "legacy.pth": legacy_dino}
+    server.pause = 0.002
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(plain.cache_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    draw, killed, resumed = random.Random(7), 0, 0
+    with worker:
+        for run in range(50):
+            what, name = ("file", "legacy.pth") if run % 2 else ("heads", "zip.pth")
+            worker.stdin.write(f"{what} {server.url(name)}\n")
+            worker.stdin.flush()
+            pid = int(worker.stdout.readline())
+            time.sleep(draw.uniform(0, 0.12 if run % 2 else 0.5))
+            with suppress(ProcessLookupError):  # it was done before
+                os.kill(pid, signal.SIGKILL)
+            killed += int(worker.stdout.readline()) == signal.SIGKILL
+            resumed += any(item.kind == "partial" for item in cache_items(plain))
+            assert not any(verdict.problem for verdict in verify_cache(plain))
+            server.pause = 0
+            remote = remote_of_url(server.url(name))
+            if what == "file":
+                assert fetch_file(remote, plain, SILENT).read_bytes() == legacy_dino
+            else:
+                (head,) = load_remote_heads(remote, plain, reporter=SILENT)
+                assert (head.k, head.d) == (8192, 256)
+            server.pause = 0.002
+            assert not any(verdict.problem for verdict in verify_cache(plain))
+            clear_cache(plain)
+        worker.stdin.close()
+    assert killed > 25
+    assert resumed > 10
+
+
+def test_a_killed_download_goes_on_where_it_stopped(
+    server: Any, settings: StorageSettings, legacy_dino: bytes
+) -> None:
+    remote = serve(server, legacy_dino)
+    server.cut_after = (800_000, 1)
+    with pytest.raises(SourceError, match="cut off"):
+        fetch_file(remote, dataclasses.replace(settings, retries=0), SILENT)
+    (item,) = cache_items(settings)
+    assert (item.kind, item.size) == ("partial", 800_000)
+    server.forget()
+    assert fetch_file(remote, settings, SILENT).read_bytes() == legacy_dino
+    assert server.sent < len(legacy_dino) - 800_000 + 2048  # opening and overlap
+
+
+def test_a_partial_file_of_another_version_is_not_resumed(
+    server: Any, settings: StorageSettings, legacy_dino: bytes
+) -> None:
+    remote = serve(server, bytes(len(legacy_dino)))
+    server.cut_after = (800_000, 1)
+    with pytest.raises(SourceError, match="cut off"):
+        fetch_file(remote, dataclasses.replace(settings, retries=0), SILENT)
+    server.files["checkpoint.pth"], server.etag = legacy_dino, '"two"'
+    assert fetch_file(remote, settings, SILENT).read_bytes() == legacy_dino
+
+
+def test_two_processes_fetch_once(
+    server: Any, settings: StorageSettings, large_dino: bytes
+) -> None:
+    serve(server, large_dino)
+    server.pause = 0.001
+    code = WORKER.replace("for line in sys.stdin:", "for line in ['heads ' + sys.argv[2]]:")
+    command = [sys.executable, "-c", code, str(settings.cache_dir), server.url("checkpoint.pth")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in running:
+        out, _ = process.communicate(timeout=60)
+        assert out.split()[1] == "0"
+    assert server.sent < 1.05 * 8192 * 256 * 4 + 1_000_000
+
+
+def test_waiting_for_another_process_ends(settings: StorageSettings, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    with (
+        FileLock(tmp_path / "a.lock"),
+        pytest.raises(SourceError, match="another process"),
+        exclusive(tmp_path / "a", dataclasses.replace(settings, limit_seconds=0.1)),
+    ):
+        pass
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_in_words(
+    server: Any, settings: StorageSettings, small_dino: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    closed = dataclasses.replace(settings, cache_dir=tmp_path / "file" / "cache")
+    with pytest.raises(SourceError, match="--cache-dir"):
+        load_remote_heads(serve(server, small_dino), closed, reporter=SILENT)
+
+
+def test_clearing_one_source_leaves_the_others(
+    server: Any, settings: StorageSettings, small_dino: bytes
+) -> None:
+    one, two = serve(server, small_dino, "one.pth"), serve(server, small_dino, "two.pth")
+    for remote in (one, two):
+        load_remote_heads(remote, settings, reporter=SILENT)
+    assert clear_cache(settings, (one.key,)) > 0
+    assert {item.source for item in cache_items(settings)} == {two.lock_key}
+    assert json.loads(settings.lock_file.read_text())["sources"].keys() == {
+        one.lock_key,
+        two.lock_key,
+    }
