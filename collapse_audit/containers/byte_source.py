@@ -1,0 +1,84 @@
+"""Bytes that can be read in parts: the one thing every container reader needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from collapse_audit.errors import SourceError
+from collapse_audit.words import printable
+
+
+class ByteSource(Protocol):
+    """A file, here or somewhere else.
+
+    A local file is one (:class:`LocalFile`), and so is a file of a web server or of an fsspec file
+    system (:mod:`collapse_audit.remote`).
+    """
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+
+    def read(self, start: int, n: int) -> bytes:
+        """Bytes ``start`` to ``start + n``; exactly ``n``, or a ``SourceError``."""
+
+
+class LocalFile:
+    """A file of this machine, opened anew for each read: nothing stays open."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file.
+
+        Args:
+            path: An existing regular file.
+
+        Raises:
+            SourceError: If it cannot be looked at.
+        """
+        self.path = path
+        try:
+            self._size = path.stat().st_size
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes, when it was opened."""
+        return self._size
+
+    def read(self, start: int, n: int) -> bytes:
+        """Read a part.
+
+        Args:
+            start: First byte.
+            n: Number of bytes.
+
+        Returns:
+            Exactly that many.
+
+        Raises:
+            SourceError: If the file cannot be read, or has become shorter.
+        """
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(start)
+                data = file.read(n)
+                while len(data) < n and (more := file.read(n - len(data))):
+                    data += more  # one system call gives at most 2 GiB
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        if len(data) != n:
+            raise SourceError(
+                f"{printable(self.path)}: has {self._size:,} bytes, but {n:,} from {start:,} on "
+                "could not be read.",
+                hint="Does another program write it? Run it again when that is done.",
+            )
+        return data
+
+
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"{printable(path)}: cannot be opened ({error.strerror or error}).",
+        hint="Check the file's permissions.",
+    )

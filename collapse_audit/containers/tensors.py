@@ -1,0 +1,114 @@
+"""What every reader hands over: the tensors of a checkpoint, described but not yet read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Container: TypeAlias = Literal[
+    "zip", "legacy", "safetensors", "sharded safetensors", "dcp", "npy", "npz"
+]
+Values: TypeAlias = npt.NDArray[Any]
+
+#: Bytes of one value, for every type that a tensor of a checkpoint is read in.
+WIDTHS = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1,
+    "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
+}  # fmt: skip
+FLOATING = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredTensor:
+    """One tensor of a checkpoint.
+
+    Attributes:
+        path: Dictionary keys that lead to it; the last one usually has dots of its own.
+        shape: Its shape.
+        dtype: Type it is stored in, such as ``"bfloat16"``.
+        storage: Equal for two tensors exactly if they are the same values of the same file.
+        read: Reads the values, and nothing but them: a numpy array of the shape, native byte order;
+            bfloat16 comes as the float32 that has the same values.
+    """
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    storage: Hashable
+    read: Callable[[], Values]
+
+    @property
+    def key(self) -> str:
+        """The path as one string, ``/`` between nested dictionaries."""
+        return "/".join(self.path)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def is_float_matrix(self) -> bool:
+        """Whether it could be a prototype layer at all."""
+        return len(self.shape) == 2 and 0 not in self.shape and self.dtype in FLOATING
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The tensors of a checkpoint: of one file, or of several that belong together.
+
+    Attributes:
+        name: What to call it in messages.
+        container: How it is packed.
+        size: Bytes of all its files.
+        tensors: Every tensor under its key, in file order.
+        top_level: Keys of the outermost dictionary, also those without tensors.
+        options: Training options that were saved beside the weights (``args``): plain values.
+        metadata: Text that the container itself carries (safetensors).
+        notes: What a reader of the result should know, such as objects that were not read.
+    """
+
+    name: str
+    container: Container
+    size: int
+    tensors: dict[str, StoredTensor]
+    top_level: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def flat(
+        cls, name: str, container: Container, size: int, tensors: Iterable[StoredTensor]
+    ) -> Checkpoint:
+        """A checkpoint that is one flat dictionary of tensors."""
+        by_key = {tensor.key: tensor for tensor in tensors}
+        return cls(name, container, size, by_key, tuple(by_key))
+
+
+def as_values(raw: bytes | memoryview, dtype: str, *, little: bool = True) -> Values:
+    """The values of stored bytes.
+
+    Args:
+        raw: Contiguous bytes.
+        dtype: A key of :data:`WIDTHS`.
+        little: Whether they are little-endian.
+
+    Returns:
+        A flat array in native byte order; bfloat16 as the float32 with the same values.
+    """
+    bits = np.dtype("uint16" if dtype == "bfloat16" else dtype)
+    stored = np.frombuffer(raw, bits.newbyteorder("<" if little else ">"))
+    values: Values = stored.astype(bits, copy=False)
+    return widen_bfloat16(values) if dtype == "bfloat16" else values
+
+
+def widen_bfloat16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """The float32 values of bfloat16 bit patterns; exact, because bfloat16 is the upper half."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

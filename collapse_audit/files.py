@@ -1,0 +1,109 @@
+"""Files on the disk: written completely or not at all, JSON, checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from collapse_audit.errors import SourceError
+
+_CHUNK = 1 << 23
+
+
+def write_atomically(path: Path, *parts: bytes | memoryview, hint: str = "") -> None:
+    """Write a file under a temporary name and rename it when it is on the disk.
+
+    A link stays a link, and what cannot be replaced (``/dev/null``, a pipe) is written to.
+
+    Args:
+        path: Its final name; the folder is made if it is not there.
+        *parts: Its content.
+        hint: What to do if it cannot be written.
+
+    Raises:
+        SourceError: If it cannot be written; what was there before is still there.
+    """
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(b"".join(parts))
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise SourceError(
+            f"{path}: cannot be written ({error.strerror or error}).", hint=hint
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a rename itself on the disk; only where folders can be opened.
+
+    Args:
+        folder: The folder in which something was renamed.
+    """
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, completely or not at all.
+
+    Args:
+        path: The file.
+        value: Plain values.
+    """
+    write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read what :func:`write_json` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content; ``None`` if it is not there or is no JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def sha256_of(path: Path, progress: Callable[[str, int, int], object] | None = None) -> str:
+    """The SHA-256 of a file.
+
+    Args:
+        path: An existing file, read once in chunks of 8 MiB.
+        progress: Called with ("checksum", bytes done, bytes in all): checkpoints reach several GB.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress("checksum", done, size)
+    return digest.hexdigest()
