@@ -301,9 +301,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_state(
     def full(self: Path, *arguments: str) -> IO[bytes]:
         return real(Path("/dev/full") if self.name.endswith(".tmp") else self, *arguments)
 
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(SourceError, match=r"o space left.*\. Free space or choose") as caught:
-        save_state(state, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(SourceError, match=r"o space left.*\. Free space or choose") as caught:
+            save_state(state, path)
     assert "\n" not in str(caught.value)
     assert path.read_text() == "old"
 

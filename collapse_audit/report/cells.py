@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from collapse_audit.report import words
+from collapse_audit.report.documents import HeadDocument
 
 NEAREST_TITLES: Final = ("nearest cosine", *words.QUANTILES.values())
 HISTOGRAM_TITLES: Final = ("repeated r times", "unique", "prototypes", "of K")
 SWEEP_TITLES: Final = ("epsilon", "degrees", "unique", "of K", "components", "isolated")
 
 
-def measures(head: dict[str, Any], epsilon: float) -> Iterator[tuple[str, str]]:
+def measures(head: HeadDocument, epsilon: float) -> Iterator[tuple[str, str]]:
     """Name and value of every scalar of one head.
 
     Args:
@@ -37,8 +38,8 @@ def measures(head: dict[str, Any], epsilon: float) -> Iterator[tuple[str, str]]:
     yield "mean redundancy factor, K / M", words.number(factors["mean"])
     yield "Gini of the redundancy factors", words.number(factors["gini"])
     yield "effective number", words.number(factors["effective_number"])
-    if head.get("exact_duplicates") is not None:
-        yield "exact duplicates", words.count(head["exact_duplicates"])
+    if (copies := head.get("exact_duplicates")) is not None:
+        yield "exact duplicates", words.count(copies)
     if norms := head.get("norms"):
         low, median, high = (words.number(norms[key]) for key in ("min", "median", "max"))
         yield "norms, min / median / max", f"{low} / {median} / {high}"
@@ -52,14 +53,14 @@ def measures(head: dict[str, Any], epsilon: float) -> Iterator[tuple[str, str]]:
         yield "pairs this close by chance", words.number(null["expected_pairs"])
 
 
-def histogram_rows(head: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def histogram_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
     """Redundancy factors by octave, under :data:`HISTOGRAM_TITLES`."""
     for label, unique, prototypes in words.octaves(head["redundancy_factors"]["histogram"]):
         share = words.percent(prototypes / head["k"])
         yield label, words.count(unique), words.count(prototypes), share
 
 
-def sweep_rows(head: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def sweep_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
     """Cells of the sweep, one row per epsilon, under :data:`SWEEP_TITLES`."""
     for row in head["sweep"]:
         yield (
@@ -72,11 +73,12 @@ def sweep_rows(head: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         )
 
 
-def nearest_rows(head: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def nearest_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
     """Cells under :data:`NEAREST_TITLES`; random directions too where the report has them."""
-    rows = {
+    null = head.get("null")
+    rows: dict[str, Mapping[str, Any] | None] = {
         "this head": head["nearest_cosine"],
-        "random directions": (head.get("null") or {}).get("nearest_cosine"),
+        "random directions": null and null.get("nearest_cosine"),
     }
     for label, values in rows.items():
         if values:

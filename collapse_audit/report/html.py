@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from collapse_audit.report import cells, mlcd_cells, svg, words
+from collapse_audit.report.documents import ReportDocument
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
     import jinja2
 
 
-def to_html(report: dict[str, Any]) -> str:
+def to_html(report: ReportDocument) -> str:
     """Write a report as a page to keep, mail or attach to a CI run.
 
     Args:
@@ -27,7 +28,7 @@ def to_html(report: dict[str, Any]) -> str:
     return page.strip() + "\n"
 
 
-def to_html_fragment(report: dict[str, Any]) -> str:
+def to_html_fragment(report: ReportDocument) -> str:
     """Write the headline and the main numbers of every head, for the output cell of a notebook.
 
     Args:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from collapse_audit.report import words
+from collapse_audit.report.documents import HeadDocument
 
 #: Size of the plotting area in SVG units; the template adds margins for the labels.
 WIDTH: Final = 520
@@ -64,7 +65,7 @@ class SweepDrawing:
     mark: float | None
 
 
-def draw_histogram(head: dict[str, Any]) -> tuple[Bar, ...]:
+def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
     """Bars of the redundancy factors by octave.
 
     Args:
@@ -89,7 +90,7 @@ def draw_histogram(head: dict[str, Any]) -> tuple[Bar, ...]:
     )
 
 
-def draw_sweep(head: dict[str, Any], epsilon: float) -> SweepDrawing | None:
+def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
     """Curves of M, components and isolated prototypes over epsilon.
 
     Args:
@@ -99,7 +100,7 @@ def draw_sweep(head: dict[str, Any], epsilon: float) -> SweepDrawing | None:
     Returns:
         The drawing, or ``None`` if the report holds fewer than two points of a sweep.
     """
-    rows = sorted(head["sweep"] or (), key=lambda row: float(row["epsilon"]))
+    rows = sorted(head["sweep"] or (), key=lambda row: row["epsilon"])
     if len(rows) < 2:
         return None
     low, high = (math.log(rows[index]["epsilon"]) for index in (0, -1))

@@ -14,6 +14,7 @@ import click
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.files import replacing
+from collapse_audit.report.columns import pipe_table
 from collapse_audit.training.checkpointing import write_text
 from collapse_audit.training.config import HeadTrainingConfig, setting_type
 from collapse_audit.training.run import run_training
@@ -111,8 +112,7 @@ def sweep_table(rows: Iterable[dict[str, Any]]) -> str:
     rows = list(rows)
     header = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     body = [[_text(row[name]) for name in header] for row in rows]
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(pipe_table(header, body))
 
 
 def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
