@@ -51,7 +51,10 @@ def check(
         >>> before = audit_prototypes(Prototypes.from_weight(np.eye(4)))
         >>> after = audit_prototypes(Prototypes.from_weight(np.eye(4)[[0, 1, 2, 2]]))
         >>> print(check(after, before, ["unique_fraction:-5%"]))
-        prototypes unique_fraction:-5%: 0.75 (baseline 1.0), must be >= 0.95
+        status  head        threshold            baseline  value  must be
+        FAILED  prototypes  unique_fraction:-5%  1         0.75   >= 0.95
+        <BLANKLINE>
+        1 of 1 check failed
     """
     report, old = _document(report), None if baseline is None else _document(baseline)
     asked = [parse_threshold(t) if isinstance(t, str) else t for t in thresholds]

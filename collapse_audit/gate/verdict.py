@@ -12,6 +12,7 @@ from collapse_audit.report.documents import (
     CheckDocument,
     VerdictDocument,
 )
+from collapse_audit.report.verdict_text import verdict_to_table
 
 Status: TypeAlias = Literal["passed", "failed", "skipped"]
 
@@ -39,11 +40,6 @@ class Check:
     baseline: int | float | None
     limit: str
     status: Status
-
-    def __str__(self) -> str:
-        head = f"{self.head} ({self.branch})" if self.branch else self.head
-        old = "" if self.baseline is None else f" (baseline {self.baseline})"
-        return f"{head} {self.threshold}: {self.value}{old}, must be {self.limit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +84,4 @@ class Verdict:
         }
 
     def __str__(self) -> str:
-        if self.passed:
-            return f"all {len(self.checks)} checks passed"
-        return "\n".join(map(str, self.failed))
+        return verdict_to_table(self.to_dict()).rstrip()

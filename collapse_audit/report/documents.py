@@ -27,6 +27,12 @@ class _Tool(TypedDict):
 TOOL: Final[_Tool] = {"name": "collapse-audit", "version": __version__}
 
 
+class _Document(TypedDict):
+    schema: str
+    schema_version: str
+    tool: _Tool
+
+
 class SourceDocument(TypedDict):
     """What was audited: as typed, and what is known of it."""
 
@@ -44,17 +50,17 @@ class Parameters(TypedDict):
     certified: bool
 
 
-class _Level(TypedDict):
+class _Counts(TypedDict):
+    greedy: int
+    components: int
+    isolated: int
+
+
+class _Level(_Counts):
     epsilon: float
-    greedy: int
-    components: int
-    isolated: int
 
 
-class _Unique(TypedDict):
-    greedy: int
-    components: int
-    isolated: int
+class _Unique(_Counts):
     bracket: NotRequired[list[int]]
     order_range: NotRequired[list[int] | None]
     definition_independent: NotRequired[bool]
@@ -197,12 +203,9 @@ class HeadDocument(TypedDict):
     mlcd: MLCDDocument | None
 
 
-class ReportDocument(TypedDict):
+class ReportDocument(_Document):
     """All audited heads of one source."""
 
-    schema: str
-    schema_version: str
-    tool: _Tool
     source: SourceDocument
     parameters: Parameters
     heads: list[HeadDocument]
@@ -234,12 +237,9 @@ class CheckDocument(TypedDict):
     status: Literal["passed", "failed", "skipped"]
 
 
-class VerdictDocument(TypedDict):
+class VerdictDocument(_Document):
     """All thresholds on all heads."""
 
-    schema: str
-    schema_version: str
-    tool: _Tool
     source: str
     baseline: str | None
     passed: bool
@@ -280,12 +280,9 @@ class ComparedHead(TypedDict):
     regroupings: list[RegroupingDocument | None]
 
 
-class ComparisonDocument(TypedDict):
+class ComparisonDocument(_Document):
     """Heads side by side."""
 
-    schema: str
-    schema_version: str
-    tool: _Tool
     sources: list[str]
     heads: list[ComparedHead]
 

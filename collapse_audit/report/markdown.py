@@ -41,7 +41,8 @@ def _head(head: HeadDocument, parameters: Parameters) -> Iterator[str]:
     if notes := words.notes(head):
         yield f"Notes: {escape(notes)}"
         yield ""
-    yield from pipe_table(("measure", "value"), cells.measures(head, parameters["epsilon"]))
+    measures = (*cells.stored(head), *cells.measures(head, parameters))
+    yield from pipe_table(("measure", "value"), measures)
     yield ""
     yield from pipe_table(cells.HISTOGRAM_TITLES, cells.histogram_rows(head))
     if head["sweep"]:

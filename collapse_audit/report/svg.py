@@ -41,12 +41,10 @@ class Curve:
 
     Attributes:
         name: ``greedy``, ``components`` or ``isolated``.
-        points: ``x,y`` pairs as SVG writes them, y downwards.
-        dots: The same points as numbers.
+        dots: Its points, y downwards.
     """
 
     name: str
-    points: str
     dots: tuple[tuple[float, float], ...]
 
 
@@ -113,7 +111,7 @@ def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
         dots = tuple(
             (across(row["epsilon"]), round(HEIGHT * (1 - row[name] / head["k"]), 2)) for row in rows
         )
-        curves.append(Curve(name, " ".join(f"{x:g},{y:g}" for x, y in dots), dots))
+        curves.append(Curve(name, dots))
     ticks = tuple((across(row["epsilon"]), f"{row['epsilon']:g}") for row in rows)
     inside = rows[0]["epsilon"] <= epsilon <= rows[-1]["epsilon"]
     return SweepDrawing(tuple(curves), ticks, across(epsilon) if inside else None)

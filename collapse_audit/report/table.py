@@ -53,7 +53,8 @@ def _head(head: HeadDocument, parameters: Parameters, width: int) -> Iterator[st
     if notes := words.notes(head):
         yield from textwrap.wrap(f"Notes: {printable(notes, None)}", width)
     yield ""
-    yield from _counts(head, parameters, width)
+    for label, text in cells.measures(head, parameters):
+        yield from _row(label, text, width)
     yield ""
     yield from _histogram(head, width)
     if head["sweep"]:
@@ -65,55 +66,6 @@ def _head(head: HeadDocument, parameters: Parameters, width: int) -> Iterator[st
     if head["mlcd"]:
         yield ""
         yield from _mlcd(head["mlcd"], width)
-
-
-def _counts(head: HeadDocument, parameters: Parameters, width: int) -> Iterator[str]:
-    """The numbers of one head, one per line, each with what it means."""
-    unique, factors, epsilon = head["unique"], head["redundancy_factors"], parameters["epsilon"]
-    certified = ", certified" if parameters["certified"] else ""
-    rows = [
-        (
-            "unique, M",
-            f"{words.count(unique['greedy'])} at cosine distance < {epsilon:g} "
-            f"({words.degrees(epsilon)} degrees); rule: {parameters['rule']} cover{certified}",
-        ),
-        ("bracket of M", words.bracket(head)),
-        *(("published", line) for line in words.published(head)),
-        ("isolated", f"{words.plural(unique['isolated'], 'prototype')} without any neighbour"),
-        (
-            "redundancy factors",
-            f"largest {words.count(factors['max'])}, mean {words.number(factors['mean'])} (K / M), "
-            f"Gini {words.number(factors['gini'])} (0: all repeated equally)",
-        ),
-        (
-            "effective number",
-            f"{words.number(factors['effective_number'])} of {words.count(unique['greedy'])}: "
-            "the M of equal redundancy factors with the same entropy",
-        ),
-        *_extras(head),
-    ]
-    for label, text in rows:
-        yield from _row(label, text, width)
-
-
-def _extras(head: HeadDocument) -> Iterator[tuple[str, str]]:
-    """What a report may hold beyond the counts."""
-    if (copies := head.get("exact_duplicates")) is not None:
-        text = f"{words.plural(copies, 'prototype')} with exactly the direction of an earlier one"
-        yield "exact duplicates", text
-    if norms := head.get("norms"):
-        low, median, high = (words.number(norms[key]) for key in ("min", "median", "max"))
-        yield (
-            "norms",
-            f"{low} to {high}, median {median}; in one group they differ by a factor of up to "
-            f"{words.number(norms['max_spread_in_group'])}",
-        )
-    if "mean_direction_norm" in head:
-        value = words.number(head["mean_direction_norm"])
-        yield "mean direction", f"norm {value} (0: directions cancel out, 1: all the same)"
-    if null := head.get("null"):
-        pairs = words.number(null["expected_pairs"])
-        yield "by chance", f"{pairs} pairs this close are expected among K random directions"
 
 
 def _histogram(head: HeadDocument, width: int) -> list[str]:

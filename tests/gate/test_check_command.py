@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.check.conftest import Run
+from tests.gate.conftest import Run
 
 FORMATS = ("table", "json", "markdown", "junit", "github")
 
