@@ -255,7 +255,7 @@ def test_features_are_cached_and_reused(folder, model, tmp_path):
     with pytest.raises(SourceError, match="made with seed '1', not '2'"):
         cached_features(model, str(folder), cache, limit=4, seed=2)
     with pytest.raises(SourceError, match="cannot be written"):
-        cached_features(model, str(folder), tmp_path / "no" / "folder.safetensors")
+        cached_features(model, str(folder), cache / "inside_a_file.safetensors")
 
 
 def test_the_dino_pair_agrees_with_the_official_code_from_image_to_result(shared_checkpoints):

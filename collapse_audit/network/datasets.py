@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
+from collapse_audit.errors import ParameterError, SourceError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -160,23 +161,35 @@ def _fashion_mnist(folder: Path | None) -> Samples:
         )
     raw = folder / "FashionMNIST" / "raw"  # where torchvision puts them
     folder = raw if raw.is_dir() else folder
-    images = _read_idx(folder, "t10k-images-idx3-ubyte")
-    labels = _read_idx(folder, "t10k-labels-idx1-ubyte").astype(np.int64)
+    images = read_idx(folder, "t10k-images-idx3-ubyte")
+    labels = read_idx(folder, "t10k-labels-idx1-ubyte").astype(np.int64)
     return Samples(images=images, labels=labels)
 
 
-def _read_idx(folder: Path, name: str) -> npt.NDArray[np.uint8]:
-    """One IDX file: 00 00, type 08 (uint8), number of axes, sizes (big-endian), values."""
+def read_idx(folder: Path, name: str, *, hint: str = "") -> npt.NDArray[np.uint8]:
+    """Read one IDX file of bytes: 00 00 08, number of axes, sizes (big-endian), values.
+
+    Args:
+        folder: Where it is.
+        name: Its name, without the suffix ``.gz`` that it may have.
+        hint: What to do if it is not there.
+
+    Returns:
+        The values in their shape.
+
+    Raises:
+        SourceError: If it is not there, or is damaged.
+    """
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
     if path is None:
-        raise SourceError(f"{folder}: no {name} or {name}.gz.")
+        raise SourceError(f"{folder}: no {name} or {name}.gz.", hint=hint)
     content = path.read_bytes()
     try:
         content = gzip.decompress(content) if path.suffix == ".gz" else content
         axes = content[3]
         sizes = np.frombuffer(content, ">u4", count=axes, offset=4).astype(int)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
-    except (OSError, EOFError, IndexError, ValueError) as error:
+    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
         raise SourceError(f"{path}: not a readable IDX file ({error}).") from error
     if content[:3] != b"\x00\x00\x08" or values.size != math.prod(sizes):
         raise SourceError(f"{path}: not an IDX file of bytes, or truncated.")
@@ -220,15 +233,7 @@ def _torchvision(name: str, folder: str) -> Samples:
 
 
 def _array_file(path: Path) -> Samples:
-    try:
-        arrays = load_arrays(path)
-    except CollapseAuditError:
-        raise
-    except Exception as error:
-        # damaged bytes make the readers fail in any way there is; all of them mean the same
-        raise SourceError(
-            f"{path}: not a readable .npz or safetensors file ({type(error).__name__})."
-        ) from error
+    arrays = load_arrays(path)
     held = [name for name in _ARRAYS if name in arrays]
     if len(held) != 1:
         raise SourceError(
@@ -267,13 +272,29 @@ def _check_values(path: Path, name: str, values: npt.NDArray[Any]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of a ``.npz`` or safetensors file, by name; nothing is unpickled."""
-    if path.suffix == ".npz":
+    """Read a ``.npz`` or safetensors file; nothing is unpickled.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its arrays by name.
+
+    Raises:
+        SourceError: If it is neither, or damaged.
+    """
+    if path.suffix not in (".npz", ".safetensors"):
+        raise SourceError(f"{path}: is neither .npz nor .safetensors.", hint=_CHOICES)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            return dict(load_file(path))
         # an open file, not a path: numpy leaves the file of a damaged archive open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
-
-        return dict(load_file(path))
-    raise SourceError(f"{path}: is neither .npz nor .safetensors.", hint=_CHOICES)
+    except Exception as error:
+        # damaged bytes make the readers fail in any way there is; all of them mean the same
+        raise SourceError(
+            f"{path}: not a readable .npz or safetensors file ({type(error).__name__})."
+        ) from error
