@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -149,19 +148,6 @@ def load_network(
         )
     network.load_state_dict(tensors)
     return network
-
-
-def read_provenance(path: Path) -> dict[str, Any]:
-    """Metadata of a head written by :func:`save_head`.
-
-    Args:
-        path: A safetensors file.
-
-    Returns:
-        Strings by name.
-    """
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -159,7 +159,7 @@ def comparison_table(before: dict[str, Any], after: dict[str, Any]) -> str:
     """
     rows = []
     for label, keys in _TABLE:
-        values = [_look_up(summary, keys) for summary in (before, after)]
+        values = [look_up(summary, keys) for summary in (before, after)]
         if None not in values:
             rows.append((label, *(f"{value:.4g}" for value in values)))
     return "\n".join(text_columns(("", "before", "after"), rows, "< > >"))
@@ -180,11 +180,12 @@ _TABLE = (
 )
 
 
-def _look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> float | None:
+def look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    """A number inside nested dictionaries; ``None`` if it was not measured."""
     value: Any = summary
     for key in keys:
         value = None if value is None else value.get(key)
-    return None if value is None else float(value)
+    return value
 
 
 def _embed(
