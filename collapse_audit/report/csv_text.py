@@ -23,14 +23,10 @@ def to_csv(report: ReportDocument) -> str:
     Returns:
         A header and one line per head; what a report does not hold is an empty cell.
     """
-    text = io.StringIO()
-    writer = None
-    for head in report["heads"]:
-        row = flat_row(report, head)
-        if writer is None:
-            writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
+    text, rows = io.StringIO(), [flat_row(report, head) for head in report["heads"]]
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
