@@ -45,7 +45,7 @@ def report_document(
     return {
         "schema": REPORT_SCHEMA,
         "schema_version": SCHEMA_VERSION,
-        "tool": TOOL,
+        "tool": TOOL.copy(),
         "source": source,
         "parameters": {"epsilon": epsilon, "rule": "greedy", "certified": True},
         "heads": list(heads),

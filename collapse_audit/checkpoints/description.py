@@ -6,13 +6,13 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from collapse_audit.checkpoints.discovery import HeadLocation, default_head, discover_heads
 from collapse_audit.checkpoints.ids import locate_source
 from collapse_audit.checkpoints.layouts import guess_family
 from collapse_audit.checkpoints.reading import read_checkpoint
 from collapse_audit.checkpoints.tensors import Checkpoint, Container
+from collapse_audit.report.documents import InfoDocument, InfoHead
 
 _CENTRE = re.compile(r"(?:.+[./])?center(?:2|_grid)?")
 
@@ -44,13 +44,13 @@ class CheckpointDescription:
     default: tuple[str, str | None] | None
     centre_keys: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> InfoDocument:
         """Everything as JSON types.
 
         Returns:
             The content of ``collapse-audit info --json``.
         """
-        heads = [
+        heads: list[InfoHead] = [
             {
                 "name": head.name,
                 "branch": head.branch,

@@ -241,7 +241,9 @@ class ComparisonDocument(_Document):
     heads: list[ComparedHead]
 
 
-class _StoredHead(TypedDict):
+class InfoHead(TypedDict):
+    """A head as it is stored."""
+
     name: str
     branch: str | None
     k: int
@@ -263,5 +265,5 @@ class InfoDocument(TypedDict):
     size: int
     top_level: list[dict[str, str | int]]
     tree: list[dict[str, str | int]]
-    heads: list[_StoredHead]
+    heads: list[InfoHead]
     centre_keys: list[str]
