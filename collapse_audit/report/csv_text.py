@@ -9,7 +9,7 @@ from typing import Any
 
 from collapse_audit.report.documents import HeadDocument, ReportDocument
 from collapse_audit.report.mlcd_cells import mlcd_columns
-from collapse_audit.report.words import QUANTILES
+from collapse_audit.report.words import QUANTILES, notes
 
 
 def to_csv(report: ReportDocument) -> str:
@@ -74,7 +74,7 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
         "published_unique": published.get("unique"),
         "published_source": published.get("source"),
         **mlcd_columns(head["mlcd"]),
-        "notes": " ".join(head.get("notes", ())),
+        "notes": notes(head),
     }
 
 
