@@ -16,10 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Shard
 
 from tests.planted import D, Head, Layouts, chain, dino, noise, normed, plain, rows, under, vit
 
@@ -123,6 +120,8 @@ def flat_safetensors(folder: Path) -> Path:
 @CONTAINERS.file("torch.distributed.checkpoint; torchtitan, dinov3, accelerate's FSDP",
                  Head("head.last_layer", 30))  # fmt: skip
 def distributed_checkpoint(folder: Path) -> Path:
+    from torch.distributed import checkpoint as dcp
+
     state = {"model": {"student": dino(40), "teacher": dino(30)}, "iteration": 1249}
     with warnings.catch_warnings(action="ignore"):
         dcp.save(state, checkpoint_id=folder / "1249", no_dist=True)
@@ -131,6 +130,8 @@ def distributed_checkpoint(folder: Path) -> Path:
 
 @CONTAINERS.file("torch.distributed.checkpoint: HuggingFaceStorageWriter", HEAD)
 def distributed_checkpoint_in_safetensors(folder: Path) -> Path:
+    from torch.distributed import checkpoint as dcp
+
     writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
     with warnings.catch_warnings(action="ignore"):
         dcp.save(dict(TEACHER), storage_writer=writer, no_dist=True)
@@ -140,6 +141,8 @@ def distributed_checkpoint_in_safetensors(folder: Path) -> Path:
 @contextmanager
 def _processes(backend: str, size: int) -> Iterator[Any]:
     """A process group of one thread, of which this is rank 0."""
+    from torch.distributed.device_mesh import init_device_mesh
+
     store = dist.HashStore()
     if backend == "fake":
         from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -153,6 +156,8 @@ def _processes(backend: str, size: int) -> Iterator[Any]:
 
 
 def _dtensors(folder: Path, backend: str, ranks: int) -> Path:
+    from torch.distributed.tensor import DTensor, Shard
+
     with _processes(backend, ranks) as mesh:
         state = {
             key: DTensor.from_local(t[: len(t) // ranks], mesh, [Shard(0)], run_check=False)
@@ -271,7 +276,7 @@ def exported_program(folder: Path) -> Path:
 
 
 @CONTAINERS.file("detectron2, cvpods: a plain pickle of arrays", Head("prototypes", 30),
-                 refusal="(?i)pickle")  # fmt: skip
+                 refusal="(?is)^(?!.*paddle).*pickle")  # fmt: skip
 def plain_pickle(folder: Path) -> Path:
     state = chain("projection_head", (0, 2)) | plain("prototypes", 30)
     model = {"model": {key: tensor.numpy() for key, tensor in state.items()}, "__author__": "us"}
@@ -292,7 +297,7 @@ def _msgpack(value: Any) -> bytes:
         items = b"".join(_msgpack(k) + _msgpack(v) for k, v in value.items())
         return bytes([0x80 | len(value)]) + items
     if isinstance(value, str):
-        return b"\xd9" + struct.pack(">B", len(value)) + value.encode()
+        return bytes([0xA0 | len(value)]) + value.encode()
     if isinstance(value, tuple):
         return bytes([0x90 | len(value)]) + b"".join(map(_msgpack, value))
     if isinstance(value, int):
