@@ -89,15 +89,17 @@ def flat_parameters_of_fsdp() -> Any:
     } | {"dino_loss.center": noise(1, 60)}}  # fmt: skip
 
 
+_UNO = {f"{part}.prototypes.{i}.prototypes": m + i
+        for part, m in (("head_unlab", 20), ("head_unlab_over", 30)) for i in range(2)}  # fmt: skip
+
+
 @REPORTS.tree("UNO: utils/nets.py", Head("head_lab.prototypes", 14, 20, 32),
-              *(Head(f"head_unlab.prototypes.{i}", 20 + i, d=32) for i in range(2)),
-              *(Head(f"head_unlab_over.prototypes.{i}", 30 + i, d=32) for i in range(2)))  # fmt: skip
+              *(Head(key, m, d=32) for key, m in _UNO.items()))  # fmt: skip
 def heads_of_three_sizes() -> Any:
     state = resnet("encoder.") | plain("head_lab.prototypes", 14, k=20, d=32)
-    for part, m in (("head_unlab", 20), ("head_unlab_over", 30)):
-        for i in range(2):
-            state |= chain(f"{part}.projectors.{i}.mlp", (0, 3), (16, 48, 32))
-            state |= plain(f"{part}.prototypes.{i}.prototypes", m + i, d=32)
+    for key, m in _UNO.items():
+        projector = key.replace(".prototypes", ".projectors", 1).removesuffix(".prototypes")
+        state |= chain(f"{projector}.mlp", (0, 3), (16, 48, 32)) | plain(key, m, d=32)
     return state
 
 
