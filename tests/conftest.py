@@ -50,6 +50,15 @@ def shared_checkpoints(repository: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_field(repository: Path) -> Path:
+    """Files rebuilt from public reports of people who do this work, beside the repository too."""
+    folder = repository.parent / "shared" / "field"
+    if not (folder / "truth.json").is_file():
+        pytest.skip("no field files beside the repository")
+    return folder
+
+
 @pytest.fixture
 def server() -> Iterator[LoopbackServer]:
     """A web server on the loopback address; see tests/loopback_server.py."""
