@@ -10,12 +10,14 @@ from typing import Any
 from collapse_audit.audit import audit_prototypes
 from collapse_audit.checkpoints.remote import load_remote_heads
 from collapse_audit.errors import CollapseAuditError, ReportError
+from collapse_audit.files import read_json, write_json
 from collapse_audit.manifest import CheckpointEntry
 from collapse_audit.redundancy import DEFAULT_EPSILON
 from collapse_audit.remote import Reporter, StorageSettings, remote_of_entry
-from collapse_audit.remote.writing import read_json, write_json
+from collapse_audit.report.columns import pipe_table
 
 _SCHEMA = "collapse-audit/reproduction"
+_TITLES = ("id", "head", "K", "published M", "measured M (greedy)", "components", "epsilon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +114,27 @@ def to_markdown(rows: Sequence[ReproductionRow]) -> str:
     Returns:
         Markdown, one line per head; without a line break at the end.
     """
-    lines = [
-        "| id | head | K | published M | measured M (greedy) | components | epsilon |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
+    cells = []
     for row in rows:
         published = "; ".join(
             f"{count['unique']} ({count['source']}{', second hand' * count['second_hand']})"
             for count in row.published
-        ).replace("|", "\\|")
+        )
         if row.problem:
-            problem = row.problem.replace("|", "\\|")
-            lines.append(f"| {row.id} | not measured: {problem} | | {published} | | | |")
-        lines += [
-            f"| {row.id} | {m.head} | {m.k} | {published} | {m.greedy} | {m.components} "
-            f"| {row.epsilon} |"
+            cells.append((row.id, f"not measured: {row.problem}", "", published, "", "", ""))
+        cells += [
+            (
+                row.id,
+                m.head,
+                str(m.k),
+                published,
+                str(m.greedy),
+                str(m.components),
+                str(row.epsilon),
+            )
             for m in row.measured
         ]
-    return "\n".join(lines)
+    return "\n".join(pipe_table(_TITLES, cells, "< < > > > > >"))
 
 
 def _measure(

@@ -14,7 +14,6 @@ from collapse_audit.manifest import (
     CheckpointEntry,
     Manifest,
     candidate_file_names,
-    did_you_mean,
     fetch_hint,
     load_manifest,
 )
@@ -268,10 +267,6 @@ def test_an_unknown_id_like_no_other_gets_no_suggestion(manifest: Manifest) -> N
 def test_an_unknown_family_names_the_likely_one_and_all(manifest: Manifest) -> None:
     with pytest.raises(ManifestError, match=r"'swaw'.*Did you mean swav.*Families: dino, ibot"):
         manifest.filter(family="swaw")
-
-
-def test_did_you_mean_ignores_case() -> None:
-    assert did_you_mean("DINO_ViTS16", ["dino_vits16", "msn"]) == "Did you mean dino_vits16?"
 
 
 # Local files

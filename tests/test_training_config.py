@@ -40,9 +40,9 @@ def test_the_configuration_in_a_run_folder_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"regulariser": "koleo-prto"}, "no 'koleo-prto'. Did you mean 'koleo-proto'"),
+        ({"regulariser": "koleo-prto"}, "no 'koleo-prto'. Did you mean koleo-proto"),
         ({"objective": "x"}, "objective: no 'x'. Choose from dino, probability-centring"),
-        ({"regularizer": "none"}, "unknown setting 'regularizer'. Did you mean 'regulariser'"),
+        ({"regularizer": "none"}, "unknown setting 'regularizer'. Did you mean regulariser"),
         ({"zzz": 1}, "unknown setting 'zzz'. Settings: data,"),
         ({"k": 1}, "k must be at least 2, got 1"),
         ({"k": "many"}, "k must be int, got 'many'"),

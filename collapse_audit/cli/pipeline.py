@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.remote import StorageSettings
+    from collapse_audit.report import ReportDocument
     from collapse_audit.similarity import Progress
 
 
 def deliver(
-    measure: Callable[[Progress], dict[str, Any]],
+    measure: Callable[[Progress], ReportDocument],
     options: OutputOptions,
     *,
     source: str | None = None,
@@ -45,7 +46,7 @@ def deliver(
 
 def audit_source(
     source: str, options: AuditOptions, progress: Progress, storage: StorageSettings
-) -> dict[str, Any]:
+) -> ReportDocument:
     """Audit what a user typed, for its report.
 
     Args:
@@ -92,7 +93,7 @@ def audits_of_source(
     return _audit_heads(heads, FoundSource(Path(), described, entry), options, progress)
 
 
-def audit_embedded(options: AuditOptions, progress: Progress) -> dict[str, Any]:
+def audit_embedded(options: AuditOptions, progress: Progress) -> ReportDocument:
     """Audit the head inside the package.
 
     Args:

@@ -6,7 +6,7 @@ import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,6 +20,7 @@ from collapse_audit.gate import Difference, parse_report, read_report
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
     from collapse_audit.remote import StorageSettings
+    from collapse_audit.report import ReportDocument
     from collapse_audit.similarity import Progress
 
 STDIN: Final = "-"
@@ -44,7 +45,7 @@ class Opener:
     storage: StorageSettings
     epsilon: float | None = None
 
-    def report(self, source: str) -> dict[str, Any]:
+    def report(self, source: str) -> ReportDocument:
         """Read a saved report, or audit a head.
 
         Args:
@@ -79,7 +80,7 @@ class Opener:
         quiet = click.get_current_context().ensure_object(Session).quiet
         return progress_bars(wanted=self.progress and not quiet)
 
-    def _chosen(self, report: dict[str, Any], source: str) -> dict[str, Any]:
+    def _chosen(self, report: ReportDocument, source: str) -> ReportDocument:
         """The part of a saved report that --head asks for; refused if made with another epsilon."""
         used = report["parameters"].get("epsilon")
         if self.epsilon not in (None, used):
@@ -94,7 +95,7 @@ class Opener:
         if not heads:
             names = ", ".join(head["name"] for head in report["heads"])
             raise ReportError(f"{source}: has no head {name!r}.", hint=f"It has: {names}.")
-        return report | {"heads": heads}
+        return {**report, "heads": heads}
 
 
 def is_report(source: str) -> bool:

@@ -9,7 +9,6 @@ from collapse_audit.manifest.entries import (
     PreprocessingProfile,
     PublishedCount,
     candidate_file_names,
-    did_you_mean,
     fetch_hint,
 )
 from collapse_audit.manifest.reading import COMMANDS, load_manifest
@@ -21,7 +20,6 @@ __all__ = [
     "PreprocessingProfile",
     "PublishedCount",
     "candidate_file_names",
-    "did_you_mean",
     "fetch_hint",
     "load_manifest",
 ]

@@ -1,12 +1,12 @@
 """One row of the manifest, and what can be said about it without opening a file."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from collapse_audit.errors import ManifestError
+from collapse_audit.words import did_you_mean
 
 _SUFFIXES = (".pth.tar", ".pth", ".torch", ".ckpt", ".safetensors")
 
@@ -206,20 +206,6 @@ def fetch_hint(entry: CheckpointEntry, folder: Path | str) -> str:
         f"Download {entry.url}{_size(entry)} and {save} The link needs the query string that "
         f"{entry.source} prints: supply it in the environment variable {entry.query_env}."
     )
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A question that names the choices most like a word.
-
-    Args:
-        word: What was typed.
-        choices: What is allowed.
-
-    Returns:
-        ``"Did you mean a or b?"``, or an empty text if nothing is like it.
-    """
-    likely = difflib.get_close_matches(word.lower(), choices)
-    return f"Did you mean {' or '.join(likely)}?" if likely else ""
 
 
 def base_name(url: str) -> str:

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
-import yaml
-
 from collapse_audit.errors import ManifestError
 from collapse_audit.manifest.entries import (
     CheckpointEntry,
@@ -20,16 +18,15 @@ from collapse_audit.manifest.entries import (
     PreprocessingProfile,
     PublishedCount,
     base_name,
-    did_you_mean,
 )
+from collapse_audit.settings import read_settings
+from collapse_audit.words import did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-    from yaml import SafeLoader as _SafeLoader
 
     T = TypeVar("T", bound=DataclassInstance)
-else:  # libyaml reads the same about ten times faster, where PyYAML was built with it
-    _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+else:
     T = TypeVar("T")
 
 FILE_NAME = "checkpoints_manifest.yaml"
@@ -121,7 +118,7 @@ def load_manifest(path: Path | None = None) -> Manifest:
         ManifestError: If the file cannot be read or breaks a rule; the message names row and field.
     """
     path = path or _packaged_path()
-    document = _mapping(_read_yaml(path), path.name)
+    document = _mapping(read_settings(path, ManifestError), path.name)
     _check_names(document, _TOP_LEVEL, path.name)
     if document.get("schema") != 1:
         raise ManifestError(f"{path.name}: schema is {document.get('schema')!r}, not 1.")
@@ -146,33 +143,6 @@ def _packaged_path() -> Path:
     checkout = Path(__file__).resolve().parents[2] / FILE_NAME
     packaged = Path(str(resources.files("collapse_audit"))) / FILE_NAME
     return packaged if packaged.is_file() else checkout
-
-
-class _UniqueKeyLoader(_SafeLoader):
-    """A safe loader to which a key given twice is an error: YAML would keep the last, silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        scalars = [(key.value, value) for key, value in node.value if _is_text(key.value)]
-        for name, count in Counter(name for name, _ in scalars).items():
-            if count > 1:
-                row = next((value.value for key, value in scalars if key == "id"), None)
-                where = f"checkpoint {row!r}" if row else f"line {node.start_mark.line + 1}"
-                raise ManifestError(f"{where}: {name} stands there twice; keep one.")
-        return super().construct_mapping(node, deep=deep)
-
-
-def _read_yaml(path: Path) -> object:
-    """The document in a file, errors on one line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot read the manifest: {error}.") from None
-    try:
-        return yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - it extends the safe loader
-    except ManifestError as error:
-        raise ManifestError(f"{path.name}: {error.message}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
-        raise ManifestError(f"{path.name}: not YAML: {' '.join(str(error).split())}.") from None
 
 
 def _mapping(value: object, where: str) -> dict[Any, Any]:

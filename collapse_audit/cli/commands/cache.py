@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.report.columns import text_columns
+from collapse_audit.words import megabytes
 
 if TYPE_CHECKING:
     from collapse_audit.remote import StorageSettings
@@ -23,11 +25,11 @@ def cache_command() -> None:
 @storage_options
 def list_items(as_json: bool, storage: StorageSettings) -> None:
     """List the tensors and files of the cache, with size and source."""
-    from collapse_audit.remote import cache_items, megabytes
+    from collapse_audit.remote import cache_items
 
     items = cache_items(storage)
     if as_json:
-        rows = [
+        found = [
             {
                 "source": item.source,
                 "kind": item.kind,
@@ -38,10 +40,11 @@ def list_items(as_json: bool, storage: StorageSettings) -> None:
             }
             for item in items
         ]
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
-    for item in items:
-        click.echo(f"{item.kind:<8}{megabytes(item.size):>14}  {item.source}  {item.key}".rstrip())
+    rows = [(item.kind, megabytes(item.size), item.source, item.key) for item in items]
+    for line in text_columns((), rows, "<6 >14 < <"):
+        click.echo(line)
     total = megabytes(sum(item.size for item in items))
     click.echo(f"{len(items)} items, {total}, in {storage.cache_dir}")
 
@@ -72,7 +75,7 @@ def clear(sources: tuple[str, ...], yes: bool, storage: StorageSettings) -> None
     Lock files stay: a source that is fetched again must be what it was.
     """
     from collapse_audit.checkpoints.remote import find_remote
-    from collapse_audit.remote import clear_cache, megabytes
+    from collapse_audit.remote import clear_cache
 
     keys = tuple(find_remote(source).key for source in sources) or None
     if not yes:

@@ -40,7 +40,7 @@ from collapse_audit.gate import (
     write_report,
 )
 from collapse_audit.prototypes import Branch, check_epsilon
-from collapse_audit.report import to_json
+from collapse_audit.report import ReportDocument, VerdictDocument, to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 
-_FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+_FORMATS: Final[dict[str, Callable[[VerdictDocument], str]]] = {
     "table": verdict_to_table,
     "json": to_json,
     "markdown": verdict_to_markdown,
@@ -91,7 +91,7 @@ class _Request:
         write_report(report, self.baseline)
         return verdict, self.baseline
 
-    def _read_baseline(self) -> dict[str, Any] | None:
+    def _read_baseline(self) -> ReportDocument | None:
         if self.baseline is None:
             return None
         if self.baseline.exists():

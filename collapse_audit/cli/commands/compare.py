@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -28,11 +28,12 @@ from collapse_audit.report.comparison_text import (
     comparison_to_markdown,
     comparison_to_table,
 )
+from collapse_audit.report.documents import ComparisonDocument
 
 if TYPE_CHECKING:
     from collapse_audit.remote import StorageSettings
 
-_FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+_FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
     "table": comparison_to_table,
     "json": to_json,
     "csv": comparison_to_csv,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
+
+from collapse_audit.report.columns import text_columns
 
 if TYPE_CHECKING:
     from collapse_audit.checkpoints import CheckpointDescription
@@ -36,9 +38,11 @@ def _lines(description: CheckpointDescription) -> Iterable[str]:
     if description.family:
         yield f"layout of {description.family}"
     yield ""
-    yield from _table(
+    yield from text_columns(
         ("module", "tensors", "values"),
         [(module, f"{count:,}", f"{values:,}") for module, count, values in description.tree],
+        "< > >",
+        most=_ROWS_SHOWN,
     )
     empty = [key for key, count in description.top_level if not count]
     if empty:
@@ -52,7 +56,7 @@ def _lines(description: CheckpointDescription) -> Iterable[str]:
         mark = "*" if (head.name, head.branch) == description.default else ""
         branch = head.branch or "-"
         rows.append((head.name + mark, branch, f"{head.k:,}", str(head.d), head.dtype))
-    yield from _table(("head", "branch", "K", "D", "dtype"), rows)
+    yield from text_columns(("head", "branch", "K", "D", "dtype"), rows, "< < > > <")
     yield ""
     for head in description.heads:
         yield f"{head.name} ({head.branch or 'one network'}): {', '.join(head.tensor_keys)}"
@@ -61,21 +65,3 @@ def _lines(description: CheckpointDescription) -> Iterable[str]:
     if description.centre_keys:
         yield f"centre: {', '.join(description.centre_keys)}"
     yield "* audited unless --head or --branch says otherwise"
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Columns as wide as their content, text to the left and numbers to the right."""
-    shown = rows[:_ROWS_SHOWN]
-    widths = [max(map(len, column)) for column in zip(titles, *shown, strict=True)]
-    for row in (titles, *shown):
-        cells = [
-            cell.rjust(width) if _is_number(column) else cell.ljust(width)
-            for cell, width, column in zip(row, widths, titles, strict=True)
-        ]
-        yield "  ".join(cells).rstrip()
-    if len(rows) > len(shown):
-        yield f"… and {len(rows) - len(shown)} more"
-
-
-def _is_number(title: str) -> bool:
-    return title in {"tensors", "values", "K", "D"}

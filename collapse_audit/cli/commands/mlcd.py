@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from collapse_audit.cli.sources import DEMO, FoundSource, embedded_source, find_
 if TYPE_CHECKING:
     from collapse_audit.mlcd import MLCD
     from collapse_audit.network import HeadModel, Preprocessing, Samples
+    from collapse_audit.report import ReportDocument
     from collapse_audit.similarity import Progress
 
 
@@ -54,7 +56,7 @@ def mlcd_command(
 
 def _measure(
     source: str, options: MLCDOptions, audit: AuditOptions, progress: Progress
-) -> dict[str, Any]:
+) -> ReportDocument:
     """The report of an audit, with the MLCD in it."""
     from collapse_audit.audit import build_report
     from collapse_audit.network import open_samples
@@ -70,10 +72,8 @@ def _measure(
         samples = _cached_features(model, options.features, options, audit.device, progress)
     found = found.checksummed(model.family, progress)
     audited = audit_head(model.prototypes, found, audit, progress)
-    report: dict[str, Any] = build_report([audited])
     mlcd = _mlcd(model, samples, audited.groups, options, device=audit.device, progress=progress)
-    report["heads"][0]["mlcd"] = mlcd.to_dict()
-    return report
+    return build_report([replace(audited, mlcd=mlcd)])
 
 
 def _load(

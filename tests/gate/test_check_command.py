@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.check.conftest import Run
+from tests.gate.conftest import Run
 
 FORMATS = ("table", "json", "markdown", "junit", "github")
 
@@ -65,7 +65,7 @@ ERRORS = [
     (("--epsilon", "1.5", "--fail-on", "M<1"), "epsilon must be between 0 and 1"),
     (("--fail-on", "M<1", "--json", "--format", "junit"), "contradict"),
     (("--fail-on", "perplexity<1"), "collapse-audit mlcd"),
-    (("--config", "gone.toml", "--fail-on", "M<1"), "gone.toml: No such file"),
+    (("--config", "gone.toml", "--fail-on", "M<1"), "gone.toml: cannot be read (No such file"),
 ]
 
 

@@ -9,7 +9,7 @@ import jsonschema
 import junitparser
 import pytest
 
-from tests.check.conftest import Run
+from tests.gate.conftest import Run
 
 
 def test_json_obeys_the_shipped_schema(run: Run, bad: str, baseline: str, repository: Path) -> None:

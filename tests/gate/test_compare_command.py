@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from collapse_audit.cli.commands.compare import compare_command
-from tests.check.conftest import Run
+from tests.gate.conftest import Run
 
 
 def compared(run: Run, *arguments: str) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Heads and a baseline for the tests of `check` and `compare`, and how these are run."""
+"""Heads, reports and a baseline for the tests of the gate, and how its commands are run."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
+from collapse_audit.audit import CollapseAudit, audit_prototypes
 from collapse_audit.cli.commands.check import check_command
 from collapse_audit.errors import CollapseAuditError
+from collapse_audit.prototypes import Prototypes
 
 EMPTY_SETTINGS = "[check]\n"
 
@@ -72,3 +75,30 @@ def baseline(run: Run, good: str) -> str:
     """The report of the good head."""
     assert run(good, "--baseline", "baseline.json", "--update-baseline").code == 0
     return "baseline.json"
+
+
+def head_of(copies: list[int], **keywords: Any) -> CollapseAudit:
+    """A head whose prototype m is repeated copies[m] times, all directions orthogonal."""
+    weight = np.repeat(np.eye(len(copies)), copies, axis=0)
+    return audit_prototypes(Prototypes.from_weight(weight, **keywords))
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    """K = 10, M = 8, the largest redundancy factor is 3."""
+    return dict(head_of([3, 1, 1, 1, 1, 1, 1, 1]).to_dict())
+
+
+def edited(report: dict[str, Any], edit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    other = copy.deepcopy(report)
+    edit(other)
+    return other
+
+
+INCOMPARABLE = {
+    "schema": lambda r: r.update(schema_version="2.0"),
+    "epsilon": lambda r: r["parameters"].update(epsilon=0.05),
+    "rule": lambda r: r["parameters"].update(rule="components"),
+    "k": lambda r: r["heads"][0].update(k=11),
+    "branch": lambda r: r["heads"][0].update(branch="student"),
+}
