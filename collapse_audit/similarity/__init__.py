@@ -11,7 +11,6 @@ from collapse_audit.similarity.bracket import Bracket, bracket_unique
 from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover, leader_cover
 from collapse_audit.similarity.exact import Threshold
-from collapse_audit.similarity.histogram import CosineHistogram, cosine_histogram
 from collapse_audit.similarity.links import Links, link_groups
 from collapse_audit.similarity.nearest import Nearest, nearest_prototypes
 from collapse_audit.similarity.progress import Progress, silent
@@ -25,7 +24,6 @@ __all__ = [
     "Arithmetic",
     "Bracket",
     "Comparison",
-    "CosineHistogram",
     "Cover",
     "Links",
     "Nearest",
@@ -33,7 +31,6 @@ __all__ = [
     "SweepLevel",
     "Threshold",
     "bracket_unique",
-    "cosine_histogram",
     "duplicate_probability",
     "leader_cover",
     "link_groups",
