@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from collapse_audit.similarity.panels import PanelKind
+from collapse_audit.similarity.products.panel import PanelKind
 from tests.engine_panels import IN_EVERY_TEST, PANELS
 from tests.example_heads import HEADS, Head, Kinds
 from tests.loopback_server import LoopbackServer

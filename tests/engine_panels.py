@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from collapse_audit.similarity.panels import Float32Panel, Operand, Panel, PanelKind
-from collapse_audit.similarity.row_sources import RowSource
+from collapse_audit.similarity.products.panel import Float32Panel, Operand, Panel, PanelKind
+from collapse_audit.similarity.products.rows import RowSource
 
 
 class WorstPanel(Float32Panel):
@@ -57,7 +57,7 @@ def from_torch(name: str) -> PanelKind:
 
 def on_device(source: RowSource, device: str = "cpu") -> Panel:
     """The CUDA panel's code, in blocks small enough to be several; on CPU tensors by default."""
-    from collapse_audit.similarity.device_panel import DevicePanel
+    from collapse_audit.similarity.products.cuda import DevicePanel
 
     panel = DevicePanel(source, device)
     panel.block_rows, panel.scan_rows, panel.chunk_rows = 600, 250, 400

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from collapse_audit import Prototypes
-from collapse_audit.similarity.error_bounds import (
+from collapse_audit.similarity.exact import ExactPairs
+from collapse_audit.similarity.products.bounds import (
     accumulation_bound,
     float64_bound,
     format_bound,
     gamma,
     measured_bound,
 )
-from collapse_audit.similarity.exact import ExactPairs
-from collapse_audit.similarity.panels import Operand
-from collapse_audit.similarity.row_sources import UnitRows
+from collapse_audit.similarity.products.panel import Operand
+from collapse_audit.similarity.products.rows import UnitRows
 
 SIGNIFICAND = {"float32": 24, "tf32": 11, "bfloat16": 8}
 DIMENSIONS = [2, 16, 64, 256, 1024, 4096]

@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import arrays
 
 from collapse_audit import Prototypes
 from collapse_audit.similarity import torch_panel, trial
-from collapse_audit.similarity.integer_panel import Int8Panel, _rounded_up
-from collapse_audit.similarity.panels import Operand
-from collapse_audit.similarity.row_sources import FoldedRows, UnitRows, leading_directions
+from collapse_audit.similarity.products.int8 import Int8Panel, _rounded_up
+from collapse_audit.similarity.products.panel import Operand
+from collapse_audit.similarity.products.rows import FoldedRows, UnitRows, leading_directions
 
 LENGTHS = arrays(np.float32, 6, elements=st.floats(0, 127, width=32))
 

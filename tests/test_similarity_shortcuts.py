@@ -17,8 +17,8 @@ from collapse_audit.similarity import (
     panel_kind,
     sweep_levels,
 )
-from collapse_audit.similarity.panels import Float32Panel, Operand
-from collapse_audit.similarity.row_sources import FoldedRows, UnitRows, leading_directions
+from collapse_audit.similarity.products.panel import Float32Panel, Operand
+from collapse_audit.similarity.products.rows import FoldedRows, UnitRows, leading_directions
 
 
 @pytest.fixture

@@ -6,18 +6,18 @@ find, ``sweep_levels`` repeats over epsilon, and ``nearest_prototypes`` ranks. E
 float64 definition on the stored weights.
 """
 
-from collapse_audit.similarity.arithmetic import Arithmetic, panel_kind
 from collapse_audit.similarity.bracket import Bracket, bracket_unique
-from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover, leader_cover
 from collapse_audit.similarity.exact import Threshold
 from collapse_audit.similarity.links import Links, link_groups
 from collapse_audit.similarity.nearest import Nearest, nearest_prototypes
-from collapse_audit.similarity.progress import Progress, silent
-from collapse_audit.similarity.random_null import (
+from collapse_audit.similarity.null import (
     duplicate_probability,
     nearest_cosine_quantiles,
 )
+from collapse_audit.similarity.predicate import Comparison
+from collapse_audit.similarity.products.choice import Arithmetic, panel_kind
+from collapse_audit.similarity.progress import Progress, silent
 from collapse_audit.similarity.sweep import SweepLevel, sweep_levels
 
 __all__ = [

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes, check_epsilon
-from collapse_audit.similarity.error_bounds import float64_bound
-from collapse_audit.similarity.panels import Index, Mask
+from collapse_audit.similarity.products.bounds import float64_bound
+from collapse_audit.similarity.products.panel import Index, Mask
 
 # Pairs gathered at once: two gathered blocks of this many rows stay in the second-level cache.
 _PAIRS_AT_ONCE = 512

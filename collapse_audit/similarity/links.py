@@ -10,10 +10,10 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from collapse_audit.similarity.comparison import NONE, Comparison
 from collapse_audit.similarity.cover import Cover
-from collapse_audit.similarity.error_bounds import float64_bound
-from collapse_audit.similarity.panels import Index, Mask, Operand
+from collapse_audit.similarity.predicate import NONE, Comparison
+from collapse_audit.similarity.products.bounds import float64_bound
+from collapse_audit.similarity.products.panel import Index, Mask, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024

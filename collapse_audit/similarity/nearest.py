@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.chunk_maxima import ChunkMaxima, parts
-from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover, leader_cover
-from collapse_audit.similarity.error_bounds import format_bound
-from collapse_audit.similarity.panels import Index, Operand
+from collapse_audit.similarity.predicate import Comparison
+from collapse_audit.similarity.products.bounds import format_bound
+from collapse_audit.similarity.products.maxima import ChunkMaxima, parts
+from collapse_audit.similarity.products.panel import Index, Operand
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024

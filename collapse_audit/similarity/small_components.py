@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from collapse_audit.similarity.cover import first_leaders
 from collapse_audit.similarity.exact import ExactPairs, Threshold
-from collapse_audit.similarity.panels import Index
+from collapse_audit.similarity.products.panel import Index
 
 # At most 16 pairs a member: half a second for 65,536 members.
 _MOST_MEMBERS = 32

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover, leader_cover
 from collapse_audit.similarity.exact import Threshold
 from collapse_audit.similarity.links import Links, link_groups
-from collapse_audit.similarity.panels import Index
+from collapse_audit.similarity.predicate import Comparison
+from collapse_audit.similarity.products.panel import Index
 from collapse_audit.similarity.progress import Progress, silent
 from collapse_audit.similarity.small_components import SmallComponents
 

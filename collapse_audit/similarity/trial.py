@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.panels import HostPanel, Operand
-from collapse_audit.similarity.row_sources import UnitRows
+from collapse_audit.similarity.products.panel import HostPanel, Operand
+from collapse_audit.similarity.products.rows import UnitRows
 
 _ROWS, _D = 1024, 256
 # Columns whose scores are compared with float64.

@@ -10,8 +10,9 @@ import torch
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.error_bounds import measured_bound
-from collapse_audit.similarity.panels import (
+from collapse_audit.similarity.products.bfloat16 import bits_below, rounded_rows
+from collapse_audit.similarity.products.bounds import measured_bound
+from collapse_audit.similarity.products.panel import (
     Float32,
     Index,
     Mask,
@@ -21,8 +22,7 @@ from collapse_audit.similarity.panels import (
     certain_score,
     shared_places,
 )
-from collapse_audit.similarity.row_sources import RowSource, UnitRows
-from collapse_audit.similarity.torch_panel import bits_below, rounded_rows
+from collapse_audit.similarity.products.rows import RowSource, UnitRows
 
 
 class DevicePanel(Panel):

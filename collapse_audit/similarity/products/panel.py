@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.error_bounds import format_bound, measured_bound
-from collapse_audit.similarity.row_sources import RowSource
+from collapse_audit.similarity.products.bounds import format_bound, measured_bound
+from collapse_audit.similarity.products.rows import RowSource
 
 Index: TypeAlias = npt.NDArray[np.intp]
 Mask: TypeAlias = npt.NDArray[np.bool_]

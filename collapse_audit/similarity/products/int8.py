@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from collapse_audit.similarity.error_bounds import measured_bound
-from collapse_audit.similarity.panels import ROWS_AT_ONCE, Float32, Operand, Tile
-from collapse_audit.similarity.row_sources import RowSource
-from collapse_audit.similarity.torch_panel import TorchPanel, largest_norm
+from collapse_audit.similarity.products.bfloat16 import TorchPanel, largest_norm
+from collapse_audit.similarity.products.bounds import measured_bound
+from collapse_audit.similarity.products.panel import ROWS_AT_ONCE, Float32, Operand, Tile
+from collapse_audit.similarity.products.rows import RowSource
 
 _LARGEST = 127
 _INT32 = np.iinfo(np.int32)

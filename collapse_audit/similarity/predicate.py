@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.exact import ExactPairs, Threshold
-from collapse_audit.similarity.panels import (
+from collapse_audit.similarity.products.panel import (
     Float32Panel,
     Index,
     Mask,
@@ -21,7 +21,12 @@ from collapse_audit.similarity.panels import (
     PanelKind,
     RecheckPanel,
 )
-from collapse_audit.similarity.row_sources import FoldedRows, SomeRows, UnitRows, leading_directions
+from collapse_audit.similarity.products.rows import (
+    FoldedRows,
+    SomeRows,
+    UnitRows,
+    leading_directions,
+)
 
 NONE = -1
 # More doubtful pairs than this in a tile are cheaper to settle by a float32 product first.

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.similarity.comparison import Comparison
-from collapse_audit.similarity.panels import Float32, Index, Operand, Panel
+from collapse_audit.similarity.predicate import Comparison
+from collapse_audit.similarity.products.panel import Float32, Index, Operand, Panel
 from collapse_audit.similarity.progress import Progress
 
 Known: TypeAlias = Callable[[Index], npt.NDArray[np.float64]]

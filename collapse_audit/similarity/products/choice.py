@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.panels import Float32Panel, PanelKind
+from collapse_audit.similarity.products.panel import Float32Panel, PanelKind
 from collapse_audit.similarity.trial import product_seconds
 
 Arithmetic: TypeAlias = Literal["auto", "numpy", "float32", "bfloat16"]
@@ -67,7 +67,7 @@ def _on_device(device: str) -> PanelKind:
     """Tiles on a CUDA device, once it has passed its self-test."""
     import torch
 
-    from collapse_audit.similarity.device_panel import DevicePanel, self_test
+    from collapse_audit.similarity.products.cuda import DevicePanel, self_test
 
     number = device.removeprefix("cuda").removeprefix(":") or "0"
     if not number.isdecimal() or int(number) >= torch.cuda.device_count():
@@ -81,7 +81,7 @@ def _on_device(device: str) -> PanelKind:
 
 def _on_processor(chosen: str) -> PanelKind:
     """The panel class of an arithmetic."""
-    from collapse_audit.similarity.torch_panel import BFloat16Panel, TorchFloat32Panel
+    from collapse_audit.similarity.products.bfloat16 import BFloat16Panel, TorchFloat32Panel
 
     kinds: dict[str, PanelKind] = {
         "numpy": Float32Panel,
@@ -98,7 +98,7 @@ def fastest() -> Arithmetic:
     Returns:
         ``"numpy"``, ``"float32"`` or ``"bfloat16"``.
     """
-    from collapse_audit.similarity.torch_panel import BFloat16Panel, TorchFloat32Panel
+    from collapse_audit.similarity.products.bfloat16 import BFloat16Panel, TorchFloat32Panel
 
     kinds: dict[Arithmetic, type[BFloat16Panel | Float32Panel]] = {
         "bfloat16": BFloat16Panel,

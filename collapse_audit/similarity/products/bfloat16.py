@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from collapse_audit.similarity.error_bounds import gamma, measured_bound
-from collapse_audit.similarity.panels import (
+from collapse_audit.similarity.products.bounds import gamma, measured_bound
+from collapse_audit.similarity.products.panel import (
     ROWS_AT_ONCE,
     Float32Panel,
     HostPanel,
@@ -17,7 +17,7 @@ from collapse_audit.similarity.panels import (
     Tile,
     as_slice,
 )
-from collapse_audit.similarity.row_sources import RowSource
+from collapse_audit.similarity.products.rows import RowSource
 from collapse_audit.similarity.trial import product_seconds
 
 _LOWEST = np.int16(-32768)
@@ -91,7 +91,7 @@ class BFloat16Panel(TorchPanel):
 
     def coarser(self) -> type[Panel] | None:
         """Whole numbers, where this processor multiplies them faster."""
-        from collapse_audit.similarity.integer_panel import Int8Panel
+        from collapse_audit.similarity.products.int8 import Int8Panel
 
         if not hasattr(torch, "_int_mm"):  # not public, so it may go
             return None

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.error_bounds import float64_bound
+from collapse_audit.similarity.products.bounds import float64_bound
 
 # Distance of a float32 row from the real one: two roundings of a relative 2^-24, and room.
 _FLOAT32_RESIDUAL = 2.0**-22
