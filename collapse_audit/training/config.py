@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from collapse_audit.errors import ParameterError
+from collapse_audit.errors import ParameterError, SourceError
 
 OBJECTIVES = ("dino", "probability-centring", "sinkhorn", "me-max", "pmsn")
 REGULARISERS = ("none", "koleo-proto", "koleo-data", "koleo-both", "decoupled")
@@ -110,7 +110,7 @@ class HeadTrainingConfig:
     final_momentum: float = option(0.99, "momentum of the teacher at the end", low=0, high=1)
 
     seed: int = option(0, "seed of everything that is drawn", low=0)
-    device: str = option("auto", "device", choices=("auto", "cpu", "cuda"))
+    device: str = option("auto", "device: auto, cpu, cuda or cuda:N")
     threads: int = option(1, "CPU threads; 0 for all (sums, and so weights, differ)", low=0)
     amp: bool = option(False, "bfloat16 autocast on a CUDA device")
     compile: bool = option(False, "torch.compile the student")
@@ -162,7 +162,7 @@ class HeadTrainingConfig:
             The configuration.
 
         Raises:
-            ParameterError: If the file cannot be read or is not a mapping of settings.
+            ParameterError: If the file is not a mapping of settings.
         """
         values = read_settings(path)
         if not isinstance(values, dict):
@@ -191,13 +191,14 @@ def read_settings(path: Path) -> Any:
         The parsed document.
 
     Raises:
-        ParameterError: If the file is missing, not text, or not valid.
+        ParameterError: If the file is not text, or not valid.
+        SourceError: If it cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8")
         return tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
     except OSError as error:
-        raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise SourceError(f"{path}: cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())
         raise ParameterError(f"{path}: not valid: {line}.") from error
