@@ -83,6 +83,7 @@ def choose_panels(
 
     Raises:
         ParameterError: If a name is unknown, or there is no such device.
+        DeviceError: If the device is there but fails its self-test.
     """
     chosen = arithmetic or os.environ.get(_VARIABLE, "auto")
     if chosen not in get_args(Arithmetic):
@@ -91,8 +92,8 @@ def choose_panels(
             hint=f"{_VARIABLE} may be one of {', '.join(get_args(Arithmetic))}.",
         )
     large = prototypes.k >= _WORTH_IMPORTING_TORCH
-    gains = large and chosen != "numpy"
-    place = pick_device(device if gains or device != "auto" else "cpu")
+    stays = device == "auto" and (not large or chosen == "numpy")
+    place = pick_device("cpu" if stays else device)
     if place != "cpu":
         from collapse_audit.similarity.products.cuda import DevicePanel, self_test
 
