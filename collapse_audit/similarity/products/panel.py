@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.error_bounds import format_bound, measured_bound
-from collapse_audit.similarity.row_sources import RowSource
+from collapse_audit.similarity.products.rows import Float32, Float64, Index, Mask, RowSource
 
-Index: TypeAlias = npt.NDArray[np.intp]
-Mask: TypeAlias = npt.NDArray[np.bool_]
-Float32: TypeAlias = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import torch
+
 # Scores of rows x columns as something ordered like them: float32, or the bits of positive bf16.
 Tile: TypeAlias = npt.NDArray[Any]
 
 PanelKind: TypeAlias = "Callable[[RowSource], Panel]"
-
-ROWS_AT_ONCE = 2048
 
 
 class Operand:
@@ -57,20 +53,21 @@ class Panel(ABC):
         scan_rows: Rows that it should compare with one another at once.
         chunk_rows: Leaders that rows should be compared with at once.
         tail_columns: Entries over which folded rows should spread the length of their tail.
+        error: Proved bound on |score - inner product| for every pair of rows.
+        rounding: Relative error of the values of a tile beyond that, where scores are stored in
+            fewer bits than they were summed in.
     """
 
     block_rows: int = 1024
     scan_rows: int = 1024
     chunk_rows: int = 2048
     tail_columns: int = 1
+    error: float
+    rounding: float = 0.0
 
     @abstractmethod
     def __init__(self, source: RowSource) -> None:
         """Take the rows of a source."""
-
-    def coarser(self) -> type[Panel] | None:
-        """A cheaper and less precise kind for questions that only ask for candidates, if any."""
-        return None
 
     @abstractmethod
     def gather(self, index: Index) -> Any:
@@ -97,9 +94,7 @@ class Panel(ABC):
         """
 
     @abstractmethod
-    def may_reach(
-        self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]
-    ) -> tuple[Index, Index]:
+    def may_reach(self, rows: Operand, columns: Operand, cosines: Float64) -> tuple[Index, Index]:
         """Pairs whose cosine may reach the row's value: a superset, no pair of which is missed."""
 
     @abstractmethod
@@ -110,27 +105,25 @@ class Panel(ABC):
         stretch of rows (stretches x columns).
         """
 
-    @abstractmethod
-    def reached(self, best: Float32) -> npt.NDArray[np.float64]:
+    def reached(self, best: Float32) -> Float64:
         """A cosine that some pair behind a best score certainly reaches; -1 where it is 0."""
+        value = best.astype(np.float64)
+        return np.where(value > 0, value * (1 - self.rounding) - self.error, -1.0)
 
-    @abstractmethod
-    def score_of(self, cosines: npt.NDArray[np.float64]) -> Float32:
+    def score_of(self, cosines: Float64) -> Float32:
         """A score that every pair of such a cosine certainly reaches."""
+        error, rounding = self.error, self.rounding
+        floors = cosines - error * (1 + rounding) - rounding * np.abs(cosines)
+        return np.nextafter(floors.astype(np.float32), np.float32(-np.inf))
 
 
 class HostPanel(Panel):
     """A panel whose tiles are numpy arrays.
 
     Attributes:
-        error: Proved bound on |score - inner product| for every pair of rows.
-        rounding: Relative error of the values of a tile beyond that, where scores are stored in
-            fewer bits than they were summed in.
         lowest: A code below all others.
     """
 
-    error: float
-    rounding: float = 0.0
     lowest: Any = -np.inf
 
     @abstractmethod
@@ -179,9 +172,7 @@ class HostPanel(Panel):
         r, c = np.divmod(doubtful, len(columns))
         return first, doubtful[c < first[r]]
 
-    def may_reach(
-        self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]
-    ) -> tuple[Index, Index]:
+    def may_reach(self, rows: Operand, columns: Operand, cosines: Float64) -> tuple[Index, Index]:
         """Pairs whose cosine may reach the row's value."""
         tile = self.tile(rows, columns)
         floors = self.score_of(cosines)
@@ -207,56 +198,42 @@ class HostPanel(Panel):
             np.fill_diagonal(tile, self.lowest)
         return tile
 
-    def reached(self, best: Float32) -> npt.NDArray[np.float64]:
-        """A cosine that some pair behind a best score certainly reaches."""
-        return certain_cosine(best, error=self.error, rounding=self.rounding)
 
-    def score_of(self, cosines: npt.NDArray[np.float64]) -> Float32:
-        """A score that every pair of such a cosine certainly reaches."""
-        return certain_score(cosines, error=self.error, rounding=self.rounding)
+class TorchPanel(HostPanel):
+    """A panel whose tiles torch makes in the processor's memory.
 
+    Attributes:
+        few_shapes: Whether gathered rows are filled up to one of few lengths.
+    """
 
-class Float32Panel(HostPanel):
-    """Rows in float32, multiplied by numpy's BLAS; the path that needs no torch."""
+    few_shapes: bool = False
+    _rows: torch.Tensor
+    _buffer: torch.Tensor
 
-    def __init__(self, source: RowSource) -> None:
-        self._rows = np.empty(source.shape, dtype=np.float32)
-        for start in range(0, len(self._rows), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            self._rows[part] = source.block(part)
-        self.error = measured_bound(source.shape[1], residual=source.residual)
-        self._buffer = np.empty(0, dtype=np.float32)
+    def gather(self, index: Index) -> torch.Tensor:
+        """Some rows, and any others behind them where they are filled up."""
+        import torch
 
-    def gather(self, index: Index) -> Float32:
-        """Some rows, float32."""
-        return self._rows[as_slice(index)]
+        places = as_slice(index)
+        wanted = _round_up(len(index)) if self.few_shapes else len(index)
+        if isinstance(places, slice) and places.start + wanted <= len(self._rows):
+            return self._rows[places.start : places.start + wanted]
+        filled = np.pad(index, (0, wanted - len(index)), mode="edge")
+        return self._rows.index_select(0, torch.from_numpy(filled))
 
-    def tile(self, rows: Operand, columns: Operand) -> Tile:
-        """Scores of all pairs, float32."""
-        out = self._out(len(rows), len(columns))
-        return np.matmul(rows.rows_of(self), columns.rows_of(self).T, out=out)
+    def room(self, rows: int, columns: int) -> torch.Tensor:
+        """A tile to write to, the same memory each time."""
+        if self._buffer.numel() < rows * columns:
+            self._buffer = self._buffer.new_empty(rows * columns)
+        return self._buffer[: rows * columns].view(rows, columns)
 
-    def _out(self, rows: int, columns: int) -> Float32:
-        if self._buffer.size < rows * columns:
-            self._buffer = np.empty(rows * columns, dtype=np.float32)
-        return self._buffer[: rows * columns].reshape(rows, columns)
+    def row_maxima(self, tile: Tile, width: int) -> Tile:
+        """Largest codes of each row in stretches of columns; torch uses all threads for it."""
+        import torch
 
-    def codes(self, low: float, high: float) -> tuple[np.float32, np.float32]:
-        """Thresholds rounded outwards to float32."""
-        return _float32_below(low), -_float32_below(-high)
-
-
-class RecheckPanel(Float32Panel):
-    """The same products without keeping the rows: for the few tiles a coarser panel leaves open."""
-
-    def __init__(self, prototypes: Prototypes) -> None:
-        self._prototypes = prototypes
-        self.error = format_bound("float32", prototypes.d)
-        self._buffer = np.empty(0, dtype=np.float32)
-
-    def gather(self, index: Index) -> Float32:
-        """Some unit rows, rounded from float64."""
-        return self._prototypes.unit_rows(index).astype(np.float32)
+        if tile.shape[1] % width:
+            return super().row_maxima(tile, width)
+        return np.asarray(torch.from_numpy(tile).view(len(tile), -1, width).amax(2).numpy())
 
 
 def as_slice(index: Index) -> Index | slice:
@@ -264,18 +241,6 @@ def as_slice(index: Index) -> Index | slice:
     if len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all():
         return slice(int(index[0]), int(index[-1]) + 1)
     return index
-
-
-def certain_cosine(best: Float32, *, error: float, rounding: float) -> npt.NDArray[np.float64]:
-    """Cosine that a pair with a score certainly reaches; -1 where the score is 0."""
-    value = best.astype(np.float64)
-    return np.where(value > 0, value * (1 - rounding) - error, -1.0)
-
-
-def certain_score(cosines: npt.NDArray[np.float64], *, error: float, rounding: float) -> Float32:
-    """Score that a pair with a cosine certainly reaches."""
-    floors = cosines - error * (1 + rounding) - rounding * np.abs(cosines)
-    return np.nextafter(floors.astype(np.float32), np.float32(-np.inf))
 
 
 def shared_places(rows: Index, columns: Index) -> tuple[Index, Index]:
@@ -287,7 +252,15 @@ def shared_places(rows: Index, columns: Index) -> tuple[Index, Index]:
     return same, place[same]
 
 
-def _float32_below(value: float) -> np.float32:
-    """The largest float32 at most ``value``."""
-    rounded = np.float32(value)
-    return rounded if rounded <= value else np.nextafter(rounded, np.float32(-np.inf))
+def bfloat16_bits_below(value: float) -> int:
+    """Bits of the largest bf16 at most ``value``, which must not be negative."""
+    nearest = np.float32(value)
+    if nearest > value:
+        nearest = np.nextafter(nearest, np.float32(0))
+    return int(nearest.view(np.int32)) >> 16
+
+
+def _round_up(count: int) -> int:
+    """The next multiple of 16 or, for more rows, of an eighth of the power of two above."""
+    step = max(16, 1 << max(0, (count - 1).bit_length() - 3))
+    return -(-count // step) * step

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from collapse_audit.similarity.comparison import Comparison
-from collapse_audit.similarity.panels import Float32, Index, Operand, Panel
+from collapse_audit.similarity.products.panel import Operand, Panel
+from collapse_audit.similarity.products.rows import Float32, Float64, Index, parts
 from collapse_audit.similarity.progress import Progress
-
-Known: TypeAlias = Callable[[Index], npt.NDArray[np.float64]]
 
 _ROWS = 1024
 _COLUMNS = 2048
@@ -31,11 +27,25 @@ class ChunkMaxima:
         panel: What multiplies.
         rows: Prototypes whose nearest is sought, sorted; either all columns or a part of them.
         columns: Prototypes among which it is sought, sorted.
+        again: Pairs whose cosine may reach the row's value, told by a sharper product.
+        known: Cosine of a neighbour already found, for some rows; -inf where there is none, and 2
+            where none is sought. Asked anew for every batch.
         progress: Called with ("nearest", rows done, rows in all).
     """
 
-    def __init__(self, panel: Panel, rows: Index, columns: Index, progress: Progress) -> None:
+    def __init__(
+        self,
+        panel: Panel,
+        rows: Index,
+        columns: Index,
+        *,
+        again: Callable[[Operand, Operand, Float64], tuple[Index, Index]],
+        known: Callable[[Index], Float64],
+        progress: Progress,
+    ) -> None:
         self._panel = panel
+        self._again = again
+        self._known = known
         self._rows = rows
         self._columns = columns
         self._width = _WIDTH * -(-len(columns) // (_WIDTH * _CHUNKS))
@@ -68,61 +78,39 @@ class ChunkMaxima:
                 chunk = self._maxima[start // self._width, other]
                 np.maximum(chunk, by_column[place], out=chunk)
 
-    def best(self, comparison: Comparison, known: Known) -> Iterator[tuple[Index, Index]]:
-        """Pairs that may be nearest, in the chunk with the largest score of each row.
+    def pairs(self) -> Iterator[tuple[Index, Index]]:
+        """Pairs that may be nearest: first those in the chunk with the largest score of each row.
 
-        Args:
-            comparison: What looks at them again.
-            known: Cosine of a neighbour already found, for some rows; -inf where there is none,
-                and 2 where none is sought. Asked anew for every batch.
+        What that chunk holds usually excludes the others.
 
         Yields:
-            Rows and columns of pairs, in batches.
+            Rows and columns of pairs, in batches. They include every row's nearest, unless the
+            known one is nearer.
         """
         for chunk in range(len(self._maxima)):
-            yield from self._pairs(comparison, np.flatnonzero(self._best == chunk), chunk, known)
-
-    def others(self, comparison: Comparison, known: Known) -> Iterator[tuple[Index, Index]]:
-        """Pairs that may be nearest, in the chunks that ``best`` left out.
-
-        Args:
-            comparison: As for ``best``.
-            known: As for ``best``.
-
-        Yields:
-            Rows and columns of pairs, in batches. With those of ``best`` they include every row's
-            nearest, unless the known one is nearer.
-        """
-        everything = np.arange(len(self._rows))
-        score = self._score(everything, known)
+            yield from self._in_chunk(np.flatnonzero(self._best == chunk), chunk)
+        score = self._score(np.arange(len(self._rows)))
         for chunk, maxima in enumerate(self._maxima):
             near = np.flatnonzero((maxima >= score) & (self._best != chunk))
-            near = near[maxima[near] >= self._score(near, known)]
-            yield from self._pairs(comparison, near, chunk, known)
+            near = near[maxima[near] >= self._score(near)]
+            yield from self._in_chunk(near, chunk)
 
-    def _score(self, near: Index, known: Known) -> Float32:
+    def _score(self, near: Index) -> Float32:
         """A score that the nearest of some rows certainly reaches, by what is known by now."""
-        return self._panel.score_of(np.maximum(self._reached[near], known(self._rows[near])))
+        return self._panel.score_of(np.maximum(self._reached[near], self._known(self._rows[near])))
 
-    def _pairs(
-        self, comparison: Comparison, near: Index, chunk: int, known: Known
-    ) -> Iterator[tuple[Index, Index]]:
+    def _in_chunk(self, near: Index, chunk: int) -> Iterator[tuple[Index, Index]]:
         """Pairs of some rows with the columns of a chunk that may reach what is known by then."""
         start = chunk * self._width
         stop = min(start + self._width, len(self._columns))
         for part in parts(len(near), _ROWS_AGAIN):
             for other in parts(stop, _COLUMNS, start=start):
                 rows = self._rows[near[part]]
-                floor = np.maximum(self._reached[near[part]], known(rows))
+                floor = np.maximum(self._reached[near[part]], self._known(rows))
                 sought = np.flatnonzero(floor <= 1.0)
                 if not sought.size:
                     continue
                 operand, columns = Operand(rows[sought]), Operand(self._columns[other])
-                r, c = comparison.may_reach(operand, columns, floor[sought])
+                r, c = self._again(operand, columns, floor[sought])
                 i, j = operand.index[r], columns.index[c]
                 yield i[i != j], j[i != j]
-
-
-def parts(count: int, size: int, *, start: int = 0) -> Iterator[slice]:
-    """Slices of ``size`` that cover ``start`` to ``count``."""
-    return (slice(first, min(first + size, count)) for first in range(start, count, size))

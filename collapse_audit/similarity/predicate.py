@@ -1,85 +1,108 @@
-"""Tiles of exact decisions: which rows are closer to which columns than the threshold."""
+"""The predicate: is the cosine distance of two prototypes strictly below epsilon?
+
+``ExactPairs`` decides single pairs, and ``Comparison`` tiles of them: by a fast product where its
+error bound allows it, and exactly where not.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
-from functools import cached_property
+from fractions import Fraction
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.exact import ExactPairs, Threshold
-from collapse_audit.similarity.panels import (
-    Float32Panel,
-    Index,
-    Mask,
-    Operand,
-    Panel,
-    PanelKind,
-    RecheckPanel,
-)
-from collapse_audit.similarity.row_sources import FoldedRows, SomeRows, UnitRows, leading_directions
+from collapse_audit.prototypes import Prototypes, check_epsilon
+from collapse_audit.similarity.products.bounds import float64_bound
+from collapse_audit.similarity.products.choice import NUMPY, PanelPair, PanelSet
+from collapse_audit.similarity.products.panel import Operand, Panel
+from collapse_audit.similarity.products.rows import Float64, Index, Mask, parts
 
 NONE = -1
+# Pairs gathered at once: two gathered blocks of this many rows stay in the second-level cache.
+_PAIRS_AT_ONCE = 512
+# Exact decisions remembered: copies of two rows at the threshold ask the same question each time.
+_REMEMBERED_PAIRS = 16384
 # More doubtful pairs than this in a tile are cheaper to settle by a float32 product first.
 _MANY = 8192
-# Folding pays while it leaves at most this share of pairs to exact arithmetic: 0.5 us each, and a
-# further look at the tile. The sample cannot tell much less.
-_FOLD_CANDIDATES = 5e-6
-_FOLD_SAMPLE = 1024
-_FOLDED_DIMENSIONS = (*range(48, 129, 4), *range(144, 513, 16))
 
 Answer = TypeVar("Answer")
 
 
-class PanelSet:
-    """The panels of one head, built when they are first needed and shared by all thresholds.
+class Threshold:
+    """A cosine-distance threshold as the number it prints as.
+
+    Epsilon is read as the decimal that was typed: 0.4 is 2/5, not the double a little above it, so
+    that a pair at a distance of exactly 2/5 is *not* below 0.4.
 
     Attributes:
-        first: The product that decides the clear pairs.
-        recheck: A finer one, for tiles that the first leaves open.
+        epsilon: The threshold, a float between 0 and 1.
+        cosine: 1 - epsilon as a float.
+        angle: The angle of that cosine, in radians.
     """
 
-    def __init__(self, prototypes: Prototypes, kind: PanelKind) -> None:
-        self._prototypes = prototypes
-        self._kind = kind
-        self.first = kind(UnitRows(prototypes))
-        self.recheck: Panel = RecheckPanel(prototypes)
-        self._folded: dict[int, Panel] = {}
+    __slots__ = ("angle", "cosine", "epsilon", "exact_cosine")
 
-    @cached_property
-    def _coarser(self) -> type[Panel] | None:
-        return self.first.coarser()
+    def __init__(self, epsilon: float) -> None:
+        self.epsilon = check_epsilon(epsilon)
+        self.exact_cosine = 1 - Fraction(repr(self.epsilon))
+        self.cosine = float(self.exact_cosine)
+        self.angle = float(np.arccos(self.cosine))
 
-    @property
-    def coarse_kind(self) -> PanelKind:
-        """What makes the cheapest product, for questions that only ask for candidates."""
-        return self._coarser or self._kind
 
-    @cached_property
-    def coarse(self) -> Panel:
-        """The cheapest product of the unit rows, for such questions."""
-        return self._coarser(UnitRows(self._prototypes)) if self._coarser else self.first
+class ExactPairs:
+    """Decides single pairs: float64 where that is beyond doubt, rational arithmetic where not."""
 
-    @cached_property
-    def _directions(self) -> npt.NDArray[np.float64]:
-        widest = min(_FOLDED_DIMENSIONS[-1], self._prototypes.d // 2)
-        return leading_directions(self._prototypes, widest)
+    def __init__(self, prototypes: Prototypes) -> None:
+        self._rows, self._lengths = prototypes.rows, prototypes.lengths
+        self._bound = float64_bound(prototypes.d)
+        self._known: dict[tuple[bytes, bytes, float], bool] = {}
 
-    def fold(self, dimensions: int) -> FoldedRows:
-        """The rows folded into fewer dimensions, not yet in a panel."""
-        columns = (self._coarser or self.first).tail_columns
-        directions = self._directions[:, : dimensions - columns]
-        return FoldedRows(self._prototypes, directions, tail_columns=columns)
+    def cosines(self, first: Index, second: Index) -> Float64:
+        """Cosines of pairs of prototypes, in float64, off by at most ``float64_bound(d)``."""
+        out = np.empty(len(first))
+        for part in parts(len(first), _PAIRS_AT_ONCE):
+            a = self._rows[first[part]].astype(np.float64)
+            b = self._rows[second[part]].astype(np.float64)
+            out[part] = np.einsum("pd,pd->p", a, b)
+        # One length after the other: their product may leave float64.
+        out /= self._lengths[first]
+        out /= self._lengths[second]
+        return out
 
-    def folded(self, dimensions: int) -> Panel:
-        """The panel of folded rows, to ask for candidates."""
-        if dimensions not in self._folded:
-            self._folded[dimensions] = self.coarse_kind(self.fold(dimensions))
-        return self._folded[dimensions]
+    def closer(self, first: Index, second: Index, threshold: Threshold) -> Mask:
+        """Whether each pair is closer than the threshold, strictly and without rounding error."""
+        return self.decide(self.cosines(first, second), first, second, threshold)
+
+    def decide(
+        self,
+        cosines: Float64,
+        first: Index,
+        second: Index,
+        threshold: Threshold,
+    ) -> Mask:
+        """The same from cosines that :meth:`cosines` gave for these pairs."""
+        result = cosines > threshold.cosine
+        # One more ulp for the rounding of the threshold itself.
+        doubtful = np.flatnonzero(np.abs(cosines - threshold.cosine) <= self._bound + 2.0**-52)
+        for p in doubtful:
+            result[p] = self._closer_exactly(int(first[p]), int(second[p]), threshold)
+        return result
+
+    def _closer_exactly(self, i: int, j: int, threshold: Threshold) -> bool:
+        """<x, y> > t |x| |y| in whole numbers; t is positive because epsilon is below 1."""
+        x, y = self._rows[i], self._rows[j]
+        key = (x.tobytes(), y.tobytes(), threshold.epsilon)
+        if key not in self._known:
+            if len(self._known) >= _REMEMBERED_PAIRS:
+                self._known.clear()
+            a, b = _as_integers(x), _as_integers(y)
+            dot = sum(p * q for p, q in zip(a, b, strict=True))
+            squares = sum(p * p for p in a) * sum(q * q for q in b)
+            t = threshold.exact_cosine
+            self._known[key] = dot > 0 and dot * dot * t.denominator**2 > t.numerator**2 * squares
+        return self._known[key]
 
 
 class Comparison:
@@ -90,13 +113,13 @@ class Comparison:
     Args:
         prototypes: What is compared.
         threshold: Below which distance two are duplicates.
-        panel: Kind of the first product; float32 through numpy by default.
+        panels: Kinds of the products; float32 through numpy by default.
     """
 
     def __init__(
-        self, prototypes: Prototypes, threshold: Threshold, *, panel: PanelKind = Float32Panel
+        self, prototypes: Prototypes, threshold: Threshold, *, panels: PanelPair = NUMPY
     ) -> None:
-        self._set_up(prototypes, threshold, PanelSet(prototypes, panel))
+        self._set_up(prototypes, threshold, PanelSet(prototypes, panels))
 
     def _set_up(self, prototypes: Prototypes, threshold: Threshold, panels: PanelSet) -> None:
         self.prototypes = prototypes
@@ -132,18 +155,7 @@ class Comparison:
         Args:
             apart: Some prototypes no two of which are duplicates.
         """
-        sample = Operand(np.arange(len(apart[:_FOLD_SAMPLE])))
-        most = _FOLD_CANDIDATES * len(sample) ** 2
-
-        def settles(dimensions: int) -> bool:
-            folded = self._panels.fold(dimensions)
-            trial = self._panels.coarse_kind(SomeRows(folded, apart[:_FOLD_SAMPLE]))
-            return trial.candidates(sample, sample, self.threshold.cosine).size <= most
-
-        tried = [n for n in _FOLDED_DIMENSIONS if 2 * n <= self.prototypes.d]
-        fewest = bisect_left(tried, True, key=settles)
-        if fewest < len(tried):
-            self._fold = self._panels.folded(tried[fewest])
+        self._fold = self._panels.folded(apart, self.threshold.cosine) or self._fold
 
     def duplicates(self, rows: Operand, columns: Operand) -> Mask | None:
         """Which pairs are closer than the threshold (rows x columns); ``None`` if no pair is.
@@ -186,9 +198,7 @@ class Comparison:
         first[first == len(columns)] = NONE
         return first if (first != NONE).any() else None
 
-    def may_reach(
-        self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]
-    ) -> tuple[Index, Index]:
+    def may_reach(self, rows: Operand, columns: Operand, cosines: Float64) -> tuple[Index, Index]:
         """Pairs whose cosine may reach the row's value: a superset, sharper where it is large."""
         pairs = self._panels.first.may_reach(rows, columns, cosines)
         if pairs[0].size <= _MANY:
@@ -218,3 +228,11 @@ class Comparison:
         if answer is not None and answer[1].size > _MANY:
             return question(self._panels.recheck)
         return answer
+
+
+def _as_integers(row: npt.NDArray[np.floating]) -> list[int]:
+    """The row times a power of two that makes every entry whole."""
+    mantissas, exponents = np.frexp(row.astype(np.float64))
+    whole = np.ldexp(mantissas, 53).astype(np.int64)
+    shifts = exponents - exponents[whole != 0].min()
+    return [int(m) << max(int(s), 0) for m, s in zip(whole, shifts, strict=True)]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from math import ceil, floor, isqrt
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from collapse_audit.similarity.error_bounds import measured_bound
-from collapse_audit.similarity.panels import ROWS_AT_ONCE, Float32, Operand, Tile
-from collapse_audit.similarity.row_sources import RowSource
-from collapse_audit.similarity.torch_panel import TorchPanel, largest_norm
+from collapse_audit.similarity.products.bounds import measured_bound
+from collapse_audit.similarity.products.panel import Operand, Tile, TorchPanel
+from collapse_audit.similarity.products.rows import Float32, RowSource, blocks, largest_norm
 
 _LARGEST = 127
 _INT32 = np.iinfo(np.int32)
@@ -32,14 +30,12 @@ class Int8Panel(TorchPanel):
 
     def __init__(self, source: RowSource) -> None:
         k, d = source.shape
-        blocks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, k, ROWS_AT_ONCE)]
-        largest = max(float(np.abs(source.block(part)).max()) for part in blocks)
+        largest = max(float(np.abs(rows).max()) for _, rows in blocks(source))
         whole_numbers = min(_LARGEST, isqrt(_INT32.max // d))  # d products fit into an int32
         step = np.float32(largest / whole_numbers)
         self._rows = torch.empty((k, d), dtype=torch.int8)
         norm = residual = 0.0
-        for part in blocks:
-            rows = source.block(part)
+        for part, rows in blocks(source):
             whole = np.rint(rows / step).clip(-whole_numbers, whole_numbers)
             head, tail = np.split(rows, [d - source.tail_columns], axis=1)
             if source.tail_columns:
@@ -65,7 +61,7 @@ class Int8Panel(TorchPanel):
         below, above = floor(low / self._scale) - 1, ceil(high / self._scale) + 1
         return np.int32(max(below, _INT32.min)), np.int32(min(above, _INT32.max))
 
-    def values(self, tile: Tile) -> npt.NDArray[np.float32]:
+    def values(self, tile: Tile) -> Float32:
         """The scores that sums stand for."""
         return np.asarray(tile * self._scale, dtype=np.float32)
 

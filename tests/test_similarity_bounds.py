@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from collapse_audit import Prototypes
-from collapse_audit.similarity.error_bounds import (
+from collapse_audit.similarity.predicate import ExactPairs
+from collapse_audit.similarity.products.bounds import (
     accumulation_bound,
     float64_bound,
     format_bound,
     gamma,
     measured_bound,
 )
-from collapse_audit.similarity.exact import ExactPairs
-from collapse_audit.similarity.panels import Operand
-from collapse_audit.similarity.row_sources import UnitRows
+from collapse_audit.similarity.products.panel import Operand
+from collapse_audit.similarity.products.rows import UnitRows
 
 SIGNIFICAND = {"float32": 24, "tf32": 11, "bfloat16": 8}
 DIMENSIONS = [2, 16, 64, 256, 1024, 4096]
@@ -141,7 +141,7 @@ def test_no_unit_rows_are_further_off_than_the_bounds(data, d, arithmetic):
 @pytest.mark.parametrize(
     "kind", ["random", "same sign", "signs", "one large", "near copies", "sparse", "ties"]
 )
-def test_a_panel_is_never_further_off_than_it_says(panel, kind, d):
+def test_a_panel_is_never_further_off_than_it_says(panels, kind, d):
     rng = np.random.default_rng(d)
     rows = {
         "random": lambda: rng.standard_normal((90, d)),
@@ -153,7 +153,7 @@ def test_a_panel_is_never_further_off_than_it_says(panel, kind, d):
         "ties": lambda: np.stack([at_the_tie(d, "bfloat16", 1 - 2 * (i % 2)) for i in range(90)]),
     }[kind]()
     prototypes = Prototypes.from_weight(rows)
-    made = panel(UnitRows(prototypes))
+    made = panels.first(UnitRows(prototypes))
     unit = prototypes.unit_rows().astype(np.longdouble)
     true = np.einsum("id,jd->ij", unit, unit)
     part = true[::2, 1:]
@@ -168,10 +168,10 @@ def test_a_panel_is_never_further_off_than_it_says(panel, kind, d):
 
 
 @pytest.mark.parametrize("name", ["numpy", "float32", "bfloat16"])
-def test_a_panel_is_not_far_less_off_than_it_says(panels, name):
+def test_a_panel_is_not_far_less_off_than_it_says(all_panels, name):
     format_ = "bfloat16" if name == "bfloat16" else "float32"
     rows = np.stack([at_the_tie(64, format_, -1)] * 2)
-    made = panels[name](UnitRows(Prototypes.from_weight(rows)))
+    made = all_panels[name].first(UnitRows(Prototypes.from_weight(rows)))
     both = Operand(np.arange(2))
     error = np.abs(made.values(made.tile(both, both)) - 1.0).max()
     assert made.error < (3 if name == "bfloat16" else 100) * error

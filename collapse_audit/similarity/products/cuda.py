@@ -5,24 +5,27 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from collapse_audit.errors import ParameterError
+from collapse_audit.errors import DeviceError
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.error_bounds import measured_bound
-from collapse_audit.similarity.panels import (
-    Float32,
-    Index,
-    Mask,
+from collapse_audit.similarity.products.bounds import measured_bound
+from collapse_audit.similarity.products.panel import (
     Operand,
     Panel,
-    certain_cosine,
-    certain_score,
+    bfloat16_bits_below,
     shared_places,
 )
-from collapse_audit.similarity.row_sources import RowSource, UnitRows
-from collapse_audit.similarity.torch_panel import bits_below, rounded_rows
+from collapse_audit.similarity.products.rows import (
+    Float32,
+    Float64,
+    Index,
+    Mask,
+    RowSource,
+    UnitRows,
+    bfloat16_rows,
+)
+from collapse_audit.words import printable
 
 
 class DevicePanel(Panel):
@@ -45,7 +48,7 @@ class DevicePanel(Panel):
 
     def __init__(self, source: RowSource, device: str = "cuda") -> None:
         self._device = torch.device(device)
-        rows, residual = rounded_rows(source)
+        rows, residual = bfloat16_rows(source)
         self._rows = rows.to(self._device)
         self.error = measured_bound(source.shape[1], residual=residual, truncating=True)
 
@@ -91,9 +94,7 @@ class DevicePanel(Panel):
         doubtful = (candidates & ~certain & earlier).flatten().nonzero().flatten()
         return first.cpu().numpy(), doubtful.cpu().numpy()
 
-    def may_reach(
-        self, rows: Operand, columns: Operand, cosines: npt.NDArray[np.float64]
-    ) -> tuple[Index, Index]:
+    def may_reach(self, rows: Operand, columns: Operand, cosines: Float64) -> tuple[Index, Index]:
         """Pairs whose cosine may reach the row's value."""
         floor = self.score_of(cosines)
         tile = self.tile(rows, columns).float()
@@ -115,14 +116,6 @@ class DevicePanel(Panel):
         tile = self.tile(rows, columns)
         return tile.fill_diagonal_(-2.0) if rows is columns else tile
 
-    def reached(self, best: Float32) -> npt.NDArray[np.float64]:
-        """A cosine that some pair behind a best score certainly reaches."""
-        return certain_cosine(best, error=self.error, rounding=self.rounding)
-
-    def score_of(self, cosines: npt.NDArray[np.float64]) -> Float32:
-        """A score that every pair of such a cosine certainly reaches."""
-        return certain_score(cosines, error=self.error, rounding=self.rounding)
-
 
 def _to_host(maxima: torch.Tensor) -> Float32:
     return np.asarray(maxima.float().clamp(min=0).cpu().numpy())
@@ -130,12 +123,12 @@ def _to_host(maxima: torch.Tensor) -> Float32:
 
 def _below(value: float) -> float:
     """The largest bf16 at most ``value``, or a value below all scores."""
-    return _from_bits(bits_below(value)) if value > 0 else -2.0
+    return _from_bits(bfloat16_bits_below(value)) if value > 0 else -2.0
 
 
 def _above(value: float) -> float:
     """A bf16 at least ``value`` and positive."""
-    return _from_bits(bits_below(max(value, 0.0)) + 1)
+    return _from_bits(bfloat16_bits_below(max(value, 0.0)) + 1)
 
 
 def _from_bits(bits: int) -> float:
@@ -152,7 +145,7 @@ def self_test(device: str) -> None:
         device: As for :class:`DevicePanel`.
 
     Raises:
-        ParameterError: If a score breaks its bound: results from this device cannot be certified.
+        DeviceError: If it fails, or a score breaks its bound: no count could be certified there.
     """
     rng = np.random.default_rng(0)
     for d in (64, 256, 1024):
@@ -160,14 +153,21 @@ def self_test(device: str) -> None:
         rows[:256] = np.abs(rows[:256])  # sums of one sign gather the largest truncation error
         rows[::7] += 30.0  # almost one direction: scores close to one
         source = UnitRows(Prototypes.from_weight(rows.astype(np.float32)))
-        panel = DevicePanel(source, device)
         everything = Operand(np.arange(len(rows)))
-        scores = panel.tile(everything, everything).float().cpu().numpy()
+        try:
+            panel = DevicePanel(source, device)
+            scores = panel.tile(everything, everything).float().cpu().numpy()
+        except RuntimeError as error:  # out of memory, a driver that does not fit, a broken card
+            reason = printable(str(error).partition("\n")[0])
+            raise DeviceError(
+                f"device {device!r} is there but fails: {reason}.",
+                hint="Use --device cpu; the result is the same.",
+            ) from error
         unit = source.block(slice(None)).astype(np.float64)
-        error = np.abs(scores - unit @ unit.T) - panel.rounding * np.abs(scores)
-        if error.max() > panel.error:
-            raise ParameterError(
-                f"products on {device} break their error bound ({error.max():.2g} > "
+        excess = np.abs(scores - unit @ unit.T) - panel.rounding * np.abs(scores)
+        if not excess.max() <= panel.error:  # also NaN
+            raise DeviceError(
+                f"products on {device} break their error bound ({excess.max():.2g} > "
                 f"{panel.error:.2g}), so counts cannot be certified there.",
                 hint="Use --device cpu, and report the device.",
             )

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.error_bounds import float64_bound
+from collapse_audit.similarity.products.bounds import float64_bound, gamma
+
+if TYPE_CHECKING:
+    import torch
 
 # Distance of a float32 row from the real one: two roundings of a relative 2^-24, and room.
 _FLOAT32_RESIDUAL = 2.0**-22
 # Lengths whose reciprocals and scaled rows stay well inside float32.
 _SAFE_LENGTHS = (1e-15, 1e15)
 _SAMPLE = 4096
+_ROWS_AT_ONCE = 2048
 
-
+Index: TypeAlias = npt.NDArray[np.intp]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -38,7 +45,7 @@ class RowSource(Protocol):
     def shape(self) -> tuple[int, int]:
         """Number of rows and their dimension."""
 
-    def block(self, part: slice) -> npt.NDArray[np.float32]:
+    def block(self, part: slice) -> Float32:
         """Some rows; the caller may change them."""
 
 
@@ -56,7 +63,7 @@ class UnitRows:
         """k, d."""
         return self._prototypes.k, self._prototypes.d
 
-    def block(self, part: slice) -> npt.NDArray[np.float32]:
+    def block(self, part: slice) -> Float32:
         """Some unit rows."""
         rows, lengths = self._prototypes.rows[part], self._prototypes.lengths[part]
         low, high = _SAFE_LENGTHS
@@ -101,7 +108,7 @@ class FoldedRows:
         """k, number of leading directions and of columns of the tail."""
         return self._prototypes.k, self._directions.shape[1] + self.tail_columns
 
-    def block(self, part: slice | npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    def block(self, part: slice | Index) -> Float32:
         """Some folded rows."""
         head = self._prototypes.unit_rows(part) @ self._directions
         squared = np.clip(1.0 - np.einsum("kd,kd->k", head, head), 0.0, None)
@@ -112,7 +119,7 @@ class FoldedRows:
 class SomeRows:
     """Some rows of a source, in a given order."""
 
-    def __init__(self, source: FoldedRows, index: npt.NDArray[np.intp]) -> None:
+    def __init__(self, source: FoldedRows, index: Index) -> None:
         self._source = source
         self._index = index
         self.residual = source.residual
@@ -123,7 +130,7 @@ class SomeRows:
         """Number of rows taken and their dimension."""
         return len(self._index), self._source.shape[1]
 
-    def block(self, part: slice) -> npt.NDArray[np.float32]:
+    def block(self, part: slice) -> Float32:
         """Some of them."""
         return self._source.block(self._index[part])
 
@@ -145,3 +152,33 @@ def leading_directions(prototypes: Prototypes, count: int) -> Float64:
     span = np.linalg.qr(sample.T @ (sample @ start))[0]
     inside = sample @ span
     return np.asarray(span @ np.linalg.eigh(inside.T @ inside)[1][:, ::-1])
+
+
+def parts(count: int, size: int, *, start: int = 0) -> Iterator[slice]:
+    """Slices of ``size`` that cover ``start`` to ``count``."""
+    return (slice(first, min(first + size, count)) for first in range(start, count, size))
+
+
+def blocks(source: RowSource) -> Iterator[tuple[slice, Float32]]:
+    """All rows of a source, some at a time."""
+    return ((part, source.block(part)) for part in parts(source.shape[0], _ROWS_AT_ONCE))
+
+
+def bfloat16_rows(source: RowSource) -> tuple[torch.Tensor, float]:
+    """Rows in bf16, and a bound on how far any of them is from its real row."""
+    import torch  # seconds
+
+    rounded = torch.empty(source.shape, dtype=torch.bfloat16)
+    largest = 0.0
+    for part, rows in blocks(source):
+        tensor = torch.from_numpy(rows)
+        rounded[part] = tensor
+        tensor -= rounded[part]  # exact: a float32 minus its rounding to fewer bits
+        largest = max(largest, largest_norm(rows))
+    return rounded, largest + source.residual
+
+
+def largest_norm(rows: Float32) -> float:
+    """A bound on the norms of some float32 rows, for all that their float32 sums may lose."""
+    squared = float(np.einsum("kd,kd->k", rows, rows).max())
+    return float(squared**0.5 * (1.0 + gamma(rows.shape[1] + 2, 2.0**-24)))

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from collapse_audit import Prototypes
-from collapse_audit.similarity import torch_panel, trial
-from collapse_audit.similarity.integer_panel import Int8Panel, _rounded_up
-from collapse_audit.similarity.panels import Operand
-from collapse_audit.similarity.row_sources import FoldedRows, UnitRows, leading_directions
+from collapse_audit.similarity import choose_panels
+from collapse_audit.similarity.products import choice
+from collapse_audit.similarity.products.bfloat16 import BFloat16Panel
+from collapse_audit.similarity.products.int8 import Int8Panel, _rounded_up
+from collapse_audit.similarity.products.panel import Operand
+from collapse_audit.similarity.products.rows import FoldedRows, UnitRows, leading_directions
 
 LENGTHS = arrays(np.float32, 6, elements=st.floats(0, 127, width=32))
 
@@ -85,17 +87,17 @@ def saturating(left, right, *, out):
 
 @pytest.mark.parametrize("product", [saturating, None])
 def test_whole_numbers_are_not_used_where_their_product_is_wrong_or_missing(monkeypatch, product):
-    monkeypatch.setattr(trial, "_ROWS", 32)
-    assert trial.product_seconds.__wrapped__(Int8Panel) < float("inf")
+    monkeypatch.setattr(choice, "_ROWS", 32)
+    monkeypatch.setattr(choice, "product_seconds", choice.product_seconds.__wrapped__)
+    assert choice.product_seconds(Int8Panel) < float("inf")
 
     def missing(*_, **__):
         raise RuntimeError('"_int_mm" not implemented for this processor')
 
     monkeypatch.setattr(torch, "_int_mm", product or missing)
-    monkeypatch.setattr(torch_panel, "product_seconds", trial.product_seconds.__wrapped__)
-    prototypes = Prototypes.from_weight(np.eye(4, dtype=np.float32))
-    panel = torch_panel.BFloat16Panel(UnitRows(prototypes))
-    assert trial.product_seconds.__wrapped__(Int8Panel) == float("inf")
-    assert panel.coarser() is None
+    pair = choose_panels(Prototypes.from_weight(np.eye(4)), arithmetic="bfloat16")
+    assert pair.first is BFloat16Panel
+    assert choice.product_seconds(Int8Panel) == float("inf")
+    assert pair.coarse() is None
     monkeypatch.delattr(torch, "_int_mm")
-    assert panel.coarser() is None
+    assert pair.coarse() is None

@@ -9,16 +9,18 @@ from collapse_audit import ParameterError, Prototypes
 from collapse_audit.similarity import (
     Comparison,
     Threshold,
-    comparison,
+    choose_panels,
     cover,
     leader_cover,
     link_groups,
     links,
-    panel_kind,
+    predicate,
     sweep_levels,
 )
-from collapse_audit.similarity.panels import Float32Panel, Operand
-from collapse_audit.similarity.row_sources import FoldedRows, UnitRows, leading_directions
+from collapse_audit.similarity.products import choice
+from collapse_audit.similarity.products.float32 import Float32Panel
+from collapse_audit.similarity.products.panel import Operand
+from collapse_audit.similarity.products.rows import FoldedRows, UnitRows, leading_directions
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def eager(monkeypatch):
     """Small heads take the ways of large ones."""
     monkeypatch.setattr(cover, "_LONG_SCAN", 0)
     monkeypatch.setattr(cover, "_MANY_LEADERS", 0.0)
-    monkeypatch.setattr(comparison, "_FOLD_CANDIDATES", 1.0)
+    monkeypatch.setattr(choice, "_FOLD_CANDIDATES", 1.0)
 
 
 HEADS = ["d = 256", "d = 1024", "healthy, wide", "cone, wide"]
@@ -47,10 +49,10 @@ def head(request, make_head, kinds, definition):
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("many", [0, 5, 10**9])
-def test_folding_and_rechecking_change_no_answer(monkeypatch, head, panel, many):
-    monkeypatch.setattr(comparison, "_MANY", many)
+def test_folding_and_rechecking_change_no_answer(monkeypatch, head, panels, many):
+    monkeypatch.setattr(predicate, "_MANY", many)
     prototypes, truth = head
-    compared = Comparison(prototypes, Threshold(truth.epsilon), panel=panel)
+    compared = Comparison(prototypes, Threshold(truth.epsilon), panels=panels)
     found = leader_cover(compared, block_rows=50)
     assert compared._fold is not None
     assert (found.leaders.tolist(), found.group.tolist()) == truth.greedy()
@@ -101,10 +103,10 @@ def test_an_arithmetic_can_be_chosen_by_argument_and_by_environment(monkeypatch,
     prototypes = make_head("collapsed").prototypes
     names = {"numpy": "Float32Panel", "float32": "TorchFloat32Panel", "bfloat16": "BFloat16Panel"}
     for name, kind in names.items():
-        assert panel_kind(prototypes, arithmetic=name).__name__ == kind
+        assert choose_panels(prototypes, arithmetic=name).first.__name__ == kind
         monkeypatch.setenv("COLLAPSE_AUDIT_ARITHMETIC", name)
-        assert panel_kind(prototypes).__name__ == kind
+        assert choose_panels(prototypes).first.__name__ == kind
     monkeypatch.setenv("COLLAPSE_AUDIT_ARITHMETIC", "fp8")
     with pytest.raises(ParameterError, match=r"unknown arithmetic 'fp8'\. .*may be one of auto,"):
-        panel_kind(prototypes)
-    assert panel_kind(prototypes, arithmetic="auto").__name__ in names.values()
+        choose_panels(prototypes)
+    assert choose_panels(prototypes, arithmetic="auto").first.__name__ in names.values()
