@@ -175,7 +175,7 @@ def resolve_source(
         return _open_remote(remote_of_url(typed), None, settings, reporter)
     if os.sep in typed or Path(typed).suffix:  # no id has either
         return _open_path(typed, checkpoint_dir)
-    if typed == DEMO and not Path(typed).exists():
+    if typed == DEMO:
         from collapse_audit.examples import embedded_head
 
         path = embedded_head()
@@ -190,6 +190,28 @@ def resolve_source(
             hint=f"Write {os.curdir}{os.sep}{typed} for the file.",
         )
     return _open_entry(entry, checkpoint_dir, settings, reporter)
+
+
+def find_remote(source: str) -> Remote:
+    """The remote file that an address or a manifest id means; nothing is opened.
+
+    Args:
+        source: An address, such as ``https://...`` or ``hf://...``, or an id.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        SourceError: If it is no usable address, or the file must be fetched by hand.
+        ManifestError: If there is no such id.
+    """
+    from collapse_audit.remote import remote_of_entry, remote_of_url
+
+    return (
+        remote_of_url(source)
+        if _is_address(source)
+        else remote_of_entry(load_manifest().get(source))
+    )
 
 
 def load_prototypes(

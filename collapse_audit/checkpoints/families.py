@@ -1,4 +1,4 @@
-"""Which method wrote a checkpoint, where its layout tells; every name is a family of the manifest."""
+"""Which method wrote a checkpoint, where its layout tells: a family of the manifest."""
 
 from __future__ import annotations
 

@@ -79,10 +79,14 @@ def prototypes_of(
     weight = weight.reshape(weight.shape[:2])
     if head.transposed:
         weight = np.ascontiguousarray(weight.T)
+    scale = None if head.scale_key is None else read[head.scale_key]
+    if scale is not None and scale.size == 1 < len(weight):  # weight norm over the whole matrix
+        lengths = np.linalg.norm(weight.astype(np.float64), axis=1)
+        scale = scale.astype(np.float64).reshape(()) * lengths / np.linalg.norm(lengths)
     try:
         prototypes = Prototypes.from_weight(
             weight,
-            scale=None if head.scale_key is None else read[head.scale_key],
+            scale=scale,
             bias=None if head.bias_key is None else read[head.bias_key],
             name=head.name,
             branch=head.branch,

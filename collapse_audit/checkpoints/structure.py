@@ -100,15 +100,16 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
     }
     layers = layers_of(tensors)
     chains = numbered_chains(layers)
-    swapped = "message_hub" in checkpoint.top_level
+    # mmengine writes "meta", and exchanges the weights with their average when it saves
+    swapped = {"meta", "ema_state_dict"} <= set(checkpoint.top_level)
     found: list[_Found] = []
     for layer in layers:
         if _is_named(layer) or _ends_a_head(layer, chains):
             branch = branch_of(layer.scope, swapped=swapped)
-            for head in _locate(checkpoint, layer, chains):
-                found.append(_Found(layer, replace(head, branch=branch)))
-    heads = _infer_branches(_without_copies(_merge_shared(found, checkpoint.tensors)))
-    return _make_unique(heads) or _plain_matrices(checkpoint)
+            heads = _locate(checkpoint, layer, chains)
+            found += [_Found(layer, replace(head, branch=branch)) for head in heads]
+    found = _infer_branches(_without_copies(_merge_shared(found, checkpoint.tensors)))
+    return _make_unique(found) or _plain_matrices(checkpoint)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -290,9 +291,9 @@ def projection_before(layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]
         The chain in the module that owns the layer, or else beside that module; empty if there is
         none, or several that could be meant.
     """
-    if layer.owner in chains and layer.name.isdecimal() and len(chains[layer.owner]) > 1:
-        if not _LISTS.fullmatch(layer.owner[-1]):
-            return [other for other in chains[layer.owner] if other is not layer]
+    own = chains.get(layer.owner, []) if layer.name.isdecimal() else []
+    if len(own) > 1 and not _LISTS.fullmatch(layer.owner[-1]):
+        return [other for other in own if other is not layer]
     for depth in range(len(layer.owner), max(len(layer.owner) - 3, -1), -1):
         around = layer.owner[:depth]
         inside = [
@@ -335,17 +336,17 @@ def _merge_shared(found: list[_Found], tensors: Mapping[str, StoredTensor]) -> l
 def _without_copies(found: list[_Found]) -> list[_Found]:
     """Leave out what a running average repeats of a teacher."""
     taught = {
-        (item.head.name, item.head.k, item.head.d): item
+        item.head.name
         for item in found
         if item.head.branch == "teacher" and not is_copy(item.layer.scope)
     }
-    kept = []
-    for item in found:
-        same = taught.get((item.head.name, item.head.k, item.head.d))
-        if item.head.branch == "teacher" and is_copy(item.layer.scope) and same is not None:
-            continue
-        kept.append(item)
-    return kept
+    return [
+        item
+        for item in found
+        if item.head.branch != "teacher"
+        or not is_copy(item.layer.scope)
+        or item.head.name not in taught
+    ]
 
 
 def _infer_branches(found: list[_Found]) -> list[_Found]:

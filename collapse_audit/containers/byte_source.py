@@ -123,6 +123,11 @@ class Part:
 
 
 def _unreadable(path: Path, error: OSError) -> SourceError:
+    if isinstance(error, FileNotFoundError):
+        return SourceError(
+            f"{printable(path)}: is missing.",
+            hint="Download it too: it belongs to this checkpoint.",
+        )
     return SourceError(
         f"{printable(path)}: cannot be opened ({error.strerror or error}).",
         hint="Check the file's permissions.",

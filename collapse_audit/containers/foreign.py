@@ -27,8 +27,13 @@ def describe_foreign(head: bytes, size: int, file: str) -> tuple[str, str]:
         What it is, and what to do.
     """
     text, lower = head.lstrip().lower(), file.lower()
-    paddle = head[:1] == b"\x80" and (b"numpy" in head or lower.endswith((".pdparams", ".pdopt")))
-    tensorflow = ".data-0" in lower or (".ckpt" in lower and lower.endswith((".index", ".meta")))
+    is_pickle = head.startswith(b"\x80")
+    paddle = is_pickle and lower.endswith((".pdparams", ".pdopt"))
+    tensorflow = (
+        ".data-0" in lower
+        or lower == "saved_model.pb"
+        or (".ckpt" in lower and lower.endswith((".index", ".meta")))
+    )
     # a map of few entries, then a short text: msgpack, as Flax writes its state
     flax = len(head) > 1 and 0x80 < head[0] < 0x90 and 0xA0 < head[1] < 0xC0
     for recognised, what, hint in (
@@ -42,8 +47,8 @@ def describe_foreign(head: bytes, size: int, file: str) -> tuple[str, str]:
         (head.startswith(b"GGUF"), "a GGUF file of llama.cpp", _SAVE),
         (lower.endswith(".onnx"), "an ONNX graph, which does not name its layers", _SAVE),
         (LEGACY_MAGIC.startswith(head), f"truncated after {size} bytes", _DAMAGED),
-        (paddle, "a pickle of numpy arrays, as Paddle writes them (.pdparams)", _SAVE),
-        (head.startswith(b"\x80"), "a plain Python pickle, which is never executed", _FORMATS),
+        (paddle, "a pickle of Paddle (.pdparams)", _SAVE),
+        (is_pickle, "a plain Python pickle, which is never executed", _SAVE),
         (flax, "a msgpack file, as Flax and JAX write them", _SAVE),
         (tensorflow, "part of a TensorFlow checkpoint", _SAVE),
     ):

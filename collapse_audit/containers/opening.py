@@ -116,6 +116,8 @@ def _indices(files: list[str]) -> list[str]:
 
 def _inside(folder: Path, files: list[str]) -> str:
     """What of a folder can be given instead."""
+    if {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt"} & set(files):
+        return "Orbax (JAX) wrote it: load it there and save the prototypes with numpy.savez."
     inner = [
         entry.name
         for entry in folder.iterdir()
@@ -126,7 +128,7 @@ def _inside(folder: Path, files: list[str]) -> str:
         shown = ", ".join(printable(folder / name) for name in inner[-_SHOWN:])
         more = f" ({len(inner)} in all)" if len(inner) > _SHOWN else ""
         return f"Give one of the checkpoints inside: {shown}{more}."
-    if any("mp_rank_" in file or "zero_pp_rank_" in file for file in files):
+    if "zero_to_fp32.py" in files or any("mp_rank_" in f or "zero_pp_rank_" in f for f in files):
         return "DeepSpeed wrote it: its zero_to_fp32.py makes one file of it, which can be given."
     suffixes = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".npz", ".npy", ".safetensors")
     likely = [file for file in files if file.endswith(suffixes)]
@@ -150,11 +152,12 @@ def _read_zip(archive: ZipArchive, size: int) -> Checkpoint:
         return read_torch_zip(archive, size)
     if names and all(name.endswith(".npy") for name in names):
         return read_npz(archive, size)
-    if any(name.endswith(".weights.h5") for name in names):
-        raise CheckpointError(
-            f"{archive.name}: the file is a Keras archive.",
-            hint="Save the prototypes (K x D) from it with numpy.savez.",
-        )
+    for sign, what in ((".weights.h5", "a Keras archive"), ("archive_format", "of torch.export")):
+        if any(name.endswith(sign) for name in names):
+            raise CheckpointError(
+                f"{archive.name}: the file is {what}, which is not read.",
+                hint="Load it there and save the prototypes (K x D) with numpy.savez.",
+            )
     raise CheckpointError(
         f"{archive.name}: a zip archive, but neither torch's (no data.pkl) nor numpy's (no .npy "
         "members).",
