@@ -10,10 +10,10 @@ from typing import Any
 from collapse_audit.audit import audit_prototypes
 from collapse_audit.checkpoints.remote import load_remote_heads
 from collapse_audit.errors import CollapseAuditError, ReportError
+from collapse_audit.files import read_json, write_json
 from collapse_audit.manifest import CheckpointEntry
 from collapse_audit.redundancy import DEFAULT_EPSILON
-from collapse_audit.remote import Reporter, StorageSettings, remote_of_entry
-from collapse_audit.remote.writing import read_json, write_json
+from collapse_audit.remote import RemoteSettings, Reporter, remote_of_entry
 
 _SCHEMA = "collapse-audit/reproduction"
 
@@ -69,7 +69,7 @@ class ReproductionRow:
 def reproduce(
     entries: Iterable[CheckpointEntry],
     state: Path,
-    settings: StorageSettings,
+    settings: RemoteSettings,
     reporter: Reporter,
     *,
     epsilon: float = DEFAULT_EPSILON,
@@ -133,7 +133,7 @@ def to_markdown(rows: Sequence[ReproductionRow]) -> str:
 
 
 def _measure(
-    entry: CheckpointEntry, settings: StorageSettings, reporter: Reporter, epsilon: float
+    entry: CheckpointEntry, settings: RemoteSettings, reporter: Reporter, epsilon: float
 ) -> ReproductionRow:
     """One row; a problem with it must not stop the others."""
     published = tuple(asdict(count) for count in entry.published)

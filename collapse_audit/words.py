@@ -36,9 +36,7 @@ def megabytes(size: int | None) -> str:
     return f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:,.1f} MB"
 
 
-def did_you_mean(
-    word: str, choices: Iterable[str], *, most: int = 3, cutoff: float = 0.6
-) -> str:
+def did_you_mean(word: str, choices: Iterable[str], *, most: int = 3, cutoff: float = 0.6) -> str:
     """A question that names the choices most like a word.
 
     Args:

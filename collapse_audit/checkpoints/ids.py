@@ -14,7 +14,7 @@ from collapse_audit.manifest import (
     fetch_hint,
     load_manifest,
 )
-from collapse_audit.remote import StorageSettings
+from collapse_audit.remote import RemoteSettings
 
 
 def locate_source(source: str | Path, *, checkpoint_dir: Path | None = None) -> ResolvedSource:
@@ -73,7 +73,7 @@ def cache_dir() -> Path:
     Returns:
         ``$COLLAPSE_AUDIT_CACHE``, else ``collapse-audit`` in the platform's cache folder.
     """
-    return StorageSettings.from_environment().cache_dir
+    return RemoteSettings.from_environment().cache_dir
 
 
 def _file_of(entry: CheckpointEntry, checkpoint_dir: Path | None) -> ResolvedSource:

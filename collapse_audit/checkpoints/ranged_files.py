@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from collapse_audit.checkpoints.pickle_index import read_pickle_index
@@ -13,7 +13,7 @@ from collapse_audit.checkpoints.pickle_values import Options, TensorRef
 from collapse_audit.checkpoints.ranged_zip import RangedZip
 from collapse_audit.checkpoints.tensors import Container, megabytes, printable
 from collapse_audit.errors import CheckpointError
-from collapse_audit.remote import SAFETENSORS_TYPES, FileVersion, RemoteFile
+from collapse_audit.remote.remote_files import FileVersion, RemoteFile
 
 _MAX_PICKLE_BYTES = 16 * 1024**2  # those of published checkpoints have 20 kB to 1 MB
 _MAX_HEADER_BYTES = 32 * 1024**2
@@ -22,7 +22,10 @@ _WIDTHS = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
-_DTYPES = {name: dtype for dtype, name in SAFETENSORS_TYPES.items()}
+_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,47 +105,6 @@ class RangedIndex:
     top_level: tuple[str, ...]
     options: tuple[str, ...]
     version: FileVersion
-
-    def to_dict(self, source: str) -> dict[str, Any]:
-        """As plain values, for the cache.
-
-        Args:
-            source: Address of the file, without anything secret.
-
-        Returns:
-            The value that :meth:`from_dict` takes.
-        """
-        return {"source": source, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RangedIndex | None:
-        """Back from plain values.
-
-        Args:
-            values: What :meth:`to_dict` gave, through JSON.
-
-        Returns:
-            The index; ``None`` if the values are not of this version of the program.
-        """
-        try:
-            tensors = tuple(_from_json(tensor) for tensor in values["tensors"])
-            return cls(
-                values["container"],
-                tensors,
-                tuple(values["top_level"]),
-                tuple(values["options"]),
-                FileVersion(**values["version"]),
-            )
-        except (KeyError, TypeError):
-            return None
-
-
-def _from_json(values: dict[str, Any]) -> RangedTensor:
-    """JSON has no tuples: its lists become tuples again."""
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-    }
-    return RangedTensor(**fields)
 
 
 def read_index(file: RemoteFile) -> RangedIndex | None:

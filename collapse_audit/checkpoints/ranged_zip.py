@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from collapse_audit.checkpoints.tensors import megabytes, printable
 from collapse_audit.errors import CheckpointError
-from collapse_audit.remote import RemoteFile
+from collapse_audit.remote.remote_files import RemoteFile
 
 _TAIL_BYTES = 128 * 1024  # the directory of some 1,500 members, in one request
 _BLOCK_BYTES = 32 * 1024

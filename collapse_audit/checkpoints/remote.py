@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from collapse_audit.checkpoints.ids import cache_dir
 from collapse_audit.checkpoints.loading import heads_of, prototypes_of
-from collapse_audit.checkpoints.ranged_files import RangedIndex, read_index
+from collapse_audit.checkpoints.ranged_files import read_index
 from collapse_audit.checkpoints.ranged_tensors import RangedReader
 from collapse_audit.checkpoints.reading import read_checkpoint
 from collapse_audit.checkpoints.selection import select_default
 from collapse_audit.checkpoints.tensors import Checkpoint
-from collapse_audit.errors import CheckpointError, SourceError, UnsafePickleError
+from collapse_audit.errors import SourceError
 from collapse_audit.manifest import candidate_file_names, load_manifest
 from collapse_audit.manifest.entries import base_name
 from collapse_audit.prototypes import Branch, Prototypes
 from collapse_audit.remote import (
-    SILENT,
-    RangesUnusableError,
     Remote,
-    RemoteFile,
+    RemoteSettings,
+    RemoteSource,
     Reporter,
-    StorageSettings,
-    TensorStore,
-    cached_file,
-    exclusive,
     fetch_file,
-    file_of_other_tools,
+    is_cached,
     is_remote,
+    open_source,
     remote_of_entry,
     remote_of_url,
-    try_mirrors,
 )
+from collapse_audit.remote.remote_files import FileVersion
+
+
+class _Opened:
+    """A remote source as the index reader wants it."""
+
+    has_ranges = True
+
+    def __init__(self, source: RemoteSource) -> None:
+        self.shown = source.remote.name
+        self.version = FileVersion(source.size)
+        self.head = source.read(0, min(512, source.size))
+        self.read = source.read
+
+    def stream(self, start: int, length: int | None, seen: bytes = b"") -> Iterator[bytes]:
+        yield seen + self.read(start, length or 0)
 
 
 def find_remote(source: str) -> Remote:
@@ -56,7 +68,7 @@ def remote_for(
     source: str | Path,
     *,
     checkpoint_dir: Path | None = None,
-    settings: StorageSettings | None = None,
+    settings: RemoteSettings | None = None,
 ) -> Remote | None:
     """The remote file that a source means, unless it means a file of this machine.
 
@@ -77,7 +89,7 @@ def remote_for(
     entry = next((entry for entry in load_manifest().entries if entry.id == str(source)), None)
     if entry is None or Path(source).exists():
         return None
-    settings = settings or StorageSettings.from_environment()
+    settings = settings or RemoteSettings.from_environment()
     folders = [folder for folder in (checkpoint_dir, cache_dir()) if folder is not None]
     names = candidate_file_names(entry)
     if any((folder / name).is_file() for folder in folders for name in names):
@@ -86,22 +98,13 @@ def remote_for(
         remote = remote_of_entry(entry)
     except SourceError:
         return None  # the local search tells how to get it by hand
-    if settings.offline and not _is_here(remote, settings):
+    if settings.offline and not is_cached(remote, settings):
         return None
     return remote
 
 
-def _is_here(remote: Remote, settings: StorageSettings) -> bool:
-    """Whether something of it is in a cache."""
-    return (
-        TensorStore(remote, settings).index() is not None
-        or cached_file(remote, settings) is not None
-        or file_of_other_tools(remote, SILENT) is not None
-    )
-
-
 def read_remote_checkpoint(
-    remote: Remote, settings: StorageSettings, reporter: Reporter | None = None
+    remote: Remote, settings: RemoteSettings, reporter: Reporter | None = None
 ) -> Checkpoint:
     """Open a remote checkpoint; the tensors it describes are fetched when they are read.
 
@@ -124,21 +127,20 @@ def read_remote_checkpoint(
         CheckpointError: If it is damaged or no checkpoint.
         UnsafePickleError: If its pickle names something outside the allow-list.
     """
-    reporter = reporter or Reporter()
-    path = cached_file(remote, settings) or file_of_other_tools(remote, reporter)
-    if path is not None:
-        return read_checkpoint(path)
-    index, why = None, "its SHA-256 is to be verified"
-    if remote.sha256 is None:
-        index, why = _index(remote, settings, reporter)
+    source = open_source(remote, settings, reporter or Reporter())
+    if source.local_path is not None:
+        return read_checkpoint(source.local_path)
+    file = _Opened(source)
+    index = read_index(file)
     if index is None:
-        return read_checkpoint(fetch_file(remote, settings, reporter, why=why))
-    return RangedReader(remote, index, settings, reporter).checkpoint()
+        why = "its container cannot be read in parts"
+        return read_checkpoint(fetch_file(remote, settings, reporter or Reporter(), why=why))
+    return RangedReader(remote, file, index, settings).checkpoint()
 
 
 def load_remote_heads(
     remote: Remote,
-    settings: StorageSettings | None = None,
+    settings: RemoteSettings | None = None,
     *,
     branch: Branch = "teacher",
     head: str | None = None,
@@ -166,7 +168,7 @@ def load_remote_heads(
 
 def load_remote_prototypes(
     remote: Remote,
-    settings: StorageSettings | None = None,
+    settings: RemoteSettings | None = None,
     *,
     branch: Branch = "teacher",
     head: str | None = None,
@@ -195,14 +197,14 @@ def load_remote_prototypes(
 
 def _load(
     remote: Remote,
-    settings: StorageSettings | None,
+    settings: RemoteSettings | None,
     reporter: Reporter | None,
     *,
     branch: Branch,
     head: str | None,
     only_default: bool,
 ) -> tuple[Prototypes, ...]:
-    settings = settings or StorageSettings.from_environment()
+    settings = settings or RemoteSettings.from_environment()
     reporter = reporter or Reporter()
 
     def load(checkpoint: Checkpoint) -> tuple[Prototypes, ...]:
@@ -214,52 +216,4 @@ def _load(
             prototypes_of(checkpoint, location, remote.name, remote.family) for location in chosen
         )
 
-    try:
-        return load(read_remote_checkpoint(remote, settings, reporter))
-    except RangesUnusableError as error:
-        # found out only now that the server gives other bytes than those asked for
-        return load(read_checkpoint(fetch_file(remote, settings, reporter, why=error.message)))
-
-
-def _index(
-    remote: Remote, settings: StorageSettings, reporter: Reporter
-) -> tuple[RangedIndex | None, str]:
-    """The index, from the cache or the server; without one, why the whole file is needed."""
-    store = TensorStore(remote, settings)
-    if index := RangedIndex.from_dict(store.index() or {}):
-        return index, ""
-    if settings.offline:
-        fetch_file(remote, settings, reporter)  # tells that it is not in the cache
-    with exclusive(store.folder, settings):
-        if index := RangedIndex.from_dict(store.index() or {}):
-            return index, ""
-        index, why = try_mirrors(remote, _read_index, settings, reporter)
-        if index is not None:
-            store.put_index(index.to_dict(remote.lock_key))
-    return index, why
-
-
-def _read_index(file: RemoteFile) -> tuple[RangedIndex | None, str]:
-    if not file.has_ranges:
-        return None, "the server ignores ranges"
-    try:
-        index = read_index(file)
-    except RangesUnusableError:
-        return None, "the server does not answer ranges properly"
-    except UnsafePickleError:
-        raise
-    except CheckpointError:
-        # a damaged file, or a server that says it sends one range and sends another?
-        if _sends_true_ranges(file):
-            raise
-        return None, "the server does not answer ranges properly"
-    return index, "its container cannot be read in parts"
-
-
-def _sends_true_ranges(file: RemoteFile) -> bool:
-    """Whether a part of the first bytes is what was seen there before."""
-    middle = len(file.head) // 2
-    try:
-        return file.read(middle, len(file.head) - middle) == file.head[middle:]
-    except SourceError:
-        return False
+    return load(read_remote_checkpoint(remote, settings, reporter))

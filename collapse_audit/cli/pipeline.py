@@ -12,13 +12,13 @@ from collapse_audit.cli.console import Session, check_output, emit
 from collapse_audit.cli.formats import render
 from collapse_audit.cli.options import AuditOptions, OutputOptions
 from collapse_audit.cli.progress import progress_bars
+from collapse_audit.cli.remote_options import reporter
 from collapse_audit.cli.sources import FoundSource, embedded_source, find_source
-from collapse_audit.cli.storage_options import reporter
 
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
     from collapse_audit.prototypes import Prototypes
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
     from collapse_audit.similarity import Progress
 
 
@@ -44,14 +44,14 @@ def deliver(
 
 
 def audit_source(
-    source: str, options: AuditOptions, progress: Progress, storage: StorageSettings
+    source: str, options: AuditOptions, progress: Progress, fetching: RemoteSettings
 ) -> dict[str, Any]:
     """Audit what a user typed, for its report.
 
     Args:
         source: A path, a manifest id or an address.
         options: What to measure.
-        storage: Cache and manners, should it have to be fetched.
+        fetching: Cache and manners, should it have to be fetched.
         progress: Told how far the work is.
 
     Returns:
@@ -59,18 +59,18 @@ def audit_source(
     """
     from collapse_audit.audit import build_report
 
-    return build_report(audits_of_source(source, options, progress, storage))
+    return build_report(audits_of_source(source, options, progress, fetching))
 
 
 def audits_of_source(
-    source: str, options: AuditOptions, progress: Progress, storage: StorageSettings
+    source: str, options: AuditOptions, progress: Progress, fetching: RemoteSettings
 ) -> list[CollapseAudit]:
     """Audit what a user typed.
 
     Args:
         source: A path, a manifest id or an address.
         options: What to measure.
-        storage: Cache and manners, should it have to be fetched.
+        fetching: Cache and manners, should it have to be fetched.
         progress: Told how far the work is.
 
     Returns:
@@ -80,11 +80,11 @@ def audits_of_source(
     from collapse_audit.checkpoints.remote import load_remote_heads, remote_for
     from collapse_audit.manifest import load_manifest
 
-    remote = remote_for(source, checkpoint_dir=options.checkpoint_dir, settings=storage)
+    remote = remote_for(source, checkpoint_dir=options.checkpoint_dir, settings=fetching)
     if remote is None:
         return _audit_file(find_source(source, options.checkpoint_dir), options, progress)
     heads = load_remote_heads(
-        remote, storage, branch=options.branch, head=options.head, reporter=reporter()
+        remote, fetching, branch=options.branch, head=options.head, reporter=reporter()
     )
     known = remote.name if remote.family else None
     described = Source(spec=remote.name, id=known, family=remote.family or heads[0].family)

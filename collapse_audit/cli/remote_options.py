@@ -42,7 +42,7 @@ def reporter() -> Reporter:
     """Where the running command tells what it fetches: stderr, or nowhere with --quiet.
 
     Returns:
-        The reporter for the storage layer.
+        The reporter.
     """
     from collapse_audit.cli.console import Session
     from collapse_audit.remote import Reporter
@@ -51,14 +51,14 @@ def reporter() -> Reporter:
     return Reporter(notes=not quiet, bars=not quiet)
 
 
-def storage_options(command: F) -> F:
-    """Give a command the options of remote files, as one argument named ``storage``.
+def remote_options(command: F) -> F:
+    """Give a command the options of remote files, as one argument named ``fetching``.
 
     Args:
         command: A function that click will make a command of.
 
     Returns:
-        It, with ``storage`` a :class:`~collapse_audit.remote.StorageSettings`.
+        It, with ``fetching`` a :class:`~collapse_audit.remote.RemoteSettings`.
     """
 
     @wraps(command)
@@ -72,14 +72,14 @@ def storage_options(command: F) -> F:
     ) -> Any:
         from dataclasses import replace
 
-        from collapse_audit.remote import StorageSettings
+        from collapse_audit.remote import RemoteSettings
 
-        settings = StorageSettings.from_environment(
+        settings = RemoteSettings.from_environment(
             cache_dir=cache_dir, offline=offline, insecure_http=insecure_http
         )
         if max_bytes is not None:
             settings = replace(settings, max_bytes=max_bytes)
-        return command(*args, storage=settings, **values)
+        return command(*args, fetching=settings, **values)
 
     wrapped: Any = bundled
     for option in reversed(_DECLARED):
