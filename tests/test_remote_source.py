@@ -266,6 +266,17 @@ def test_passwords_of_netrc_are_not_sent(
     assert all("Authorization" not in headers for _, _, headers in server.requests)
 
 
+@pytest.mark.parametrize("ranges", ["ignored", "false"])
+def test_a_file_that_came_with_the_first_answer_needs_no_ranges(
+    server: Any, settings: RemoteSettings, ranges: str
+) -> None:
+    server.files["x.json"], server.ranges = DATA[:50_000], ranges
+    source = open_source(remote_of_url(server.url("x.json")), settings, SILENT)
+    assert source.read(49_000, 1_000) == DATA[49_000:50_000]
+    assert len(server.requests) == 1
+    assert source.local_path is None
+
+
 # -- files that change, caches that are damaged ---------------------------------------------
 
 
