@@ -16,7 +16,7 @@ _BACKBONE = re.compile(
     r"""(?:^|\.)(?:patch_embed|cls_token|pos_embed|blocks\.\d+|layers\.\d+\.blocks|conv1|bn1
       |layer[1-4]\.\d+|stages?\.\d+|encoder\.layers?\.\d+|embeddings|stem|features\.\d+
       |transformer\.h\.\d+|conv_stem)\b""",
-    re.VERBOSE,
+    re.VERBOSE | re.MULTILINE,
 )
 _ONE_OF_MANY = re.compile(r"\d+-of-\d+")
 
@@ -32,53 +32,59 @@ def no_prototypes(checkpoint: Checkpoint, spec: str, file: str = "") -> NoProtot
     Returns:
         The error, to be raised: what the file is, and what to do.
     """
-    keys = list(checkpoint.tensors)
-    text = "\n".join(keys)
-    kinds = [name.rpartition(".")[2] for name in checkpoint.unread]
+    if part := _part_of_something(checkpoint, file):
+        what, hint = part
+        return NoPrototypesError(f"{spec}: {what}.", hint=hint)
+    keys = list(checkpoint.tensors) or list(checkpoint.top_level)
+    seen = ", ".join(printable(key, 60) for key in keys[:_SHOWN]) or "none"
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    if likely := candidates(checkpoint):
+        hint = (
+            "If one of its matrices is the prototype layer, name it with --head KEY: "
+            f"{', '.join(likely)}. `collapse-audit info --all` lists every matrix."
+        )
+    elif _BACKBONE.search("\n".join(keys)):
+        hint = "Backbone-only releases have none: use the full training checkpoint."
+    else:
+        hint = "`collapse-audit info --all` lists what it holds; --head KEY takes any matrix."
+    return NoPrototypesError(
+        f"{spec}: no prototypes in this file; its keys are {seen}{more}.", hint=hint
+    )
+
+
+def _part_of_something(checkpoint: Checkpoint, file: str) -> tuple[str, str] | None:
+    """What a file is a part of, if its keys tell, and what to do."""
+    kinds = {name.rpartition(".")[2] for name in checkpoint.unread}
+    sharded = sorted(kinds & {"DTensor", "ShardedTensor"})
+    text = "\n".join(checkpoint.tensors)
     empty = sum(0 in tensor.shape for tensor in checkpoint.tensors.values())
     zero = {"param_shapes", "ds_config", "ds_version", "zero_stage"} & set(checkpoint.top_level)
-    top = {key.partition(".")[0] for key in checkpoint.top_level}
-    if "flat_param" in text:
-        return NoPrototypesError(
-            f"{spec}: one rank's shard of an FSDP run: its parameters are flat pieces of all.",
-            hint=_FULL,
-        )
-    if "ShardedTensor" in kinds or "DTensor" in kinds:
-        kind = "ShardedTensor" if "ShardedTensor" in kinds else "DTensor"
-        return NoPrototypesError(
-            f"{spec}: its weights are {kind}s, of which each rank's file holds a shard.",
-            hint="Give the folder that torch.distributed.checkpoint wrote, or save full_tensor() "
-            "of each. " + _FULL,
-        )
-    if zero or "fp32_flat_groups" in text or (keys and empty > len(keys) // 2):
-        return NoPrototypesError(
-            f"{spec}: a shard of DeepSpeed ZeRO: the weights themselves are in other files.",
-            hint=_ZERO,
-        )
-    if _ONE_OF_MANY.search(file):
-        return NoPrototypesError(
-            f"{spec}: one shard of a checkpoint in several files, without the prototypes.",
-            hint="Give its folder, or its index (*.index.json).",
-        )
-    seen = ", ".join(printable(key, 60) for key in (keys or list(checkpoint.top_level))[:_SHOWN])
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    message = f"{spec}: no prototypes in this file; its keys are {seen or 'none'}{more}."
-    likely = candidates(checkpoint)
-    if likely:
-        return NoPrototypesError(
-            message,
-            hint="If one of its matrices is the prototype layer, name it with --head KEY: "
-            f"{', '.join(likely)}. `collapse-audit info --all` lists every matrix.",
-        )
-    if _BACKBONE.search(text) or "visual" in top:
-        return NoPrototypesError(
-            message,
-            hint="Backbone-only releases have none: use the full training checkpoint.",
-        )
-    return NoPrototypesError(
-        message,
-        hint="`collapse-audit info --all` lists what it holds; --head KEY takes any matrix.",
-    )
+    for recognised, what, hint in (
+        (
+            "flat_param" in text,
+            "one rank's shard of an FSDP run: its parameters are flat pieces of all",
+            _FULL,
+        ),
+        (
+            bool(sharded),
+            f"its weights are {' and '.join(sharded)}s, of which each rank's file holds a shard",
+            "Give the folder that torch.distributed.checkpoint wrote, or save full_tensor() of "
+            f"each. {_FULL}",
+        ),
+        (
+            bool(zero) or "fp32_flat_groups" in text or empty > len(checkpoint.tensors) // 2,
+            "a shard of DeepSpeed ZeRO: the weights themselves are in other files",
+            _ZERO,
+        ),
+        (
+            _ONE_OF_MANY.search(file) is not None,
+            "one shard of a checkpoint in several files, without the prototypes",
+            "Give its folder, or its index (*.index.json).",
+        ),
+    ):
+        if recognised:
+            return what, hint
+    return None
 
 
 def candidates(checkpoint: Checkpoint, most: int = 3) -> list[str]:

@@ -25,7 +25,6 @@ _SURROUNDINGS = frozenset({
     "teacher", "student", "student_ema", "momentum_teacher", "state_dict", "model", "net",
     "network", "loss", "classy_state_dict", "base_model", "heads", "criterion", "agent",
 })  # fmt: skip
-_LAYER_NAME = re.compile(r"_?(?:(?:teacher|student|aux)_)*(?:last_layers?|protos?|prototypes?)\d*")
 
 
 def branch_of(scope: Iterable[str], *, swapped: bool = False) -> Branch | None:
@@ -78,21 +77,17 @@ def head_name(scope: tuple[str, ...]) -> str:
     module = ".".join(owner[-2:] if numbered else owner[-1:])
     if layer.isdecimal():  # one of several in a list: prototypes.0, last_layers.3, projector.6
         listed = module.removesuffix(".heads").removesuffix(".layers")
-        if listed.startswith("prototypes"):
-            return f"{listed}{layer}"
-        if listed.startswith("last_layers"):
-            holder = owner[-2] if len(owner) > 1 else listed
-            return f"{holder}.{layer}"
-        return module or layer
+        if listed == "last_layers":
+            return f"{owner[-2] if len(owner) > 1 else listed}.{layer}"
+        return f"{listed}{layer}" if listed.startswith("prototypes") else module or layer
     if layer in {"layers", "prototypes"} and module.startswith("prototypes"):
         return module
-    if layer == "last_layer2" or layer.startswith("aux_"):
-        return f"{module}.{layer}" if module else layer
-    if layer.lstrip("_").startswith("prototypes") or layer == "group_features":
-        if re.fullmatch(r"prototypes\d+", layer) or "head" not in module:
-            return layer
-        return module
-    return module or layer
+    is_second = layer == "last_layer2" or layer.startswith("aux_")
+    if is_second and module:
+        return f"{module}.{layer}"
+    is_word = layer.lstrip("_").startswith("prototypes") or layer == "group_features"
+    is_own = is_word and (layer[-1].isdecimal() or "head" not in module)
+    return layer if is_own or not module else module
 
 
 def _is_role(part: str) -> bool:

@@ -24,7 +24,7 @@ def cache_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @remote_options
 def list_items(as_json: bool, fetching: RemoteSettings) -> None:
-    """List the tensors and files of the cache, with size and source."""
+    """List the parts and files of the cache, with size and source."""
     from collapse_audit.remote import cache_items
 
     items = cache_items(fetching)
@@ -33,7 +33,7 @@ def list_items(as_json: bool, fetching: RemoteSettings) -> None:
             {
                 "source": item.source,
                 "kind": item.kind,
-                "key": item.key,
+                "part": item.part,
                 "size": item.size,
                 "sha256": item.sha256 or None,
                 "path": item.path.relative_to(fetching.cache_dir).as_posix(),
@@ -42,7 +42,7 @@ def list_items(as_json: bool, fetching: RemoteSettings) -> None:
         ]
         click.echo(json.dumps(found, indent=2))
         return
-    rows = [(item.kind, megabytes(item.size), item.source, item.key) for item in items]
+    rows = [(item.kind, megabytes(item.size), item.source, item.part) for item in items]
     for line in text_columns((), rows, "<6 >14 < <"):
         click.echo(line)
     total = megabytes(sum(item.size for item in items))
@@ -59,7 +59,7 @@ def verify(context: click.Context, fetching: RemoteSettings) -> None:
     verdicts = verify_cache(fetching)
     damaged = [verdict for verdict in verdicts if verdict.problem]
     for verdict in damaged:
-        click.echo(f"damaged  {verdict.item.source}  {verdict.item.key}: {verdict.problem}")
+        click.echo(f"damaged  {verdict.item.source}  {verdict.item.part}: {verdict.problem}")
     click.echo(f"{len(verdicts) - len(damaged)} of {len(verdicts)} items are intact.")
     if damaged:
         context.exit(1)
