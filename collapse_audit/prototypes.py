@@ -121,7 +121,7 @@ class Prototypes:
             factors = _to_numpy(scale)[0].astype(np.float64).reshape(-1)
             if factors.shape != norms.shape:
                 raise PrototypeError(
-                    f"{name}: {len(norms)} rows but {factors.size} weight-norm scales."
+                    f"{name}: {len(norms)} rows but {factors.size} weight-norm scales (weight_g)."
                 )
             _refuse_rows(~np.isfinite(factors), name, "have a NaN or infinite weight-norm scale")
             _refuse_rows(factors == 0, name, "have a weight-norm scale of zero and no direction")

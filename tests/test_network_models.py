@@ -182,6 +182,20 @@ def test_the_number_of_heads_is_asked_for_where_it_cannot_be_known():
     assert build_backbone(state, arguments={"num_heads": 4}).blocks[0].attn.num_heads == 4
 
 
+def test_a_backbone_that_cannot_be_built_is_the_files_fault_unless_arguments_were_given(
+    monkeypatch,
+):
+    def fail(_state, _options):
+        raise AssertionError
+
+    marker, _, rename = backbones._KINDS["ViT"]
+    monkeypatch.setitem(backbones._KINDS, "ViT", (marker, fail, rename))
+    with pytest.raises(CheckpointError, match=r"timm cannot build ViT with \{\}: AssertionError"):
+        build_backbone({marker: torch.ones(3)})
+    with pytest.raises(ParameterError, match="Check --backbone and --backbone-arg"):
+        build_backbone({marker: torch.ones(3)}, arguments={"num_heads": 7})
+
+
 def test_a_projection_head_with_batch_norm_computes_what_its_layers_do():
     layers = nn.Sequential(
         nn.Linear(6, 5, bias=False), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4)

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from collapse_audit.cli.commands.train import train_command
-from collapse_audit.errors import ParameterError
+from collapse_audit.errors import ParameterError, SourceError
 from collapse_audit.training.config import HeadTrainingConfig
 
 
@@ -70,5 +70,5 @@ def test_unreadable_files_of_settings_are_refused(tmp_path: Path) -> None:
     broken.write_text("- k\n")
     with pytest.raises(ParameterError, match="holds list, not settings"):
         HeadTrainingConfig.from_file(broken)
-    with pytest.raises(ParameterError, match="cannot be read"):
+    with pytest.raises(SourceError, match="cannot be read"):
         HeadTrainingConfig.from_file(tmp_path / "absent.toml")

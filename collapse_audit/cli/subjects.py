@@ -12,14 +12,14 @@ import click
 
 from collapse_audit.cli.console import Session
 from collapse_audit.cli.options import AuditOptions
-from collapse_audit.cli.pipeline import audit_source, audits_of_source
+from collapse_audit.cli.pipeline import audits_of, report_of
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
 from collapse_audit.gate import Difference, parse_report, read_report
 
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
     from collapse_audit.report import ReportDocument
     from collapse_audit.similarity import Progress
 
@@ -34,7 +34,7 @@ class Opener:
         options: What to measure, if it is a head.
         allow: Differences that are no obstacle.
         progress: Whether progress bars are wanted.
-        storage: Cache and manners, should something have to be fetched.
+        fetching: Cache and manners, should something have to be fetched.
         epsilon: What the user asked for; ``None`` if nothing, and then a saved report may have
             been made with any.
     """
@@ -42,7 +42,7 @@ class Opener:
     options: AuditOptions
     allow: tuple[Difference, ...]
     progress: bool
-    storage: StorageSettings
+    fetching: RemoteSettings
     epsilon: float | None = None
 
     def report(self, source: str) -> ReportDocument:
@@ -56,7 +56,7 @@ class Opener:
         """
         if not is_report(source):
             with self._bars() as progress:
-                return audit_source(source, self.options, progress, self.storage)
+                return report_of(audits_of(source, self.options, progress, self.fetching))
         if source == STDIN:
             text = sys.stdin.read()
             report = parse_report(text, "stdin", allow=self.allow)
@@ -74,7 +74,7 @@ class Opener:
             One audit per head.
         """
         with self._bars() as progress:
-            return audits_of_source(source, self.options, progress, self.storage)
+            return audits_of(source, self.options, progress, self.fetching)
 
     def _bars(self) -> AbstractContextManager[Progress]:
         quiet = click.get_current_context().ensure_object(Session).quiet

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from collapse_audit.errors import CheckpointError, ParameterError
+from collapse_audit.words import printable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,6 +20,7 @@ _EXPENDABLE = re.compile(
     r"(?:.*\.)?(?:relative_position_index|attn_mask|num_batches_tracked|mask_token|masked_embed)"
 )
 _FEATURES = "Compute the features with the official code and give them with --data FILE.npz."
+_ANOTHER = f"Try --backbone TIMM_NAME and --backbone-arg. {_FEATURES}"
 
 
 def build_backbone(
@@ -43,9 +45,9 @@ def build_backbone(
         A model from images to pooled features, in evaluation mode.
 
     Raises:
-        CheckpointError: If there is no timm twin, or a weight finds no place (the message lists
-            what is left over).
-        ParameterError: If timm knows no such model or argument.
+        CheckpointError: If there is no timm twin, it cannot be built, or a weight finds no place
+            (the message lists what is left over).
+        ParameterError: If timm knows no such model, or cannot build one with these arguments.
     """
     if not state:
         raise CheckpointError("the file holds no backbone, only a head.", hint=_FEATURES)
@@ -64,10 +66,11 @@ def build_backbone(
     try:
         model = _create(name, options) if name else build(dict(state), options)
     except (TypeError, RuntimeError, AssertionError) as error:
-        raise ParameterError(
-            f"timm cannot build {name or kind} with {options}: {str(error).splitlines()[0]}",
-            hint="Check --backbone and --backbone-arg.",
-        ) from error
+        reason = printable(str(error).partition("\n")[0]) or type(error).__name__
+        message = f"timm cannot build {name or kind} with {options}: {reason}"
+        if name or options:
+            raise ParameterError(message, hint="Check --backbone and --backbone-arg.") from error
+        raise CheckpointError(message, hint=_ANOTHER) from error
     _load(model, renamed)
     return model.eval().requires_grad_(requires_grad=False)
 
@@ -103,7 +106,7 @@ def _load(model: nn.Module, state: State) -> None:
         raise CheckpointError(
             f"{len(unplaced)} of {len(state)} backbone tensors fit no place in timm's "
             f"{type(model).__name__}, {len(missing)} of its own are missing; {'; '.join(wrong)}.",
-            hint=f"Try --backbone TIMM_NAME and --backbone-arg. {_FEATURES}",
+            hint=_ANOTHER,
         )
     model.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False)
 

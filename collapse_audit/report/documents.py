@@ -14,6 +14,7 @@ REPORT_SCHEMA: Final = "collapse-audit/report"
 ERROR_SCHEMA: Final = "collapse-audit/error"
 VERDICT_SCHEMA: Final = "collapse-audit/verdict"
 COMPARISON_SCHEMA: Final = "collapse-audit/comparison"
+INFO_SCHEMA: Final = "collapse-audit/info"
 
 _Branch: TypeAlias = Literal["teacher", "student"] | None
 _Number: TypeAlias = int | float
@@ -253,6 +254,14 @@ class InfoHead(TypedDict):
     tensor_keys: list[str]
     aliases: list[str]
     default: bool
+    audited: bool
+    notes: list[str]
+
+
+class _Matrix(TypedDict):
+    key: str
+    shape: list[int]
+    dtype: str
 
 
 class InfoDocument(TypedDict):
@@ -267,3 +276,5 @@ class InfoDocument(TypedDict):
     tree: list[dict[str, str | int]]
     heads: list[InfoHead]
     centre_keys: list[str]
+    matrices: list[_Matrix]
+    notes: list[str]

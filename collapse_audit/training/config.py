@@ -108,7 +108,7 @@ class HeadTrainingConfig:
     final_momentum: float = option(0.99, "momentum of the teacher at the end", low=0, high=1)
 
     seed: int = option(0, "seed of everything that is drawn", low=0)
-    device: str = option("auto", "device", choices=("auto", "cpu", "cuda"))
+    device: str = option("auto", "device: auto, cpu, cuda or cuda:N")
     threads: int = option(1, "CPU threads; 0 for all (sums, and so weights, differ)", low=0)
     amp: bool = option(False, "bfloat16 autocast on a CUDA device")
     compile: bool = option(False, "torch.compile the student")
@@ -160,7 +160,7 @@ class HeadTrainingConfig:
             The configuration.
 
         Raises:
-            ParameterError: If the file cannot be read or is not a mapping of settings.
+            ParameterError: If the file is not a mapping of settings.
         """
         values = read_settings(path)
         if not isinstance(values, dict):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import yaml
 
+from collapse_audit.devices import pick_device
 from collapse_audit.errors import CheckpointError, ParameterError, SourceError
 from collapse_audit.settings import read_settings
 from collapse_audit.training.audits import audit_rows
@@ -30,7 +31,6 @@ from collapse_audit.training.loop import (
     DivergedError,
     TrainingState,
     make_state,
-    pick_device,
     state_from,
     train,
 )
@@ -96,7 +96,7 @@ def run_training(
         load_state(state, saved)
     else:
         save_state(state, saved)
-    with peak_memory(pick_device(config.device)) as peak:
+    with peak_memory(torch.device(pick_device(config.device))) as peak:
         stopped = _train(state, data, config, folder, quiet=quiet)
     memory = None if peak.megabytes is None else peak.megabytes + _megabytes(state)
     result = TrainingResult(folder, before, _summary(state, data), stopped, memory)

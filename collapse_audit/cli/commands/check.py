@@ -21,7 +21,7 @@ from collapse_audit.cli.options import (
     format_options,
     head_option,
 )
-from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
 from collapse_audit.gate import (
@@ -45,7 +45,7 @@ from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 
@@ -127,7 +127,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
 @device_option
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
-@storage_options
+@remote_options
 @click.pass_context
 def check_command(
     ctx: click.Context,
@@ -169,7 +169,7 @@ def _run(
     allow: tuple[Difference, ...],
     config: Path | None,
     epsilon: float | None,
-    storage: StorageSettings,
+    fetching: RemoteSettings,
     progress: bool,
     **audit: Any,
 ) -> tuple[Verdict, Path | None]:
@@ -194,7 +194,7 @@ def _run(
         nearest=writes or _asks_for(thresholds, "nearest_cosine", "exact_duplicates"),
         **audit,
     )
-    opener = Opener(options, allow or settings.allow, progress, storage, epsilon=chosen)
+    opener = Opener(options, allow or settings.allow, progress, fetching, epsilon=chosen)
     old = None
     if baseline is not None and not update_baseline:
         old = _read_baseline(source, baseline, opener.allow, missing)
