@@ -72,7 +72,7 @@ def read_settings(path: Path) -> CheckSettings:
     """Settings of one file.
 
     Args:
-        path: A TOML file with a table ``[check]``, or one named ``pyproject.toml``.
+        path: A TOML or YAML file with a table ``check``, or one named ``pyproject.toml``.
 
     Returns:
         The settings.
