@@ -11,6 +11,7 @@ from collapse_audit.errors import (
     ParameterError,
     SourceError,
 )
+from collapse_audit.manifest import Recipe
 from collapse_audit.mlcd import MLCDAccumulator
 from collapse_audit.network import (
     HeadModel,
@@ -22,8 +23,14 @@ from collapse_audit.network import (
     profiles,
 )
 from collapse_audit.network.datasets import choose
-from collapse_audit.network.projection import Recipe, build_projection
+from collapse_audit.network.heads import build_projection
 from collapse_audit.prototypes import Prototypes
+
+RECIPE = Recipe(
+    teacher_temperature=0.1,
+    student_temperature=0.1,
+    sources=dict.fromkeys(("use_norms", "normalize_features"), "this test"),
+)
 
 
 @pytest.fixture
@@ -33,7 +40,7 @@ def model():
     return HeadModel(
         prototypes=Prototypes.from_weight(weight),
         projection=build_projection({}, activation="gelu"),
-        recipe=Recipe(teacher_temperature=0.1),
+        recipe=RECIPE,
         family=None,
         centre=None,
         backbone=None,
@@ -234,7 +241,7 @@ def test_the_centre_is_that_of_the_family_unless_told_otherwise(model):
 
     samples = Samples(images=pictures())
     assert measure_mlcd(model, samples).centre == "none"
-    centring = replace(model, recipe=Recipe(centring=True))
+    centring = replace(model, recipe=replace(RECIPE, centring=True))
     assert measure_mlcd(centring, samples).centre == "estimated"
     assert measure_mlcd(replace(centring, centre=np.zeros(12)), samples).centre == "file"
     assert measure_mlcd(centring, samples, centre="none").centre == "none"

@@ -10,11 +10,11 @@ from collapse_audit.errors import SourceError
 from collapse_audit.manifest import (
     CheckpointEntry,
     candidate_file_names,
-    did_you_mean,
     fetch_hint,
     load_manifest,
 )
 from collapse_audit.remote import StorageSettings
+from collapse_audit.words import did_you_mean
 
 
 def locate_source(source: str | Path, *, checkpoint_dir: Path | None = None) -> ResolvedSource:

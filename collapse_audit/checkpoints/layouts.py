@@ -130,11 +130,12 @@ def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
     heads, top = set(names), set(checkpoint.top_level)
     text = "\n" + "\n".join(checkpoint.tensors)
     for family, tells in (
-        ("vissl", "classy_state_dict" in top),
-        ("lightly", "pytorch-lightning_version" in top and _is_lightly(text)),
+        ("vissl_dino", "classy_state_dict" in top and "prototypes0.weight_v" in text),
+        ("vissl_swav", "classy_state_dict" in top),
+        (_lightly(text) or "", "pytorch-lightning_version" in top and _lightly(text) is not None),
         ("mugs", "group_head" in heads),
         ("ibot", "ibot_loss" in top or "last_layer2." in text),
-        ("franca", any("_head." in name for name in heads)),
+        ("franca", "_head.last_layers." in text),
         ("dinov2", "dino_head" in heads and "dino_head.last_layer.weight_v" in text),
         ("dinov3", "dino_head" in heads and "dino_head.last_layer.weight\n" in text + "\n"),
         ("capi", "head.layer.weight" in text or "backbone.decoder." in text),
@@ -150,14 +151,17 @@ def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
     return None
 
 
-def _is_lightly(text: str) -> bool:
-    return bool(
-        re.search(
-            r"/(?:(?:student_)?projection_head\.(?:layers|last_layer)\.|teacher_head\."
-            r"|prototypes\.heads\.)",
-            text,
-        )
-    )
+def _lightly(text: str) -> str | None:
+    """The family of a Lightning file of lightly, by the head that it holds."""
+    for family, head in (
+        ("dinov2", r"teacher_head\.dino_head\."),  # lightly-train
+        ("lightly_ibot", r"teacher_(?:cls_|patch_)?head\."),
+        ("lightly_dino", r"(?:student_)?projection_head\.last_layer\."),
+        ("lightly_swav", r"prototypes\.(?:heads|layers)\."),
+    ):
+        if re.search(rf"/{head}", text):
+            return family
+    return None
 
 
 def _has_bare_backbone(text: str) -> bool:

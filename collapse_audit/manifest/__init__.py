@@ -9,10 +9,10 @@ from collapse_audit.manifest.entries import (
     PreprocessingProfile,
     PublishedCount,
     candidate_file_names,
-    did_you_mean,
     fetch_hint,
 )
 from collapse_audit.manifest.reading import COMMANDS, load_manifest
+from collapse_audit.manifest.recipes import Recipe
 
 __all__ = [
     "COMMANDS",
@@ -20,8 +20,8 @@ __all__ = [
     "Manifest",
     "PreprocessingProfile",
     "PublishedCount",
+    "Recipe",
     "candidate_file_names",
-    "did_you_mean",
     "fetch_hint",
     "load_manifest",
 ]
