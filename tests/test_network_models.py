@@ -293,3 +293,41 @@ def record_fits(models, load):
         models.append(getattr(model, "default_cfg", None) and model.default_cfg["architecture"])
 
     return recording
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("vit_tiny_patch16_224", {"embed_dim": -1}, "negative dimension"),
+        ("vit_tiny_patch16_224", {"num_heads": 0}, "modulo by zero"),
+        ("vit_tiny_patch16_224", {"num_classes": 3}, "multiple values"),
+        ("vit_tiny_patch16_224.nope", {}, "Invalid pretrained tag"),
+        ("vit_tiny_patch16", {}, "no such model.*Did you mean .*vit_tiny_patch16_224"),
+        ("hf-hub:some/where", {}, "no such model"),
+    ],
+)
+def test_arguments_that_timm_cannot_use_are_one_line(name, arguments, message):
+    with pytest.raises(ParameterError, match=message) as caught:
+        build_backbone(_vit().state_dict(), name=name, arguments=arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+        ),
+    ],
+)
+def test_a_machine_that_fails_is_not_blamed_on_the_arguments(fault, monkeypatch):
+    def failing(*_arguments, **_options):
+        raise fault
+
+    state = _vit().state_dict()
+    monkeypatch.setattr("timm.models.vision_transformer.VisionTransformer", failing)
+    with pytest.raises(RuntimeError) as caught:
+        build_backbone(state)
+    assert caught.value is fault

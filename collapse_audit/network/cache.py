@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.errors import SourceError
+from collapse_audit.files import write_atomically
 
 
 def save_features(
@@ -27,29 +26,13 @@ def save_features(
         features: n x d, what the backbone gives the head.
         labels: n integers, if known.
         origin: What they were made of; kept in the file's metadata and compared on reading.
-
-    Raises:
-        SourceError: If the file cannot be written.
     """
     from safetensors.numpy import save
 
     tensors = {"features": np.ascontiguousarray(features)}
     if labels is not None:
         tensors["labels"] = np.ascontiguousarray(labels)
-    content = save(tensors, metadata=dict(origin))
-    temporary = None
-    try:
-        # beside the target, so that the last step is one atomic rename
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be written ({error.strerror}).") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    write_atomically(path, save(tensors, metadata=dict(origin)))
 
 
 def check_origin(path: Path, origin: Mapping[str, str]) -> None:
