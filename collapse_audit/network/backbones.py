@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from collapse_audit.errors import CheckpointError, ParameterError
-from collapse_audit.words import printable
+from collapse_audit.words import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-State = dict[str, "Tensor"]
+    from collapse_audit.network.tensors import State
 
 _SHOWN = 6
 # Buffers that a model computes for itself, counters, and tensors that only training uses.
 _EXPENDABLE = re.compile(
     r"(?:.*\.)?(?:relative_position_index|attn_mask|num_batches_tracked|mask_token|masked_embed)"
 )
+# What torch says when the machine fails and not what it was given.
+_FAULT = re.compile(r"CUDA|out of memory|allocate memory")
 _FEATURES = "Compute the features with the official code and give them with --data FILE.npz."
 _ANOTHER = f"Try --backbone TIMM_NAME and --backbone-arg. {_FEATURES}"
 
@@ -63,14 +65,10 @@ def build_backbone(
         )
     _, build, rename = _KINDS[kind or "ResNet"]
     renamed = rename(dict(state)) if kind else dict(state)
-    try:
-        model = _create(name, options) if name else build(dict(state), options)
-    except (TypeError, RuntimeError, AssertionError) as error:
-        reason = printable(str(error).partition("\n")[0]) or type(error).__name__
-        message = f"timm cannot build {name or kind} with {options}: {reason}"
-        if name or options:
-            raise ParameterError(message, hint="Check --backbone and --backbone-arg.") from error
-        raise CheckpointError(message, hint=_ANOTHER) from error
+    if name:
+        model = _create(name, options)
+    else:
+        model = _built(lambda: build(dict(state), options), kind or "it")
     _load(model, renamed)
     return model.eval().requires_grad_(requires_grad=False)
 
@@ -84,8 +82,29 @@ def input_size(model: nn.Module) -> int | None:
 def _create(name: str, options: dict[str, Any]) -> nn.Module:
     import timm  # seconds
 
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    return model
+    if not timm.is_model(name):  # it would look for hf-hub:... in the network
+        likely = did_you_mean(name, timm.list_models())
+        raise ParameterError(
+            f"timm cannot build {name}: it has no such model.", hint=likely or "Check --backbone."
+        )
+    return _built(lambda: timm.create_model(name, pretrained=False, num_classes=0, **options), name)
+
+
+def _built(create: Callable[[], nn.Module], what: str) -> nn.Module:
+    """What a constructor gives; its complaints about an argument on one line."""
+    try:
+        return create()
+    except (TypeError, ValueError, LookupError, ArithmeticError, AssertionError) as error:
+        reason: BaseException = error
+    except RuntimeError as error:
+        if _FAULT.search(str(error)):
+            raise
+        reason = error
+    raise ParameterError(
+        f"timm cannot build {what} with these arguments: "
+        f"{(str(reason) or type(reason).__name__).splitlines()[0]}",
+        hint="Check --backbone and --backbone-arg.",
+    ) from reason
 
 
 def _load(model: nn.Module, state: State) -> None:
@@ -277,7 +296,7 @@ def _rename_xcit(state: State) -> State:
     return renamed
 
 
-_Build = Callable[[State, dict[str, Any]], "nn.Module"]
+_Build: TypeAlias = "Callable[[State, dict[str, Any]], nn.Module]"
 _KINDS: dict[str, tuple[str, _Build, Callable[[State], State]]] = {
     "XCiT": ("cls_attn_blocks.0.norm1.weight", _xcit, _rename_xcit),
     "Swin": ("layers.0.blocks.0.attn.relative_position_bias_table", _swin, _rename_swin),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 Labels = npt.NDArray[np.int64]
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _ARRAYS = ("images", "features", "logits")
 _CHOICES = (
     "Give a folder of images, digits, fashion-mnist:FOLDER, a torchvision data set as "
@@ -62,17 +64,18 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFiles:
-    """Image files, opened one at a time."""
+    """Image files, opened one at a time; plain names, because a folder may hold millions."""
 
-    paths: tuple[Path, ...]
+    folder: Path
+    names: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Image:
         from PIL import Image
 
-        with Image.open(self.paths[index]) as image:
+        with Image.open(self.folder / self.names[index]) as image:
             image.load()  # a truncated file shows here, not in the preprocessing
             return image
 
@@ -197,14 +200,28 @@ def read_idx(folder: Path, name: str, *, hint: str = "") -> npt.NDArray[np.uint8
 
 
 def _folder(folder: Path) -> Samples:
-    paths = tuple(sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES))
-    if not paths:
+    try:
+        names = tuple(_image_names(folder))
+    except OSError as error:
+        raise SourceError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+    if not names:
         raise SourceError(f"{folder}: no images in this folder.", hint=_CHOICES)
-    names = tuple(str(path.relative_to(folder)) for path in paths)
-    classes = sorted({name.split("/")[0] for name in names if "/" in name})
-    labelled = all("/" in name for name in names) and len(classes) > 1
-    labels = np.array([classes.index(name.split("/")[0]) for name in names]) if labelled else None
-    return Samples(images=ImageFiles(paths), labels=labels, names=names)
+    tops = [name.partition("/")[0] if "/" in name else "" for name in names]
+    numbers = {top: number for number, top in enumerate(sorted(set(tops)))}
+    labelled = "" not in numbers and len(numbers) > 1
+    labels = np.fromiter(map(numbers.__getitem__, tops), np.int64) if labelled else None
+    return Samples(images=ImageFiles(folder, names), labels=labels, names=names)
+
+
+def _image_names(folder: Path, below: str = "") -> Iterator[str]:
+    """Images in a folder and the folders in it, in the order of their paths."""
+    with os.scandir(folder / below) as entries:
+        found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
+    for name, is_folder in found:
+        if is_folder:
+            yield from _image_names(folder, f"{below}{name}/")
+        elif name.lower().endswith(_SUFFIXES):
+            yield below + name
 
 
 def _torchvision(name: str, folder: str) -> Samples:
