@@ -68,7 +68,7 @@ def build_backbone(
     if name:
         model = _create(name, options)
     else:
-        model = _built(lambda: build(dict(state), options), kind or "it")
+        model = _built(lambda: build(dict(state), options), kind or "it", asked=bool(options))
     _load(model, renamed)
     return model.eval().requires_grad_(requires_grad=False)
 
@@ -87,11 +87,15 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
         raise ParameterError(
             f"timm cannot build {name}: it has no such model.", hint=likely or "Check --backbone."
         )
-    return _built(lambda: timm.create_model(name, pretrained=False, num_classes=0, **options), name)
+    return _built(
+        lambda: timm.create_model(name, pretrained=False, num_classes=0, **options),
+        name,
+        asked=True,
+    )
 
 
-def _built(create: Callable[[], nn.Module], what: str) -> nn.Module:
-    """What a constructor gives; its complaints about an argument on one line."""
+def _built(create: Callable[[], nn.Module], what: str, *, asked: bool) -> nn.Module:
+    """What a constructor gives; its complaint is the user's matter only if it was asked for."""
     try:
         return create()
     except (TypeError, ValueError, LookupError, ArithmeticError, AssertionError) as error:
@@ -100,11 +104,13 @@ def _built(create: Callable[[], nn.Module], what: str) -> nn.Module:
         if _FAULT.search(str(error)):
             raise
         reason = error
-    raise ParameterError(
-        f"timm cannot build {what} with these arguments: "
-        f"{(str(reason) or type(reason).__name__).splitlines()[0]}",
-        hint="Check --backbone and --backbone-arg.",
-    ) from reason
+    message = (
+        f"timm cannot build {what}{' with these arguments' if asked else ''}: "
+        f"{(str(reason) or type(reason).__name__).splitlines()[0]}"
+    )
+    if asked:
+        raise ParameterError(message, hint="Check --backbone and --backbone-arg.") from reason
+    raise CheckpointError(message, hint=_ANOTHER) from reason
 
 
 def _load(model: nn.Module, state: State) -> None:
