@@ -190,7 +190,7 @@ def test_a_backbone_that_cannot_be_built_is_the_files_fault_unless_arguments_wer
 
     marker, _, rename = backbones._KINDS["ViT"]
     monkeypatch.setitem(backbones._KINDS, "ViT", (marker, fail, rename))
-    with pytest.raises(CheckpointError, match=r"timm cannot build ViT with \{\}: AssertionError"):
+    with pytest.raises(CheckpointError, match="timm cannot build ViT: AssertionError"):
         build_backbone({marker: torch.ones(3)})
     with pytest.raises(ParameterError, match="Check --backbone and --backbone-arg"):
         build_backbone({marker: torch.ones(3)}, arguments={"num_heads": 7})
