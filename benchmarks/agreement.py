@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from benchmarks.methods import Answer, Method
 from benchmarks.reference import Reference
-from collapse_audit.similarity.error_bounds import format_bound
+from collapse_audit.similarity.products.bounds import format_bound
 
 
 class DisagreementError(Exception):

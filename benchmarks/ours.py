@@ -18,10 +18,10 @@ from collapse_audit.similarity import (
     Nearest,
     SweepLevel,
     Threshold,
+    choose_panels,
     leader_cover,
     link_groups,
     nearest_prototypes,
-    panel_kind,
     sweep_levels,
 )
 
@@ -60,15 +60,15 @@ def methods(device: str = "cpu") -> list[Method]:
 
 
 def _choose(rows: Rows, *, device: str, arithmetic: Arithmetic) -> object:
-    return panel_kind(Prototypes.from_weight(rows), device=device, arithmetic=arithmetic)
+    return choose_panels(Prototypes.from_weight(rows), device=device, arithmetic=arithmetic)
 
 
 def _compare(
     rows: Rows, *, device: str, arithmetic: Arithmetic, epsilon: float = EPSILON
 ) -> Comparison:
     prototypes = Prototypes.from_weight(rows)
-    kind = panel_kind(prototypes, device=device, arithmetic=arithmetic)
-    return Comparison(prototypes, Threshold(epsilon), panel=kind)
+    panels = choose_panels(prototypes, device=device, arithmetic=arithmetic)
+    return Comparison(prototypes, Threshold(epsilon), panels=panels)
 
 
 def _audit(rows: Rows, **how: Any) -> tuple[str, Cover, Links]:

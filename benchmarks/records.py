@@ -144,7 +144,7 @@ def usable_cores() -> int:
 def fingerprint(options: Iterable[object]) -> str:
     """Hash of the code that is measured and that measures, of machine, packages and options."""
     digest = hashlib.sha256(json.dumps([machine(), [str(o) for o in options]]).encode())
-    sources = sorted((_ROOT / "collapse_audit" / "similarity").glob("*.py"))
+    sources = sorted((_ROOT / "collapse_audit" / "similarity").rglob("*.py"))
     sources += [_ROOT / "collapse_audit" / "prototypes.py"]
     sources += [_ROOT / "benchmarks" / f"{name}.py" for name in _MEASURING]
     for path in sources:

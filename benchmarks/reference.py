@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from benchmarks.inputs import EPSILON, Counts, Head, Rows
 from benchmarks.methods import unit
-from collapse_audit.similarity.error_bounds import format_bound
+from collapse_audit.similarity.products.bounds import format_bound
 
 _BLOCK = 512
 

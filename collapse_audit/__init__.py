@@ -7,7 +7,7 @@ from collapse_audit.version import __version__
 
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit, Published, Source, audit_prototypes
-    from collapse_audit.checkpoints import load_heads, load_prototypes
+    from collapse_audit.auditing import audit_source
     from collapse_audit.errors import (
         CheckpointError,
         CollapseAuditError,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.redundancy import Redundancy, measure_redundancy
+    from collapse_audit.sources import load_heads, load_prototypes
     from collapse_audit.training.config import HeadTrainingConfig
     from collapse_audit.training.run import run_training
 
@@ -62,10 +63,11 @@ _HOME = {
     "UnsafePickleError": "errors",
     "Verdict": "gate",
     "audit_prototypes": "audit",
+    "audit_source": "auditing",
     "embedded_head": "examples",
     "load_head_model": "network",
-    "load_heads": "checkpoints",
-    "load_prototypes": "checkpoints",
+    "load_heads": "sources",
+    "load_prototypes": "sources",
     "measure_mlcd": "network",
     "koleo_data_loss": "koleo",
     "koleo_proto_loss": "koleo",
@@ -105,6 +107,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "audit_prototypes",
+    "audit_source",
     "check",
     "compare",
     "embedded_head",

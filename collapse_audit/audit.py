@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +17,13 @@ from collapse_audit.redundancy import (
     Redundancy,
     measure_redundancy,
 )
-from collapse_audit.similarity import (
-    Nearest,
-    Progress,
-    duplicate_probability,
-    nearest_cosine_quantiles,
-    silent,
-)
-from collapse_audit.version import __version__
+from collapse_audit.report_builder import head_document, report_document
+from collapse_audit.similarity import Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = "collapse-audit/report"
-SCHEMA_VERSION = "1.0"
-TOP_FACTORS = 20
-_QUANTILES = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99": 0.99}
+    from collapse_audit.mlcd import MLCD
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +57,10 @@ class Source:
     sha256: str | None = None
     published: tuple[Published, ...] = ()
 
+    def to_dict(self) -> report.SourceDocument:
+        """The source in a report."""
+        return {"spec": self.spec, "id": self.id, "family": self.family, "sha256": self.sha256}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CollapseAudit:
@@ -75,11 +70,13 @@ class CollapseAudit:
         prototypes: The audited prototypes.
         redundancy: Groups, counts, the sweep over epsilon and the nearest prototypes.
         source: What was audited.
+        mlcd: Class distribution over the prototypes, if it was measured.
     """
 
     prototypes: Prototypes
     redundancy: Redundancy
     source: Source = field(default_factory=Source)
+    mlcd: MLCD | None = None
 
     @property
     def num_unique(self) -> int:
@@ -101,52 +98,12 @@ class CollapseAudit:
         """Group of each prototype (k), numbered by falling size."""
         return self.redundancy.groups
 
-    def head_report(self) -> dict[str, Any]:
+    def head_report(self) -> report.HeadDocument:
         """The entry of this head in a report."""
-        p, r = self.prototypes, self.redundancy
-        return {
-            "name": p.name,
-            "branch": p.branch,
-            "tensor_keys": list(p.tensor_keys),
-            "k": p.k,
-            "d": p.d,
-            "dtype": p.dtype,
-            "unique": {
-                "greedy": r.num_unique,
-                "components": r.components,
-                "isolated": r.isolated,
-                "bracket": [r.bracket.low, r.bracket.high],
-                "order_range": r.bracket.order_range and list(r.bracket.order_range),
-                "definition_independent": r.bracket.definition_independent,
-            },
-            "unique_fraction": r.unique_fraction,
-            "redundancy_factors": {
-                "max": int(r.redundancy_factors[0]),
-                "mean": r.mean_redundancy,
-                "gini": r.gini,
-                "effective_number": r.effective_number,
-                "top": [int(factor) for factor in r.redundancy_factors[:TOP_FACTORS]],
-                "histogram": [list(bar) for bar in r.histogram],
-            },
-            "sweep": [
-                {
-                    "epsilon": level.epsilon,
-                    "greedy": level.greedy,
-                    "components": level.components,
-                    "isolated": level.isolated,
-                }
-                for level in r.sweep
-            ],
-            "nearest_cosine": None if r.nearest is None else _quantiles(r.nearest),
-            "norms": _norms(p, r),
-            "exact_duplicates": None if r.nearest is None else r.nearest.copies,
-            "mean_direction_norm": _mean_direction_norm(p),
-            "null": _null(p, r.epsilon),
-            "published": _published(self.source.published),
-            "mlcd": None,
-        }
+        published = [(count.unique, count.source) for count in self.source.published]
+        return head_document(self.prototypes, self.redundancy, published, self.mlcd)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> report.ReportDocument:
         """The report of this head alone, as ``--format json`` prints it."""
         return build_report([self])
 
@@ -224,86 +181,19 @@ def audit_prototypes(
         device=device,
         progress=progress,
     )
-    return CollapseAudit(
-        prototypes=prototypes,
-        redundancy=measured,
-        source=source or Source(spec=prototypes.source, family=prototypes.family),
-    )
+    source = source or Source(spec=prototypes.source, family=prototypes.family)
+    return CollapseAudit(prototypes, measured, source)
 
 
-def build_report(audits: Sequence[CollapseAudit]) -> dict[str, Any]:
+def build_report(audits: Sequence[CollapseAudit]) -> report.ReportDocument:
     """The report of all audited heads of one source.
 
     Args:
         audits: At least one, all of the same source and epsilon.
 
     Returns:
-        A dictionary of plain values, as the shipped JSON Schema describes.
+        Plain values, as the shipped JSON Schema describes.
     """
-    source = audits[0].source
-    return {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "tool": {"name": "collapse-audit", "version": __version__},
-        "source": {
-            "spec": source.spec,
-            "id": source.id,
-            "family": source.family,
-            "sha256": source.sha256,
-        },
-        "parameters": {
-            "epsilon": audits[0].redundancy.epsilon,
-            "rule": "greedy",
-            "certified": True,
-        },
-        "heads": [audit.head_report() for audit in audits],
-    }
-
-
-def _quantiles(nearest: Nearest) -> dict[str, float]:
-    cosine = nearest.cosine
-    inner = np.quantile(cosine, list(_QUANTILES.values()))
-    return {
-        "min": float(cosine.min()),
-        **dict(zip(_QUANTILES, (float(q) for q in inner), strict=True)),
-        "max": float(cosine.max()),
-    }
-
-
-def _null(prototypes: Prototypes, epsilon: float) -> dict[str, Any]:
-    """The same measurements for as many random directions."""
-    k, d = prototypes.k, prototypes.d
-    probability = duplicate_probability(epsilon, d)
-    inner = nearest_cosine_quantiles(list(_QUANTILES.values()), k, d)
-    return {
-        "probability": probability,
-        "expected_pairs": probability * k * (k - 1) / 2,
-        "nearest_cosine": dict(zip(_QUANTILES, (float(q) for q in inner), strict=True)),
-    }
-
-
-def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
-    norms, m = prototypes.norms, redundancy.num_unique
-    largest, smallest = np.zeros(m), np.full(m, np.inf)
-    np.maximum.at(largest, redundancy.groups, norms)
-    np.minimum.at(smallest, redundancy.groups, norms)
-    return {
-        "min": float(norms.min()),
-        "median": float(np.median(norms)),
-        "max": float(norms.max()),
-        "max_spread_in_group": float((largest / smallest).max()),
-    }
-
-
-def _mean_direction_norm(prototypes: Prototypes) -> float:
-    total = np.zeros(prototypes.d)
-    for start in range(0, prototypes.k, 8192):
-        total += prototypes.unit_rows(slice(start, start + 8192)).sum(axis=0)
-    return float(np.linalg.norm(total / prototypes.k))
-
-
-def _published(counts: Sequence[Published]) -> dict[str, Any] | None:
-    if not counts:
-        return None
-    first, *others = ({"unique": count.unique, "source": count.source} for count in counts)
-    return {**first, "others": others}
+    first = audits[0]
+    heads = [audit.head_report() for audit in audits]
+    return report_document(first.source.to_dict(), first.redundancy.epsilon, heads)

@@ -11,6 +11,7 @@
     |   +-- NoPrototypesError   it is readable, but holds no prototypes
     +-- PrototypeError     prototypes that cannot be audited (NaN, zero rows, K = 1)
     +-- ParameterError     an argument out of its range
+    +-- DeviceError        a device of this machine that fails, or computes wrongly
     +-- ReportError        a file that is not a report of this package
 """
 
@@ -66,6 +67,10 @@ class PrototypeError(CollapseAuditError):
 
 class ParameterError(CollapseAuditError):
     """An argument out of its documented range."""
+
+
+class DeviceError(CollapseAuditError):
+    """A device that is there but fails, or whose products break their error bound."""
 
 
 class ReportError(CollapseAuditError):

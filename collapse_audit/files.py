@@ -5,24 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from collapse_audit.errors import SourceError
 
 _CHUNK = 1 << 23
 
 
-def write_atomically(path: Path, *parts: bytes | memoryview, hint: str = "") -> None:
-    """Write a file under a temporary name and rename it when it is on the disk.
+@contextmanager
+def replacing(path: Path, *, hint: str = "") -> Iterator[BinaryIO]:
+    """Open a file to write that takes its name when all of it is on the disk, or not at all.
 
-    A link stays a link, and what cannot be replaced (``/dev/null``, a pipe) is written to.
+    It has the permissions that a plain ``open`` gives. A link stays a link, and what cannot be
+    replaced (``/dev/null``, a pipe) is written to.
 
     Args:
         path: Its final name; the folder is made if it is not there.
-        *parts: Its content.
         hint: What to do if it cannot be written.
+
+    Yields:
+        Where to write.
 
     Raises:
         SourceError: If it cannot be written; what was there before is still there.
@@ -30,15 +36,18 @@ def write_atomically(path: Path, *parts: bytes | memoryview, hint: str = "") -> 
     target = path.resolve()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(b"".join(parts))
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.writelines(parts)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -49,13 +58,25 @@ def write_atomically(path: Path, *parts: bytes | memoryview, hint: str = "") -> 
         ) from error
 
 
+def write_atomically(path: Path, *parts: bytes | memoryview, hint: str = "") -> None:
+    """Write a file completely or not at all, as :func:`replacing` does.
+
+    Args:
+        path: Its final name.
+        *parts: Its content.
+        hint: What to do if it cannot be written.
+    """
+    with replacing(path, hint=hint) as file:
+        file.writelines(parts)
+
+
 def sync_folder(folder: Path) -> None:
-    """Put a rename itself on the disk; only where folders can be opened.
+    """Put a rename itself on the disk, where the file system can.
 
     Args:
         folder: The folder in which something was renamed.
     """
-    if os.name == "posix":
+    with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

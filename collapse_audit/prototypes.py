@@ -41,6 +41,9 @@ class Prototypes:
         dtype: Type of the stored weights, such as ``"float16"``.
         source: What the user asked for: a path, an id, or ``"memory"``.
         family: Family of methods, such as ``"dino"``, where the file or the manifest tells.
+        tensor_sha256: Key and SHA-256 of each stored tensor, where they are known.
+        notes: What a reader of the report should know, one line each: that the weight was
+            transposed, that the student stands in for the teacher, what was not read.
     """
 
     rows: Array
@@ -53,6 +56,8 @@ class Prototypes:
     dtype: str = "float32"
     source: str = "memory"
     family: str | None = None
+    tensor_sha256: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     @np.errstate(invalid="ignore")  # casting a signalling NaN warns; every NaN is refused below
@@ -116,7 +121,7 @@ class Prototypes:
             factors = _to_numpy(scale)[0].astype(np.float64).reshape(-1)
             if factors.shape != norms.shape:
                 raise PrototypeError(
-                    f"{name}: {len(norms)} rows but {factors.size} weight-norm scales."
+                    f"{name}: {len(norms)} rows but {factors.size} weight-norm scales (weight_g)."
                 )
             _refuse_rows(~np.isfinite(factors), name, "have a NaN or infinite weight-norm scale")
             _refuse_rows(factors == 0, name, "have a weight-norm scale of zero and no direction")

@@ -45,7 +45,7 @@ def audit_head(head: Head, *, epsilon: float = 0.025, branch: Branch = "teacher"
     if isinstance(head, CollapseAudit):
         return head
     if isinstance(head, str | Path):
-        from collapse_audit.checkpoints import load_prototypes
+        from collapse_audit.sources import load_prototypes
 
         head = load_prototypes(head, branch=branch)
     elif not isinstance(head, Prototypes):

@@ -17,10 +17,10 @@ from collapse_audit.similarity import (
     SweepLevel,
     Threshold,
     bracket_unique,
+    choose_panels,
     leader_cover,
     link_groups,
     nearest_prototypes,
-    panel_kind,
     silent,
     sweep_levels,
 )
@@ -145,9 +145,8 @@ def measure_redundancy(
         >>> measure_redundancy(Prototypes.from_weight(weight)).redundancy_factors.tolist()
         [2, 1]
     """
-    comparison = Comparison(
-        prototypes, Threshold(epsilon), panel=panel_kind(prototypes, device=device)
-    )
+    panels = choose_panels(prototypes, device=device)
+    comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
     cover = leader_cover(comparison, progress=progress)
     links = link_groups(comparison, cover, progress=progress)
     levels = sweep_levels(comparison, sweep, progress=progress) if len(sweep) else ()

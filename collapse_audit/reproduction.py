@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from collapse_audit.audit import audit_prototypes
-from collapse_audit.checkpoints.remote import load_remote_heads
+from collapse_audit.auditing import audit_source
 from collapse_audit.errors import CollapseAuditError, ReportError
+from collapse_audit.files import read_json, write_json
 from collapse_audit.manifest import CheckpointEntry
 from collapse_audit.redundancy import DEFAULT_EPSILON
-from collapse_audit.remote import Reporter, StorageSettings, remote_of_entry
-from collapse_audit.remote.writing import read_json, write_json
+from collapse_audit.remote import RemoteSettings, Reporter
+from collapse_audit.report.columns import pipe_table
 
 _SCHEMA = "collapse-audit/reproduction"
+_TITLES = ("id", "head", "K", "published M", "measured M (greedy)", "components", "epsilon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class ReproductionRow:
 def reproduce(
     entries: Iterable[CheckpointEntry],
     state: Path,
-    settings: StorageSettings,
+    settings: RemoteSettings,
     reporter: Reporter,
     *,
     epsilon: float = DEFAULT_EPSILON,
@@ -112,47 +113,54 @@ def to_markdown(rows: Sequence[ReproductionRow]) -> str:
     Returns:
         Markdown, one line per head; without a line break at the end.
     """
-    lines = [
-        "| id | head | K | published M | measured M (greedy) | components | epsilon |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
+    cells = []
     for row in rows:
         published = "; ".join(
             f"{count['unique']} ({count['source']}{', second hand' * count['second_hand']})"
             for count in row.published
-        ).replace("|", "\\|")
+        )
         if row.problem:
-            problem = row.problem.replace("|", "\\|")
-            lines.append(f"| {row.id} | not measured: {problem} | | {published} | | | |")
-        lines += [
-            f"| {row.id} | {m.head} | {m.k} | {published} | {m.greedy} | {m.components} "
-            f"| {row.epsilon} |"
+            cells.append((row.id, f"not measured: {row.problem}", "", published, "", "", ""))
+        cells += [
+            (
+                row.id,
+                m.head,
+                str(m.k),
+                published,
+                str(m.greedy),
+                str(m.components),
+                str(row.epsilon),
+            )
             for m in row.measured
         ]
-    return "\n".join(lines)
+    return "\n".join(pipe_table(_TITLES, cells, "< < > > > > >"))
 
 
 def _measure(
-    entry: CheckpointEntry, settings: StorageSettings, reporter: Reporter, epsilon: float
+    entry: CheckpointEntry, settings: RemoteSettings, reporter: Reporter, epsilon: float
 ) -> ReproductionRow:
     """One row; a problem with it must not stop the others."""
     published = tuple(asdict(count) for count in entry.published)
     try:
-        heads = load_remote_heads(remote_of_entry(entry), settings, reporter=reporter)
-        measured = []
-        for prototypes in heads:
-            found = audit_prototypes(prototypes, epsilon=epsilon, sweep=False, nearest=False)
-            counts = found.redundancy
-            measured.append(
-                Measured(
-                    prototypes.name,
-                    prototypes.branch,
-                    prototypes.k,
-                    counts.num_unique,
-                    counts.components,
-                )
+        audits = audit_source(
+            entry.id,
+            epsilon=epsilon,
+            sweep=False,
+            nearest=False,
+            settings=settings,
+            reporter=reporter,
+        )
+        measured = tuple(
+            Measured(
+                audit.prototypes.name,
+                audit.prototypes.branch,
+                audit.prototypes.k,
+                audit.num_unique,
+                audit.redundancy.components,
             )
-        return ReproductionRow(entry.id, entry.family, epsilon, published, tuple(measured))
+            for audit in audits
+        )
+        return ReproductionRow(entry.id, entry.family, epsilon, published, measured)
     except CollapseAuditError as error:
         reporter.note(f"{entry.id}: {error}")
         return ReproductionRow(entry.id, entry.family, epsilon, published, problem=str(error))

@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Iterable
 
 
-def printable(text: object, limit: int = 200) -> str:
+def printable(text: object, limit: int | None = 200) -> str:
     """One line that is safe to print, whatever a file calls its keys.
 
     Args:
         text: A key, a path or somebody else's message.
-        limit: Longest line returned, in characters.
+        limit: Longest line returned, in characters; ``None`` for any length.
 
     Returns:
         The text with control characters escaped, cut at ``limit``.
@@ -19,7 +19,7 @@ def printable(text: object, limit: int = 200) -> str:
     line = str(text)
     if not line.isprintable():
         line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
 def megabytes(size: int | None) -> str:
@@ -37,13 +37,14 @@ def megabytes(size: int | None) -> str:
 
 
 def did_you_mean(
-    word: str, choices: Iterable[str], *, most: int = 3, cutoff: float = 0.6
+    word: str, choices: Iterable[str], *, what: str = "", most: int = 3, cutoff: float = 0.6
 ) -> str:
     """A question that names the choices most like a word.
 
     Args:
         word: What was typed.
         choices: What is allowed.
+        what: What they are, such as ``"the command "``.
         most: How many to name.
         cutoff: How alike they must be, from 0 (anything) to 1 (equal).
 
@@ -57,4 +58,4 @@ def did_you_mean(
     folded = {choice.lower(): choice for choice in choices}
     likely = difflib.get_close_matches(word.lower(), folded, n=most, cutoff=cutoff)
     names = " or ".join(printable(folded[name]) for name in likely)
-    return f"Did you mean {names}?" if likely else ""
+    return f"Did you mean {what}{names}?" if likely else ""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from collapse_audit.similarity.panels import PanelKind
+from collapse_audit.similarity.products.choice import PanelPair
 from tests.engine_panels import IN_EVERY_TEST, PANELS
 from tests.example_heads import HEADS, Head, Kinds
 from tests.loopback_server import LoopbackServer
@@ -50,6 +50,15 @@ def shared_checkpoints(repository: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_field(repository: Path) -> Path:
+    """Files rebuilt from public reports of people who do this work, beside the repository too."""
+    folder = repository.parent / "shared" / "field"
+    if not (folder / "truth.json").is_file():
+        pytest.skip("no field files beside the repository")
+    return folder
+
+
 @pytest.fixture
 def server() -> Iterator[LoopbackServer]:
     """A web server on the loopback address; see tests/loopback_server.py."""
@@ -83,13 +92,13 @@ def legacy_dino(genuine_files: ModuleType) -> bytes:
 
 
 @pytest.fixture(scope="session", params=IN_EVERY_TEST)
-def panel(request: pytest.FixtureRequest) -> PanelKind:
-    """Kind of panel to compare with: each arithmetic."""
+def panels(request: pytest.FixtureRequest) -> PanelPair:
+    """Panels to compare with: each arithmetic."""
     return PANELS[request.param]
 
 
 @pytest.fixture(scope="session")
-def panels() -> dict[str, PanelKind]:
+def all_panels() -> dict[str, PanelPair]:
     """All of them, for tests that compare one with another."""
     return PANELS
 

@@ -8,8 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from collapse_audit.similarity.panels import Float32Panel, Operand, Panel, PanelKind
-from collapse_audit.similarity.row_sources import RowSource
+from collapse_audit.similarity.products.bfloat16 import BFloat16Panel
+from collapse_audit.similarity.products.choice import PanelPair
+from collapse_audit.similarity.products.cuda import DevicePanel
+from collapse_audit.similarity.products.float32 import Float32Panel, TorchFloat32Panel
+from collapse_audit.similarity.products.int8 import Int8Panel
+from collapse_audit.similarity.products.panel import Operand, Panel
+from collapse_audit.similarity.products.rows import RowSource
 
 
 class WorstPanel(Float32Panel):
@@ -32,49 +37,24 @@ class WorstPanel(Float32Panel):
         return scores
 
 
-def from_torch(name: str) -> PanelKind:
-    """A panel of the torch module, which is imported when it is used."""
-
-    def make(source: RowSource) -> Panel:
-        from collapse_audit.similarity import integer_panel, torch_panel
-
-        class ScreenedPanel(torch_panel.BFloat16Panel):
-            """Rows in bf16, and whole numbers for the screens on every processor."""
-
-            def coarser(self) -> type[Panel]:
-                return integer_panel.Int8Panel
-
-        kinds: dict[str, PanelKind] = {
-            "bfloat16": torch_panel.BFloat16Panel,
-            "float32": torch_panel.TorchFloat32Panel,
-            "int8": integer_panel.Int8Panel,
-            "screened": ScreenedPanel,
-        }
-        return kinds[name](source)
-
-    return make
-
-
 def on_device(source: RowSource, device: str = "cpu") -> Panel:
     """The CUDA panel's code, in blocks small enough to be several; on CPU tensors by default."""
-    from collapse_audit.similarity.device_panel import DevicePanel
-
     panel = DevicePanel(source, device)
     panel.block_rows, panel.scan_rows, panel.chunk_rows = 600, 250, 400
     return panel
 
 
-# Every arithmetic that the engine can run in, by name: a test that takes `panel` runs once in each.
-PANELS: dict[str, PanelKind] = {
-    "numpy": Float32Panel,
-    "worst": WorstPanel,
-    "bfloat16": from_torch("bfloat16"),
-    "float32": from_torch("float32"),
-    "int8": from_torch("int8"),
-    "screened": from_torch("screened"),
-    "device": on_device,
+# Every arithmetic that the engine can run in; a test that takes `panels` runs once in each.
+PANELS = {
+    "numpy": PanelPair(Float32Panel),
+    "worst": PanelPair(WorstPanel),
+    "bfloat16": PanelPair(BFloat16Panel),
+    "float32": PanelPair(TorchFloat32Panel),
+    "int8": PanelPair(Int8Panel),
+    "screened": PanelPair(BFloat16Panel, lambda: Int8Panel),  # on every processor
+    "device": PanelPair(on_device),
 }
 if torch.cuda.is_available():
-    PANELS["cuda"] = partial(on_device, device="cuda")
+    PANELS["cuda"] = PanelPair(partial(on_device, device="cuda"))
 # The same products in another library take the part of the tests that could tell them apart.
 IN_EVERY_TEST = [name for name in PANELS if name not in {"float32", "bfloat16", "device", "cuda"}]

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+import ssl
+import subprocess
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 _BLOCK = 1 << 16
 PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
@@ -23,12 +29,14 @@ class LoopbackServer:
         cut_after: Bytes of a body after which the connection is closed, and how often.
         stall: Seconds of silence before a body.
         pause: Seconds between blocks of 64 KiB.
+        header_pause: Seconds between the lines of a header that takes 50 of them.
         etag: Tag of every answer; ``None`` for none.
         change_after: Requests after which the tag and the bytes are others.
         encoding: Content-Encoding that every answer claims.
         promise: Added to the true Content-Length.
         redirects: New address by name.
         sent: Bytes of all bodies.
+        connections: How many were accepted; one stays open for request after request.
         requests: Name and range of every request, with its headers.
     """
 
@@ -39,18 +47,30 @@ class LoopbackServer:
         self.cut_after: tuple[int, int] | None = None
         self.stall = 0.0
         self.pause = 0.0
+        self.header_pause = 0.0
         self.etag: str | None = '"one"'
         self.change_after: int | None = None
         self.promise = 0
         self.encoding = ""
         self.redirects: dict[str, str] = {}
         self.sent = 0
+        self.connections = 0
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.lock = threading.Lock()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else each answer on an open connection waits 40 ms
+
+            def setup(self) -> None:
+                with server.lock:
+                    server.connections += 1
+                super().setup()
+
+            def handle(self) -> None:
+                with suppress(ConnectionResetError):  # a client that has seen enough
+                    super().handle()
 
             def do_GET(self) -> None:
                 try:
@@ -61,16 +81,32 @@ class LoopbackServer:
             def log_message(self, *_: Any) -> None:
                 pass
 
+        self._scheme = "http"
         self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._httpd.daemon_threads = True
         self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self._httpd.server_port}/{name}"
+        return f"{self._scheme}://127.0.0.1:{self._httpd.server_port}/{name}"
+
+    def encrypt(self, folder: Path) -> bool:
+        """Speak https from now on; False if there is no openssl to make a certificate with."""
+        key, certificate = folder / "key.pem", folder / "certificate.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+        command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+        command += ["-keyout", str(key), "-out", str(certificate)]
+        if shutil.which("openssl") is None:
+            return False
+        subprocess.run(command, check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._httpd.socket = context.wrap_socket(self._httpd.socket, server_side=True)
+        self._scheme = "https"
+        return True
 
     def forget(self) -> None:
-        self.sent = 0
+        self.sent = self.connections = 0
         self.requests.clear()
 
     def close(self) -> None:
@@ -80,7 +116,7 @@ class LoopbackServer:
 
 
 def _answer(server: LoopbackServer, handler: BaseHTTPRequestHandler) -> None:
-    name = handler.path.partition("?")[0].lstrip("/")
+    name = unquote(handler.path.partition("?")[0]).lstrip("/")
     wanted = handler.headers.get("Range", "")
     with server.lock:
         server.requests.append((name, wanted, dict(handler.headers)))
@@ -133,6 +169,10 @@ def _send(
     handler.send_response(status)
     for name, value in headers.items():
         handler.send_header(name, value)
+    for line in range(50 if server.header_pause else 0):
+        handler.send_header(f"X-{line}", "")
+        handler.flush_headers()
+        time.sleep(server.header_pause)
     promise = server.promise if body else 0
     handler.send_header("Content-Length", str(len(body) + promise))
     handler.end_headers()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from collapse_audit.audit import audit_prototypes
-from collapse_audit.errors import CollapseAuditWarning, ParameterError
+from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning, ParameterError
 from collapse_audit.monitor import (
     Alarm,
     PrototypeMonitor,
@@ -354,7 +354,7 @@ def test_the_transformers_callback_looks_at_the_optimisers_steps(
 
 def test_a_framework_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ParameterError, match=r"transformers is not installed. pip install"):
+    with pytest.raises(CollapseAuditError, match=r"transformers is not installed. pip install"):
         trainer_callback(PrototypeMonitor(torch.eye(4)))
 
 

@@ -12,6 +12,7 @@ from collapse_audit.manifest import load_manifest
 from collapse_audit.network import backbones, load_head_model
 from collapse_audit.network.backbones import build_backbone, input_size
 from collapse_audit.network.heads import build_projection, input_width
+from collapse_audit.sources import resolve_source
 
 # width of the features, whether the file holds a centre, arguments that no tensor tells
 FILES = {
@@ -182,6 +183,20 @@ def test_the_number_of_heads_is_asked_for_where_it_cannot_be_known():
     assert build_backbone(state, arguments={"num_heads": 4}).blocks[0].attn.num_heads == 4
 
 
+def test_a_backbone_that_cannot_be_built_is_the_files_fault_unless_arguments_were_given(
+    monkeypatch,
+):
+    def fail(_state, _options):
+        raise AssertionError
+
+    marker, _, rename = backbones._KINDS["ViT"]
+    monkeypatch.setitem(backbones._KINDS, "ViT", (marker, fail, rename))
+    with pytest.raises(CheckpointError, match=r"timm cannot build ViT with \{\}: AssertionError"):
+        build_backbone({marker: torch.ones(3)})
+    with pytest.raises(ParameterError, match="Check --backbone and --backbone-arg"):
+        build_backbone({marker: torch.ones(3)}, arguments={"num_heads": 7})
+
+
 def test_a_projection_head_with_batch_norm_computes_what_its_layers_do():
     layers = nn.Sequential(
         nn.Linear(6, 5, bias=False), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4)
@@ -279,7 +294,7 @@ def test_the_listed_timm_model_is_used_where_it_fits_the_file(listed, used, tmp_
     monkeypatch.setattr(
         "collapse_audit.network.backbones._load", record_fits(models, backbones._load)
     )
-    model = load_head_model(tmp_path / "file.pth", entry=entry)
+    model = load_head_model(replace(resolve_source(tmp_path / "file.pth"), entry=entry))
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(model.features_of(images), twin(images))
     assert [name for name in models if name] == used

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from collapse_audit.checkpoints import HeadLocation
-from collapse_audit.containers.tensors import Checkpoint, StoredTensor
+from collapse_audit.containers import Checkpoint, StoredTensor
 from collapse_audit.errors import CollapseAuditWarning, ParameterError
 from collapse_audit.manifest import Recipe, load_manifest
 from collapse_audit.network import Samples, head_model_of, load_head_model, measure_mlcd

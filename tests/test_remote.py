@@ -15,34 +15,32 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pytest
 
-from collapse_audit.checkpoints import load_heads
-from collapse_audit.checkpoints.remote import load_remote_heads
 from collapse_audit.errors import CollapseAuditError, IntegrityError, SourceError
 from collapse_audit.manifest import load_manifest
 from collapse_audit.remote import (
     SILENT,
     Remote,
+    RemoteSettings,
     Reporter,
-    StorageSettings,
     cache_items,
+    check_and_record,
     clear_cache,
     fetch_file,
     is_remote,
-    open_remote,
+    open_source,
     remote_of_entry,
     remote_of_url,
     verify_cache,
 )
 from collapse_audit.remote.settings import platform_cache_dir
-from collapse_audit.remote.writing import exclusive
+from collapse_audit.remote.transfers import exclusive
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> StorageSettings:
-    return StorageSettings(
+def settings(tmp_path: Path) -> RemoteSettings:
+    return RemoteSettings(
         cache_dir=tmp_path / "cache",
         insecure_http=True,
         stall_seconds=2,
@@ -58,7 +56,12 @@ def serve(server: Any, data: bytes, name: str = "checkpoint.pth") -> Remote:
     return remote_of_url(server.url(name))
 
 
-def files_of(settings: StorageSettings) -> list[Path]:
+def read_all(remote: Remote, settings: RemoteSettings, reporter: Reporter = SILENT) -> bytes:
+    source = open_source(remote, settings, reporter)
+    return source.read(0, source.size)
+
+
+def files_of(settings: RemoteSettings) -> list[Path]:
     return [path for path in settings.cache_dir.rglob("*") if path.is_file()]
 
 
@@ -76,21 +79,21 @@ def files_of(settings: StorageSettings) -> list[Path]:
     ],
 )
 def test_a_refusal_says_what_to_do_and_is_not_repeated(
-    server: Any, settings: StorageSettings, status: int, message: str
+    server: Any, settings: RemoteSettings, status: int, message: str
 ) -> None:
     server.statuses = [(status, {})] * 5
     with pytest.raises(SourceError, match=message):
-        open_remote(server.url("a.pth"), settings)
+        open_source(remote_of_url(server.url("a.pth")), settings, SILENT)
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_trouble_that_passes_is_waited_for(
-    server: Any, settings: StorageSettings, small_dino: bytes, status: int
+    server: Any, settings: RemoteSettings, small_dino: bytes, status: int
 ) -> None:
     server.statuses = [(status, {}), (status, {"Retry-After": "0"})]
     remote = serve(server, small_dino)
-    assert load_remote_heads(remote, settings, reporter=SILENT)[0].k == 256
+    assert read_all(remote, settings) == small_dino
 
 
 @pytest.mark.parametrize(
@@ -101,47 +104,47 @@ def test_trouble_that_passes_is_waited_for(
     ],
 )
 def test_trouble_that_stays_ends_after_the_retries(
-    server: Any, settings: StorageSettings, status: int, message: str
+    server: Any, settings: RemoteSettings, status: int, message: str
 ) -> None:
     server.statuses = [(status, {})] * 10
     with pytest.raises(SourceError, match=message):
-        open_remote(server.url("a.pth"), settings)
+        open_source(remote_of_url(server.url("a.pth")), settings, SILENT)
     assert len(server.requests) == 4
 
 
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(
-    server: Any, settings: StorageSettings
+    server: Any, settings: RemoteSettings
 ) -> None:
     server.statuses = [(429, {"Retry-After": "3600"})] * 2
     with pytest.raises(SourceError, match="asks to wait 3,600 s"):
-        open_remote(server.url("a.pth"), settings)
+        open_source(remote_of_url(server.url("a.pth")), settings, SILENT)
     assert len(server.requests) == 1
 
 
 def test_a_web_page_instead_of_a_checkpoint_is_recognised(
-    server: Any, settings: StorageSettings
+    server: Any, settings: RemoteSettings
 ) -> None:
     remote = serve(server, b"\n <!DOCTYPE html><html>Please log in</html>")
     with pytest.raises(SourceError, match="a web page, not a checkpoint"):
-        load_remote_heads(remote, settings, reporter=SILENT)
+        read_all(remote, settings)
     assert not cache_items(settings)
 
 
-def test_an_empty_file_is_an_error(server: Any, settings: StorageSettings) -> None:
+def test_an_empty_file_is_an_error(server: Any, settings: RemoteSettings) -> None:
     with pytest.raises(SourceError, match="empty"):
-        load_remote_heads(serve(server, b""), settings, reporter=SILENT)
+        read_all(serve(server, b""), settings)
 
 
 def test_a_server_that_compresses_unasked_is_refused(
-    server: Any, settings: StorageSettings, small_dino: bytes
+    server: Any, settings: RemoteSettings, small_dino: bytes
 ) -> None:
     server.encoding = "gzip"
     with pytest.raises(SourceError, match="compresses what it sends"):
-        load_remote_heads(serve(server, small_dino), settings, reporter=SILENT)
+        read_all(serve(server, small_dino), settings)
 
 
 def test_a_connection_that_breaks_is_resumed_where_it_broke(
-    server: Any, settings: StorageSettings, legacy_dino: bytes
+    server: Any, settings: RemoteSettings, legacy_dino: bytes
 ) -> None:
     server.cut_after = (700_000, 2)
     path = fetch_file(serve(server, legacy_dino), settings, SILENT)
@@ -150,7 +153,7 @@ def test_a_connection_that_breaks_is_resumed_where_it_broke(
 
 
 def test_a_break_without_ranges_starts_over_and_ends_right(
-    server: Any, settings: StorageSettings, legacy_dino: bytes
+    server: Any, settings: RemoteSettings, legacy_dino: bytes
 ) -> None:
     server.ranges, server.cut_after = "ignored", (700_000, 2)
     path = fetch_file(serve(server, legacy_dino), settings, SILENT)
@@ -159,7 +162,7 @@ def test_a_break_without_ranges_starts_over_and_ends_right(
 
 @pytest.mark.parametrize("ranges", ["false", "shifted"])
 def test_a_break_with_a_server_that_lies_about_ranges_ends_right(
-    server: Any, settings: StorageSettings, small_dino: bytes, ranges: str
+    server: Any, settings: RemoteSettings, small_dino: bytes, ranges: str
 ) -> None:
     server.ranges, server.cut_after = ranges, (90_000, 1)
     remote = serve(server, small_dino)
@@ -167,7 +170,7 @@ def test_a_break_with_a_server_that_lies_about_ranges_ends_right(
 
 
 def test_a_partial_file_is_not_resumed_with_a_server_that_lies_about_ranges(
-    server: Any, settings: StorageSettings, small_dino: bytes
+    server: Any, settings: RemoteSettings, small_dino: bytes
 ) -> None:
     remote = serve(server, small_dino)
     server.cut_after = (90_000, 1)
@@ -179,7 +182,7 @@ def test_a_partial_file_is_not_resumed_with_a_server_that_lies_about_ranges(
 
 @pytest.mark.parametrize("ranges", ["right", "ignored"])
 def test_a_server_that_promises_more_than_it_sends_is_given_up(
-    server: Any, settings: StorageSettings, legacy_dino: bytes, ranges: str
+    server: Any, settings: RemoteSettings, legacy_dino: bytes, ranges: str
 ) -> None:
     server.ranges, server.promise = ranges, 1000
     remote = serve(server, legacy_dino)
@@ -191,18 +194,18 @@ def test_a_server_that_promises_more_than_it_sends_is_given_up(
     assert all(item.kind == "partial" for item in cache_items(settings))
 
 
-def test_a_stalled_server_is_given_up_in_time(server: Any, settings: StorageSettings) -> None:
+def test_a_stalled_server_is_given_up_in_time(server: Any, settings: RemoteSettings) -> None:
     server.stall = 5
     serve(server, bytes(1000))
     began = time.monotonic()
     short = dataclasses.replace(settings, stall_seconds=0.1, retries=1)
     with pytest.raises(SourceError, match=r"does not answer \(2 attempts\)"):
-        open_remote(server.url("checkpoint.pth"), short)
+        open_source(remote_of_url(server.url("checkpoint.pth")), short, SILENT)
     assert time.monotonic() - began < 3
 
 
 def test_a_server_that_drips_cannot_outlast_the_time_limit(
-    server: Any, settings: StorageSettings, legacy_dino: bytes
+    server: Any, settings: RemoteSettings, legacy_dino: bytes
 ) -> None:
     server.pause = 0.1
     began = time.monotonic()
@@ -213,61 +216,62 @@ def test_a_server_that_drips_cannot_outlast_the_time_limit(
     assert time.monotonic() - began < 5
 
 
-def test_nobody_listening_is_an_error_in_words(settings: StorageSettings) -> None:
+def test_nobody_listening_is_an_error_in_words(settings: RemoteSettings) -> None:
     quick = dataclasses.replace(settings, retries=0)
     with pytest.raises(SourceError, match="connection failed"):
-        open_remote("http://127.0.0.1:9/a.pth", quick)
+        open_source(remote_of_url("http://127.0.0.1:9/a.pth"), quick, SILENT)
 
 
 def test_files_above_the_limit_are_refused_before_and_during_the_transfer(
-    server: Any, settings: StorageSettings, legacy_dino: bytes
+    server: Any, settings: RemoteSettings, legacy_dino: bytes
 ) -> None:
     tight = dataclasses.replace(settings, max_bytes=100_000)
     with pytest.raises(SourceError, match="at most 100,000 are fetched"):
         fetch_file(serve(server, legacy_dino), tight, SILENT)
-    assert server.sent <= 1024
+    assert server.sent <= 1 << 16
 
 
 # -- addresses ------------------------------------------------------------------------------
 
 
-def test_plain_http_is_refused_unless_asked_for(server: Any, settings: StorageSettings) -> None:
+def test_plain_http_is_refused_unless_asked_for(server: Any, settings: RemoteSettings) -> None:
+    secure = dataclasses.replace(settings, insecure_http=False)
     with pytest.raises(SourceError, match=r"plain http is refused.*--insecure-http"):
-        open_remote(server.url("a"), dataclasses.replace(settings, insecure_http=False))
+        open_source(remote_of_url(server.url("a")), secure, SILENT)
     assert server.requests == []
 
 
-def test_redirects_are_followed(server: Any, settings: StorageSettings, small_dino: bytes) -> None:
+def test_redirects_are_followed(server: Any, settings: RemoteSettings, small_dino: bytes) -> None:
     serve(server, small_dino, "real.pth")
     server.redirects["short.pth"] = server.url("real.pth?sig=secret")
     remote = remote_of_url(server.url("short.pth"))
-    assert load_remote_heads(remote, settings, reporter=SILENT)[0].k == 256
+    assert read_all(remote, settings) == small_dino
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a"])
 def test_redirects_to_other_schemes_are_refused(
-    server: Any, settings: StorageSettings, target: str
+    server: Any, settings: RemoteSettings, target: str
 ) -> None:
     server.redirects["a.pth"] = target
     with pytest.raises(SourceError, match=r"which is not https|is not allowed"):
-        open_remote(server.url("a.pth"), settings)
+        open_source(remote_of_url(server.url("a.pth")), settings, SILENT)
 
 
-def test_a_circle_of_redirects_ends(server: Any, settings: StorageSettings) -> None:
+def test_a_circle_of_redirects_ends(server: Any, settings: RemoteSettings) -> None:
     server.redirects["a.pth"] = server.url("a.pth")
     with pytest.raises(SourceError, match="redirect"):
-        open_remote(server.url("a.pth"), settings)
+        open_source(remote_of_url(server.url("a.pth")), settings, SILENT)
 
 
 def test_a_token_stays_with_the_host_it_is_for(
-    server: Any, settings: StorageSettings, small_dino: bytes
+    server: Any, settings: RemoteSettings, small_dino: bytes
 ) -> None:
     serve(server, small_dino, "real.pth")
     elsewhere = server.url("real.pth").replace("127.0.0.1", "localhost")
     server.redirects["a.pth"] = elsewhere
     with_user = server.url("a.pth").replace("http://", "http://me:secret@")
-    open_remote(with_user, settings)
-    (first, _, asked), (second, _, sent_on) = server.requests
+    open_source(remote_of_url(with_user), settings, SILENT)
+    (first, _, asked), (second, _, sent_on) = server.requests[:2]
     assert (first, second) == ("a.pth", "real.pth")
     assert asked["Authorization"].startswith("Basic ")
     assert "Authorization" not in sent_on
@@ -275,7 +279,7 @@ def test_a_token_stays_with_the_host_it_is_for(
 
 def test_secrets_are_in_no_message_and_in_no_file(
     server: Any,
-    settings: StorageSettings,
+    settings: RemoteSettings,
     small_dino: bytes,
     legacy_dino: bytes,
     capsys: pytest.CaptureFixture[str],
@@ -285,7 +289,11 @@ def test_secrets_are_in_no_message_and_in_no_file(
     for name in ("a.pth", "b.pth", "c.pth", "missing.pth"):
         url = server.url(f"{name}?sig=TOPSECRET").replace("http://", "http://user:TOPSECRET@")
         try:
-            load_remote_heads(remote_of_url(url), settings, reporter=Reporter(bars=False))
+            remote, told = remote_of_url(url), Reporter(bars=False)
+            if name == "b.pth":
+                fetch_file(remote, settings, told)
+            read_all(remote, settings, told)
+            check_and_record(remote, {"tensor:x": "0" * 64}, settings)
         except CollapseAuditError as error:
             messages.append(str(error))
     assert len(messages) == 2
@@ -305,16 +313,14 @@ def test_queries_tell_files_apart(server: Any) -> None:
     assert one.lock_key != two.lock_key
 
 
-def test_any_scheme_of_fsspec_works(
-    settings: StorageSettings, small_dino: bytes, tmp_path: Path
-) -> None:
-    (tmp_path / "local.pth").write_bytes(small_dino)
+def test_any_scheme_of_fsspec_works(settings: RemoteSettings, small_dino: bytes) -> None:
     fsspec.filesystem("memory").pipe("/bucket/dino.pth", small_dino)
-    heads = load_remote_heads(remote_of_url("memory://bucket/dino.pth"), settings, reporter=SILENT)
-    expected = load_heads(tmp_path / "local.pth")
-    np.testing.assert_array_equal(
-        heads[0].unit_rows(slice(None)), expected[0].unit_rows(slice(None))
-    )
+    fsspec.filesystem("memory").pipe("/bucket/dino.json", b"{}")
+    source = open_source(remote_of_url("memory://bucket/dino.pth"), settings, SILENT)
+    assert source.read(70_000, 1000) == small_dino[70_000:71_000]
+    assert source.read(0, source.size) == small_dino
+    assert source.sibling("dino.json").read(0, 2) == b"{}"
+    assert source.local_path is None
 
 
 @pytest.mark.parametrize(
@@ -329,13 +335,13 @@ def test_any_scheme_of_fsspec_works(
         ("hf://org/a.pth", "Write hf://ORG/REPO/FILE"),
     ],
 )
-def test_addresses_that_lead_nowhere(settings: StorageSettings, url: str, message: str) -> None:
+def test_addresses_that_lead_nowhere(settings: RemoteSettings, url: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        load_remote_heads(remote_of_url(url), settings, reporter=SILENT)
+        read_all(remote_of_url(url), settings)
 
 
 def test_hub_addresses_go_through_the_hub(
-    server: Any, settings: StorageSettings, small_dino: bytes, monkeypatch: pytest.MonkeyPatch
+    server: Any, settings: RemoteSettings, small_dino: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
@@ -349,7 +355,7 @@ def test_hub_addresses_go_through_the_hub(
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.files["org/repo/resolve/v1/sub/a.pth"] = small_dino
     remote = remote_of_url("hf://org/repo@v1/sub/a.pth")
-    assert load_remote_heads(remote, settings, reporter=SILENT)[0].k == 256
+    assert read_all(remote, settings) == small_dino
     assert server.requests[0][2]["Authorization"] == "Bearer hf_secret"
 
 
@@ -374,32 +380,31 @@ def test_a_row_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest.Monkey
 
 
 def test_mirrors_are_tried_in_turn(
-    server: Any, settings: StorageSettings, small_dino: bytes, capsys: pytest.CaptureFixture[str]
+    server: Any, settings: RemoteSettings, small_dino: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     serve(server, small_dino, "b.pth")
     remote = Remote("x", (server.url("a.pth"), server.url("b.pth")))
-    heads = load_remote_heads(remote, settings, reporter=Reporter(bars=False))
-    assert heads[0].k == 256
+    assert read_all(remote, settings, Reporter(bars=False)) == small_dino
     assert "Trying the mirror" in capsys.readouterr().err
 
 
 def test_proxies_of_the_environment_are_used(
-    server: Any, settings: StorageSettings, small_dino: bytes, monkeypatch: pytest.MonkeyPatch
+    server: Any, settings: RemoteSettings, small_dino: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.files["http://checkpoints.invalid/a.pth"] = small_dino
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, server.url("").rstrip("/"))
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    file = open_remote("http://checkpoints.invalid/a.pth", settings)
-    assert file.version.size == len(small_dino)
+    remote = remote_of_url("http://checkpoints.invalid/a.pth")
+    assert read_all(remote, settings) == small_dino
 
 
 # -- other tools' files ---------------------------------------------------------------------
 
 
 def test_a_file_of_torch_hub_is_read_and_not_written(
-    settings: StorageSettings,
+    settings: RemoteSettings,
     small_dino: bytes,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -411,17 +416,18 @@ def test_a_file_of_torch_hub_is_read_and_not_written(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     remote = Remote("x", ("https://example.org/full.pth",), hub_name="full.pth")
     closed = dataclasses.replace(settings, offline=True)
-    heads = load_remote_heads(remote, closed, reporter=Reporter(bars=False))
-    assert heads[0].k == 256
+    source = open_source(remote, closed, Reporter(bars=False))
+    assert source.local_path == folder / "full.pth"
+    assert source.read(10, 90) == small_dino[10:100]
     assert "x: using " in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["full.pth"]
     wrong = dataclasses.replace(remote, sha256="0" * 64)
     with pytest.raises(SourceError, match="offline mode is on"):
-        load_remote_heads(wrong, closed, reporter=SILENT)
+        read_all(wrong, closed)
 
 
 def test_a_file_of_the_hub_cache_is_read_offline(
-    settings: StorageSettings, small_dino: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: RemoteSettings, small_dino: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "hub" / "models--org--repo"
     (folder / "refs").mkdir(parents=True)
@@ -430,8 +436,7 @@ def test_a_file_of_the_hub_cache_is_read_offline(
     (folder / "snapshots" / "abc" / "a.pth").write_bytes(small_dino)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     closed = dataclasses.replace(settings, offline=True)
-    heads = load_remote_heads(remote_of_url("hf://org/repo/a.pth"), closed, reporter=SILENT)
-    assert heads[0].k == 256
+    assert read_all(remote_of_url("hf://org/repo/a.pth"), closed) == small_dino
     assert not files_of(settings)
 
 
@@ -440,7 +445,7 @@ def test_a_file_of_the_hub_cache_is_read_offline(
 
 def test_the_cache_folder_follows_option_variable_and_platform(tmp_path: Path) -> None:
     env = {"COLLAPSE_AUDIT_CACHE": str(tmp_path / "b"), "XDG_CACHE_HOME": str(tmp_path / "c")}
-    of = StorageSettings.from_environment
+    of = RemoteSettings.from_environment
     assert of(cache_dir=tmp_path / "a", environ=env).cache_dir == tmp_path / "a"
     assert of(environ=env).cache_dir == tmp_path / "b"
     del env["COLLAPSE_AUDIT_CACHE"]
@@ -452,12 +457,12 @@ def test_the_cache_folder_follows_option_variable_and_platform(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["COLLAPSE_AUDIT_OFFLINE", "HF_HUB_OFFLINE"])
 def test_both_variables_switch_the_network_off(name: str) -> None:
-    assert StorageSettings.from_environment(environ={name: "1"}).offline
-    assert not StorageSettings.from_environment(environ={name: "0"}).offline
+    assert RemoteSettings.from_environment(environ={name: "1"}).offline
+    assert not RemoteSettings.from_environment(environ={name: "0"}).offline
 
 
 def test_the_lock_file_of_the_project_wins_over_the_one_in_the_cache(
-    settings: StorageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: RemoteSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = dataclasses.replace(settings, lock_path=None)
     monkeypatch.chdir(tmp_path)
@@ -467,21 +472,21 @@ def test_the_lock_file_of_the_project_wins_over_the_one_in_the_cache(
 
 
 def test_a_damaged_lock_file_is_not_overwritten(
-    server: Any, settings: StorageSettings, small_dino: bytes
+    server: Any, settings: RemoteSettings, small_dino: bytes
 ) -> None:
     settings.lock_file.write_text("[]")
     with pytest.raises(SourceError, match="not a lock file"):
-        load_remote_heads(serve(server, small_dino), settings, reporter=SILENT)
+        fetch_file(serve(server, small_dino), settings, SILENT)
     assert settings.lock_file.read_text() == "[]"
 
 
 def test_a_whole_file_that_changed_is_refused_and_removed(
-    server: Any, settings: StorageSettings, legacy_dino: bytes
+    server: Any, settings: RemoteSettings, legacy_dino: bytes
 ) -> None:
     remote = serve(server, legacy_dino)
     fetch_file(remote, settings, SILENT)
     clear_cache(settings)
-    server.files["checkpoint.pth"] = legacy_dino[:-1] + b"\0"
+    server.files["checkpoint.pth"] = legacy_dino[:-1] + bytes([legacy_dino[-1] ^ 1])
     with pytest.raises(IntegrityError, match="when it was fetched first"):
         fetch_file(remote, settings, SILENT)
     assert cache_items(settings) == ()
@@ -491,10 +496,10 @@ def test_a_whole_file_that_changed_is_refused_and_removed(
 
 WORKER = """
 import os, sys
+import filelock, requests  # before the first fork, so that a kill meets work and no imports
 from pathlib import Path
-from collapse_audit.checkpoints.remote import load_remote_heads
-from collapse_audit.remote import SILENT, StorageSettings, fetch_file, remote_of_url
-settings = StorageSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)
+from collapse_audit.remote import SILENT, RemoteSettings, fetch_file, open_source, remote_of_url
+settings = RemoteSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)
 for line in sys.stdin:
     what, url = line.split()
     child = os.fork()
@@ -502,7 +507,9 @@ for line in sys.stdin:
         if what == "file":
             fetch_file(remote_of_url(url), settings, SILENT)
         else:
-            load_remote_heads(remote_of_url(url), settings, reporter=SILENT)
+            source = open_source(remote_of_url(url), settings, SILENT)
+            for start, length in [(source.size - 90_000, 90_000), (5_000_000, 8_400_000)]:
+                source.read(start, length)
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
@@ -511,7 +518,7 @@ for line in sys.stdin:
 
 @pytest.mark.slow
 def test_fifty_kills_at_random_moments_leave_nothing_that_passes_for_complete(
-    server: Any, settings: StorageSettings, large_dino: bytes, legacy_dino: bytes
+    server: Any, settings: RemoteSettings, large_dino: bytes, legacy_dino: bytes
 ) -> None:
     plain = dataclasses.replace(settings, lock_path=None)
     server.files |= {"zip.pth": large_dino, "legacy.pth": legacy_dino}
@@ -527,7 +534,7 @@ def test_fifty_kills_at_random_moments_leave_nothing_that_passes_for_complete(
     draw, killed, resumed = random.Random(7), 0, 0
     with worker:
         for run in range(50):
-            what, name = ("file", "legacy.pth") if run % 2 else ("heads", "zip.pth")
+            what, name = ("file", "legacy.pth") if run % 2 else ("parts", "zip.pth")
             worker.stdin.write(f"{what} {server.url(name)}\n")
             worker.stdin.flush()
             pid = int(worker.stdout.readline())
@@ -542,8 +549,8 @@ def test_fifty_kills_at_random_moments_leave_nothing_that_passes_for_complete(
             if what == "file":
                 assert fetch_file(remote, plain, SILENT).read_bytes() == legacy_dino
             else:
-                (head,) = load_remote_heads(remote, plain, reporter=SILENT)
-                assert (head.k, head.d) == (8192, 256)
+                source = open_source(remote, plain, SILENT)
+                assert source.read(5_000_000, 8_400_000) == large_dino[5_000_000:13_400_000]
             server.pause = 0.002
             assert not any(verdict.problem for verdict in verify_cache(plain))
             clear_cache(plain)
@@ -553,7 +560,7 @@ def test_fifty_kills_at_random_moments_leave_nothing_that_passes_for_complete(
 
 
 def test_a_killed_download_goes_on_where_it_stopped(
-    server: Any, settings: StorageSettings, legacy_dino: bytes
+    server: Any, settings: RemoteSettings, legacy_dino: bytes
 ) -> None:
     remote = serve(server, legacy_dino)
     server.cut_after = (800_000, 1)
@@ -563,11 +570,11 @@ def test_a_killed_download_goes_on_where_it_stopped(
     assert (item.kind, item.size) == ("partial", 800_000)
     server.forget()
     assert fetch_file(remote, settings, SILENT).read_bytes() == legacy_dino
-    assert server.sent < len(legacy_dino) - 800_000 + 2048  # opening and overlap
+    assert server.sent < len(legacy_dino) - 800_000 + (1 << 16) + 2048  # opening and overlap
 
 
 def test_a_partial_file_of_another_version_is_not_resumed(
-    server: Any, settings: StorageSettings, legacy_dino: bytes
+    server: Any, settings: RemoteSettings, legacy_dino: bytes
 ) -> None:
     remote = serve(server, bytes(len(legacy_dino)))
     server.cut_after = (800_000, 1)
@@ -577,21 +584,19 @@ def test_a_partial_file_of_another_version_is_not_resumed(
     assert fetch_file(remote, settings, SILENT).read_bytes() == legacy_dino
 
 
-def test_two_processes_fetch_once(
-    server: Any, settings: StorageSettings, large_dino: bytes
-) -> None:
+def test_two_processes_fetch_once(server: Any, settings: RemoteSettings, large_dino: bytes) -> None:
     serve(server, large_dino)
     server.pause = 0.001
-    code = WORKER.replace("for line in sys.stdin:", "for line in ['heads ' + sys.argv[2]]:")
+    code = WORKER.replace("for line in sys.stdin:", "for line in ['parts ' + sys.argv[2]]:")
     command = [sys.executable, "-c", code, str(settings.cache_dir), server.url("checkpoint.pth")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for process in running:
         out, _ = process.communicate(timeout=60)
         assert out.split()[1] == "0"
-    assert server.sent < 1.05 * 8192 * 256 * 4 + 1_000_000
+    assert server.sent < 1.05 * 8_400_000 + 1_000_000
 
 
-def test_waiting_for_another_process_ends(settings: StorageSettings, tmp_path: Path) -> None:
+def test_waiting_for_another_process_ends(settings: RemoteSettings, tmp_path: Path) -> None:
     from filelock import FileLock
 
     with (
@@ -603,20 +608,20 @@ def test_waiting_for_another_process_ends(settings: StorageSettings, tmp_path: P
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_in_words(
-    server: Any, settings: StorageSettings, small_dino: bytes, tmp_path: Path
+    server: Any, settings: RemoteSettings, small_dino: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     closed = dataclasses.replace(settings, cache_dir=tmp_path / "file" / "cache")
     with pytest.raises(SourceError, match="--cache-dir"):
-        load_remote_heads(serve(server, small_dino), closed, reporter=SILENT)
+        read_all(serve(server, small_dino), closed)
 
 
 def test_clearing_one_source_leaves_the_others(
-    server: Any, settings: StorageSettings, small_dino: bytes
+    server: Any, settings: RemoteSettings, small_dino: bytes
 ) -> None:
     one, two = serve(server, small_dino, "one.pth"), serve(server, small_dino, "two.pth")
     for remote in (one, two):
-        load_remote_heads(remote, settings, reporter=SILENT)
+        fetch_file(remote, settings, SILENT)
     assert clear_cache(settings, (one.key,)) > 0
     assert {item.source for item in cache_items(settings)} == {two.lock_key}
     assert json.loads(settings.lock_file.read_text())["sources"].keys() == {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import subprocess
@@ -15,33 +14,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors
 import safetensors.torch
 import torch
+from collapse_audit.checkpoints.remote import load_remote_heads, read_remote_checkpoint
 
 from collapse_audit.audit import audit_prototypes
 from collapse_audit.checkpoints import find_heads, load_heads
-from collapse_audit.checkpoints.remote import load_remote_heads, read_remote_checkpoint
 from collapse_audit.errors import (
     CheckpointError,
     CollapseAuditError,
     IntegrityError,
-    SourceError,
     UnsafePickleError,
 )
 from collapse_audit.remote import (
     SILENT,
+    RemoteSettings,
     Reporter,
-    StorageSettings,
-    cache_items,
     remote_of_url,
-    verify_cache,
 )
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> StorageSettings:
-    return StorageSettings(
+def settings(tmp_path: Path) -> RemoteSettings:
+    return RemoteSettings(
         cache_dir=tmp_path / "cache",
         insecure_http=True,
         stall_seconds=2,
@@ -52,7 +47,7 @@ def settings(tmp_path: Path) -> StorageSettings:
     )
 
 
-def offline(settings: StorageSettings) -> StorageSettings:
+def offline(settings: RemoteSettings) -> RemoteSettings:
     return dataclasses.replace(settings, offline=True)
 
 
@@ -76,7 +71,7 @@ def local_heads(tmp_path: Path, data: bytes, name: str = "local.pth") -> Any:
 
 
 def test_a_head_of_a_full_checkpoint_costs_little_more_than_the_head(
-    server: Any, settings: StorageSettings, large_dino: bytes, tmp_path: Path
+    server: Any, settings: RemoteSettings, large_dino: bytes, tmp_path: Path
 ) -> None:
     remote = serve(server, large_dino)
     (head,) = load_remote_heads(remote, settings, reporter=SILENT)
@@ -90,7 +85,7 @@ def test_a_head_of_a_full_checkpoint_costs_little_more_than_the_head(
 
 
 def test_the_next_audit_needs_no_network(
-    server: Any, settings: StorageSettings, small_dino: bytes
+    server: Any, settings: RemoteSettings, small_dino: bytes
 ) -> None:
     remote = serve(server, small_dino)
     first = load_remote_heads(remote, settings, reporter=SILENT)
@@ -100,30 +95,10 @@ def test_the_next_audit_needs_no_network(
     assert server.requests == []
 
 
-def test_a_branch_that_was_not_fetched_is_missing_offline(
-    server: Any, settings: StorageSettings, small_dino: bytes
-) -> None:
-    remote = serve(server, small_dino)
-    load_remote_heads(remote, settings, reporter=SILENT)
-    with pytest.raises(SourceError, match="collapse-audit download"):
-        load_remote_heads(remote, offline(settings), branch="student", reporter=SILENT)
-    (student,) = load_remote_heads(remote, settings, branch="student", reporter=SILENT)
-    assert student.branch == "student"
-
-
-def test_nothing_is_opened_offline(
-    server: Any, settings: StorageSettings, small_dino: bytes
-) -> None:
-    remote = serve(server, small_dino)
-    with pytest.raises(SourceError, match="offline mode is on"):
-        load_remote_heads(remote, offline(settings), reporter=SILENT)
-    assert server.requests == []
-
-
 @pytest.mark.parametrize("ranges", ["ignored", "shifted", "false"])
 def test_a_server_without_true_ranges_costs_the_whole_file_and_says_so_first(  # noqa: PLR0917
     server: Any,
-    settings: StorageSettings,
+    settings: RemoteSettings,
     small_dino: bytes,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -138,7 +113,7 @@ def test_a_server_without_true_ranges_costs_the_whole_file_and_says_so_first(  #
 
 def test_a_legacy_container_is_downloaded_whole_and_then_read_offline(
     server: Any,
-    settings: StorageSettings,
+    settings: RemoteSettings,
     legacy_dino: bytes,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -152,20 +127,20 @@ def test_a_legacy_container_is_downloaded_whole_and_then_read_offline(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_remote_safetensors_give_header_and_tensor_only(
-    server: Any, settings: StorageSettings, tmp_path: Path, dtype: torch.dtype
+    server: Any, settings: RemoteSettings, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     weight = torch.randn(512, 32, generator=torch.Generator().manual_seed(1)).to(dtype)
     data = safetensors.torch.save(
-        {"last_layer.weight": weight, "mlp.0.weight": torch.zeros(512, 512)}
+        {"last_layer.weight": weight, "mlp.0.weight": torch.zeros(1024, 512)}
     )
     remote = serve(server, data, "head.safetensors")
     heads = load_remote_heads(remote, settings, reporter=SILENT)
     assert_same_heads(heads, local_heads(tmp_path, data, "head.safetensors"))
-    assert server.sent < weight.nbytes + 5_000
+    assert server.sent < weight.nbytes + 150_000 < len(data)
 
 
 def test_every_genuine_file_gives_the_same_heads_or_the_same_kind_of_error(
-    server: Any, settings: StorageSettings, shared_checkpoints: Path
+    server: Any, settings: RemoteSettings, shared_checkpoints: Path
 ) -> None:
     def outcome(load: Any) -> Any:
         try:
@@ -194,7 +169,7 @@ def test_every_genuine_file_gives_the_same_heads_or_the_same_kind_of_error(
 
 
 def test_offsets_are_those_that_torch_itself_reports(
-    server: Any, settings: StorageSettings, small_dino: bytes
+    server: Any, settings: RemoteSettings, small_dino: bytes
 ) -> None:
     from torch._subclasses import FakeTensorMode
 
@@ -220,7 +195,7 @@ def allowed_globals() -> list[Any]:
 
 
 def test_views_and_strides_are_read_as_torch_reads_them(
-    server: Any, settings: StorageSettings, tmp_path: Path
+    server: Any, settings: RemoteSettings, tmp_path: Path
 ) -> None:
     base = torch.randn(40, 30, generator=torch.Generator().manual_seed(2))
     for name, view in {
@@ -236,39 +211,8 @@ def test_views_and_strides_are_read_as_torch_reads_them(
         assert_same_heads(heads, local_heads(tmp_path, buffer.getvalue()))
 
 
-def test_cached_tensors_are_safetensors_that_say_where_they_came_from(
-    server: Any, settings: StorageSettings, small_dino: bytes
-) -> None:
-    remote = serve(server, small_dino)
-    load_remote_heads(remote, settings, reporter=SILENT)
-    items = {item.key: item for item in cache_items(settings)}
-    item = items["teacher/head.last_layer.weight_v"]
-    with safetensors.safe_open(item.path, "pt") as file:
-        about = file.metadata()
-        values = file.get_tensor(item.key)
-    assert about["collapse_audit.source"] == server.url("checkpoint.pth")
-    assert about["collapse_audit.etag"] == '"one"'
-    assert about["collapse_audit.size"] == str(len(small_dino))
-    assert about["collapse_audit.sha256"] == hashlib.sha256(values.numpy().tobytes()).hexdigest()
-    assert all(not verdict.problem for verdict in verify_cache(settings))
-
-
-def test_a_damaged_cache_is_found_and_mended(
-    server: Any, settings: StorageSettings, small_dino: bytes
-) -> None:
-    remote = serve(server, small_dino)
-    expected = load_remote_heads(remote, settings, reporter=SILENT)
-    path = max((item.path for item in cache_items(settings)), key=lambda p: p.stat().st_size)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    assert [bool(v.problem) for v in verify_cache(settings)].count(True) == 1
-    assert_same_heads(load_remote_heads(remote, settings, reporter=SILENT), expected)
-    assert not any(v.problem for v in verify_cache(settings))
-
-
 def test_a_file_that_changed_since_the_first_fetch_is_refused_with_both_hashes(
-    server: Any, settings: StorageSettings, genuine_files: ModuleType
+    server: Any, settings: RemoteSettings, genuine_files: ModuleType
 ) -> None:
     remote = serve(server, genuine_files.dino_checkpoint())
     load_remote_heads(remote, settings, reporter=SILENT)
@@ -280,54 +224,10 @@ def test_a_file_that_changed_since_the_first_fetch_is_refused_with_both_hashes(
     old = recorded["tensor:teacher/head.last_layer.weight_v"]
     assert old in caught.value.message
     assert len(set(caught.value.message.split()) - {old}) > 3
-    assert not [item for item in cache_items(elsewhere) if item.key.endswith("weight_v")]
-
-
-def test_the_sha256_of_the_manifest_is_enforced(
-    server: Any, settings: StorageSettings, small_dino: bytes
-) -> None:
-    remote = serve(server, small_dino)
-    right = dataclasses.replace(remote, sha256=hashlib.sha256(small_dino).hexdigest())
-    wrong = dataclasses.replace(remote, sha256="0" * 64)
-    with pytest.raises(IntegrityError, match="the manifest says 0000"):
-        load_remote_heads(wrong, settings, reporter=SILENT)
-    assert cache_items(settings) == ()
-    assert load_remote_heads(right, settings, reporter=SILENT)[0].k == 256
-
-
-def test_a_file_that_changes_while_it_is_read_is_an_error_and_the_cache_stays_intact(
-    server: Any, settings: StorageSettings, small_dino: bytes
-) -> None:
-    remote = serve(server, small_dino)
-    for requests in range(1, 11):
-        server.forget()
-        server.change_after = requests
-        fresh = dataclasses.replace(settings, cache_dir=settings.cache_dir / str(requests))
-        with pytest.raises(SourceError, match="changed on the server"):
-            load_remote_heads(remote, fresh, reporter=SILENT)
-        assert not any(v.problem for v in verify_cache(fresh))
-
-
-def test_a_change_without_a_tag_is_noticed_by_the_checksum_of_the_member(
-    server: Any, settings: StorageSettings, small_dino: bytes, genuine_files: ModuleType
-) -> None:
-    server.etag = None
-    remote = serve(server, small_dino)
-    checkpoint = read_remote_checkpoint(remote, settings, SILENT)
-    tensor = checkpoint.tensors["teacher/head.last_layer.weight_v"]
-    server.forget()
-    server.change_after = 2  # after the opening and the local header
-    with pytest.raises(CheckpointError, match="truncated or damaged"):
-        tensor.read()
-    server.forget()
-    server.files["checkpoint.pth"] = genuine_files.dino_checkpoint(teacher_unique=21)
-    server.change_after = None
-    with pytest.raises(SourceError, match="does not have the checksum of the index"):
-        tensor.read()
 
 
 def test_files_saved_without_checksums_are_read(
-    server: Any, settings: StorageSettings, genuine_files: ModuleType, tmp_path: Path
+    server: Any, settings: RemoteSettings, genuine_files: ModuleType, tmp_path: Path
 ) -> None:
     torch.serialization.set_crc32_options(False)
     try:
@@ -395,7 +295,7 @@ HUGE = b"\x8a\x08" + (2**50).to_bytes(8, "little")
 )  # fmt: skip
 def test_a_hostile_index_runs_nothing_and_is_refused_in_words(
     server: Any,
-    settings: StorageSettings,
+    settings: RemoteSettings,
     index: bytes,
     error: type[Exception] | None,
     message: str,
@@ -414,7 +314,7 @@ def test_a_hostile_index_runs_nothing_and_is_refused_in_words(
 
 
 def test_nested_tuples_as_keys_do_not_hang_the_reader(
-    server: Any, settings: StorageSettings
+    server: Any, settings: RemoteSettings
 ) -> None:
     bomb = b"\x80\x02})q\x00" + b"h\x00\x86q\x00" * 60 + b"K\x01s."
     checkpoint = read_remote_checkpoint(serve(server, with_index(bomb)), settings, SILENT)
@@ -432,7 +332,7 @@ def test_nested_tuples_as_keys_do_not_hang_the_reader(
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_tricks_with_zip_members_are_refused(
-    server: Any, settings: StorageSettings, members: list[tuple[str, bytes]], message: str
+    server: Any, settings: RemoteSettings, members: list[tuple[str, bytes]], message: str
 ) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -444,7 +344,7 @@ def test_tricks_with_zip_members_are_refused(
 
 
 def test_a_deflated_bomb_is_refused_before_it_is_unpacked(
-    server: Any, settings: StorageSettings
+    server: Any, settings: RemoteSettings
 ) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -455,7 +355,7 @@ def test_a_deflated_bomb_is_refused_before_it_is_unpacked(
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak there")
 def test_a_remote_audit_needs_little_memory(
-    server: Any, settings: StorageSettings, large_dino: bytes
+    server: Any, settings: RemoteSettings, large_dino: bytes
 ) -> None:
     serve(server, large_dino)
     code = (
@@ -463,8 +363,8 @@ def test_a_remote_audit_needs_little_memory(
         "from pathlib import Path\n"
         "from collapse_audit.audit import audit_prototypes\n"
         "from collapse_audit.checkpoints.remote import load_remote_heads\n"
-        "from collapse_audit.remote import StorageSettings, remote_of_url, SILENT\n"
-        "settings = StorageSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)\n"
+        "from collapse_audit.remote import RemoteSettings, remote_of_url, SILENT\n"
+        "settings = RemoteSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)\n"
         "(p,) = load_remote_heads(remote_of_url(sys.argv[2]), settings, reporter=SILENT)\n"
         "m = audit_prototypes(p, sweep=False, nearest=False).num_unique\n"
         # not getrusage: its peak counts the parent that forked this process

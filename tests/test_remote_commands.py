@@ -41,10 +41,11 @@ def test_download_then_list_verify_and_clear(server: Any, small_dino: bytes) -> 
     url = server.url("a.pth")
     assert run(download_command, url, "--insecure-http").stdout == f"{url}\thead\t256\t16\n"
     listed = run(cache_command, "list").stdout
-    assert "teacher/head.last_layer.weight_v" in listed
+    assert listed.splitlines()[0] == f"range     65,536 bytes  {url}  0-65536"
     assert listed.splitlines()[-1].startswith("2 items, ")
     rows = json.loads(run(cache_command, "list", "--json").stdout)
-    assert {row["source"] for row in rows} == {url}
+    assert {(row["source"], row["kind"]) for row in rows} == {(url, "range")}
+    assert rows[0].keys() == {"source", "kind", "part", "size", "sha256", "path"}
     assert run(cache_command, "verify").stdout == "2 of 2 items are intact.\n"
     assert "set free" in run(cache_command, "clear", "--yes").stdout
     assert json.loads(run(cache_command, "list", "--json").stdout) == []
@@ -55,10 +56,10 @@ def test_verify_finds_damage_and_ends_with_code_1(
 ) -> None:
     server.files["a.pth"] = small_dino
     run(download_command, server.url("a.pth"), "--insecure-http")
-    path = next((tmp_path / "cache").rglob("*.safetensors"))
+    (path,) = (tmp_path / "cache").rglob("0-65536")
     path.write_bytes(path.read_bytes()[:-1] + b"\7")
     result = run(cache_command, "verify", code=1)
-    assert "damaged" in result.stdout
+    assert f"damaged  {server.url('a.pth')}  0-65536: its SHA-256 is not" in result.stdout
     assert "1 of 2 items are intact." in result.stdout
 
 

@@ -12,15 +12,15 @@ from collapse_audit.similarity import (
     leader_cover,
     link_groups,
     nearest_prototypes,
-    small_components,
+    sweep,
     sweep_levels,
 )
 
 
 @pytest.fixture
-def comparison(any_head, panel):
+def comparison(any_head, panels):
     prototypes = any_head.prototypes
-    return Comparison(prototypes, Threshold(any_head.epsilon), panel=panel)
+    return Comparison(prototypes, Threshold(any_head.epsilon), panels=panels)
 
 
 def test_the_cover_is_the_greedy_one_in_index_order(any_head, comparison):
@@ -70,7 +70,7 @@ def test_the_radius_bounds_the_angle_of_every_member_and_is_tight(any_head, comp
 def test_every_level_of_a_sweep_is_a_count_from_scratch(
     any_head, comparison, spread, most_members, monkeypatch
 ):
-    monkeypatch.setattr(small_components, "_MOST_MEMBERS", most_members)
+    monkeypatch.setattr(sweep, "_MOST_MEMBERS", most_members)
     epsilons = [min(factor * any_head.epsilon, 0.9999999) for factor in spread]
     levels = sweep_levels(comparison, epsilons)
     assert [level.epsilon for level in levels] == sorted(set(epsilons))
@@ -98,7 +98,7 @@ def test_the_nearest_one_is_at_the_smallest_distance(any_head, comparison):
 
 @pytest.mark.parametrize("k", [30, 300])
 @pytest.mark.parametrize("epsilon", [0.01, 0.3, 0.9])
-def test_ties_for_the_nearest_go_to_the_smallest_index(definition, panel, k, epsilon):
+def test_ties_for_the_nearest_go_to_the_smallest_index(definition, panels, k, epsilon):
     # +-1 rows of 16 entries have exact unit rows, and distances that are multiples of 1/8
     rng = np.random.default_rng(k)
     base = np.where(rng.random((4, 16)) < 0.5, -1.0, 1.0)
@@ -106,7 +106,7 @@ def test_ties_for_the_nearest_go_to_the_smallest_index(definition, panel, k, eps
     rows *= 2.0 ** rng.integers(-3, 4, (k, 1))
     truth = definition(rows, epsilon)
     prototypes = Prototypes.from_weight(rows)
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+    comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
     nearest = nearest_prototypes(comparison, leader_cover(comparison))
     squared = [truth.squared_chords(row) for row in range(k)]
     assert nearest.index.tolist() == [int(s.argmin()) for s in squared]
@@ -114,17 +114,17 @@ def test_ties_for_the_nearest_go_to_the_smallest_index(definition, panel, k, eps
     assert nearest.copies == k - len({row.tobytes() for row in truth.unit})
 
 
-def test_the_nearest_ones_do_not_depend_on_the_cover(make_head, panel):
+def test_the_nearest_ones_do_not_depend_on_the_cover(make_head, panels):
     prototypes = make_head("wide groups").prototypes
     found = []
     for epsilon in (1e-6, 0.01, 0.025, 0.3, 0.95):
-        comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+        comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
         nearest = nearest_prototypes(comparison, leader_cover(comparison))
         found.append((nearest.index.tobytes(), nearest.distance.tobytes()))
     assert len(set(found)) == 1
 
 
-def test_near_copies_are_ranked_where_one_minus_the_cosine_is_all_rounding(kinds, panel):
+def test_near_copies_are_ranked_where_one_minus_the_cosine_is_all_rounding(kinds, panels):
     # A row and others at angles of 1e-8, 1.01e-8, 1.02e-8 ...: their cosines all round to one.
     angles = 1e-8 * (1 + 0.01 * np.arange(40))
     hub = kinds.random_unit(np.random.default_rng(3), 1, 64)[0]
@@ -134,7 +134,7 @@ def test_near_copies_are_ranked_where_one_minus_the_cosine_is_all_rounding(kinds
     order = np.random.default_rng(5).permutation(40)
     rows = np.concatenate([hub[None], (hub[:, None] + angles * aside).T[order]])
     prototypes = Prototypes.from_weight(rows)
-    comparison = Comparison(prototypes, Threshold(0.025), panel=panel)
+    comparison = Comparison(prototypes, Threshold(0.025), panels=panels)
     nearest = nearest_prototypes(comparison, leader_cover(comparison))
     assert nearest.index[0] == 1 + int(order.argmin())
     np.testing.assert_allclose(nearest.angle[0], 1e-8, rtol=1e-6)
@@ -159,10 +159,10 @@ def test_near_copies_are_ranked_where_one_minus_the_cosine_is_all_rounding(kinds
         ([[0.1, 0.0], [float(np.float32(0.3)), float(np.float32(0.4))]], 0.4, 1),
     ],
 )
-def test_a_pair_at_exactly_the_threshold_is_no_duplicate(panel, rows, epsilon, unique):
+def test_a_pair_at_exactly_the_threshold_is_no_duplicate(panels, rows, epsilon, unique):
     weight = np.array(rows, dtype=np.float64)
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+    comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
     cover = leader_cover(comparison)
     links = link_groups(comparison, cover)
     assert len(cover.leaders) == links.num_components == unique
@@ -171,7 +171,7 @@ def test_a_pair_at_exactly_the_threshold_is_no_duplicate(panel, rows, epsilon, u
     assert (level.greedy, level.components, level.isolated) == (unique, unique, 2 * unique - 2)
 
 
-def test_equally_near_members_of_a_group_are_ranked_beyond_float32(kinds, panel):
+def test_equally_near_members_of_a_group_are_ranked_beyond_float32(kinds, panels):
     # 20 members of one group, each with two others 0.02 away but for a factor of 1 + 1e-9
     rng = np.random.default_rng(6)
     hub = kinds.random_unit(rng, 1, 64)[0]
@@ -179,7 +179,7 @@ def test_equally_near_members_of_a_group_are_ranked_beyond_float32(kinds, panel)
     near = [kinds.at_distance(rng, m, 0.0002 * np.array([1 + 1e-9, 1.0])) for m in members]
     rows = np.concatenate([hub[None], members, *near])
     prototypes = Prototypes.from_weight(rows)
-    comparison = Comparison(prototypes, Threshold(0.025), panel=panel)
+    comparison = Comparison(prototypes, Threshold(0.025), panels=panels)
     cover = leader_cover(comparison)
     assert len(cover.leaders) == 1
     found = nearest_prototypes(comparison, cover).index

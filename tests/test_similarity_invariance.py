@@ -17,29 +17,29 @@ from collapse_audit.similarity import (
     leader_cover,
     link_groups,
     nearest_prototypes,
-    small_components,
+    sweep,
     sweep_levels,
 )
 
 SOME_HEADS = ["collapsed", "healthy, linked", "chained", "wide groups near by", "signs at 0.25"]
 
 
-def results(prototypes, epsilon, panel, block_rows=1024):
+def results(prototypes, epsilon, panels, block_rows=1024):
     """Everything that the engine computes, as bytes."""
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+    comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
     cover = leader_cover(comparison, block_rows=block_rows)
     links = link_groups(comparison, cover)
     nearest = nearest_prototypes(comparison, cover)
     arrays_ = [cover.leaders, cover.group, links.neighbours, links.clique, links.component]
-    sweep = sweep_levels(comparison, [epsilon / 2, epsilon, min(2 * epsilon, 0.99)])
+    levels = sweep_levels(comparison, [epsilon / 2, epsilon, min(2 * epsilon, 0.99)])
     found = [nearest.index, nearest.distance]
-    return [a.tobytes() for a in (*arrays_, *found)], links.num_components, sweep, nearest.copies
+    return [a.tobytes() for a in (*arrays_, *found)], links.num_components, levels, nearest.copies
 
 
-def counts(weight, epsilon, panel):
+def counts(weight, epsilon, panels):
     """M, components, isolated and sorted neighbour counts."""
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+    comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
     cover = leader_cover(comparison)
     links = link_groups(comparison, cover)
     return len(cover.leaders), links.num_components, links.neighbours.tolist()
@@ -58,11 +58,11 @@ thresholds = st.sampled_from([0.001, 0.025, 0.1, 0.2, 0.25, 0.4, 0.5, 0.75, 0.96
 @settings(max_examples=40)
 @given(weights, thresholds, st.integers(1, 30))
 def test_any_small_head_equals_its_definition_for_every_block_size(
-    definition, panel, weight, epsilon, block_rows
+    definition, panels, weight, epsilon, block_rows
 ):
     truth = definition(weight, epsilon)
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+    comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
     cover = leader_cover(comparison, block_rows=block_rows)
     assert (cover.leaders.tolist(), cover.group.tolist()) == truth.greedy()
     links = link_groups(comparison, cover)
@@ -77,11 +77,11 @@ def test_any_small_head_equals_its_definition_for_every_block_size(
 @few
 @given(weights, st.sets(thresholds, min_size=1, max_size=4), st.sampled_from([0, 3, 32]))
 def test_a_sweep_of_any_small_head_equals_counts_from_scratch(
-    definition, panel, weight, epsilons, most_members
+    definition, panels, weight, epsilons, most_members
 ):
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(0.3), panel=panel)
-    with mock.patch.object(small_components, "_MOST_MEMBERS", most_members):
+    comparison = Comparison(prototypes, Threshold(0.3), panels=panels)
+    with mock.patch.object(sweep, "_MOST_MEMBERS", most_members):
         levels = sweep_levels(comparison, sorted(epsilons))
     for level in levels:
         truth = definition(weight, level.epsilon)
@@ -92,9 +92,9 @@ def test_a_sweep_of_any_small_head_equals_counts_from_scratch(
 
 @few
 @given(weights, thresholds, thresholds)
-def test_the_counts_obey_the_laws_of_the_duplicate_graph(panel, weight, one, other):
+def test_the_counts_obey_the_laws_of_the_duplicate_graph(panels, weight, one, other):
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(one), panel=panel)
+    comparison = Comparison(prototypes, Threshold(one), panels=panels)
     cover = leader_cover(comparison)
     links = link_groups(comparison, cover)
     isolated = int((links.neighbours == 0).sum())
@@ -114,105 +114,105 @@ def test_the_counts_obey_the_laws_of_the_duplicate_graph(panel, weight, one, oth
 
 @few
 @given(weights, thresholds, st.randoms(use_true_random=False))
-def test_permuting_the_rows_permutes_what_does_not_depend_on_order(panel, weight, epsilon, random):
+def test_permuting_the_rows_permutes_what_does_not_depend_on_order(panels, weight, epsilon, random):
     order = np.array(random.sample(range(len(weight)), len(weight)))
-    _, components, neighbours = counts(weight, epsilon, panel)
-    _, components_too, neighbours_too = counts(weight[order], epsilon, panel)
+    _, components, neighbours = counts(weight, epsilon, panels)
+    _, components_too, neighbours_too = counts(weight[order], epsilon, panels)
     assert components_too == components
     assert neighbours_too == np.array(neighbours)[order].tolist()
 
 
 @few
 @given(weights, thresholds, st.randoms(use_true_random=False))
-def test_scanning_in_an_order_equals_permuting_the_rows(panel, weight, epsilon, random):
+def test_scanning_in_an_order_equals_permuting_the_rows(panels, weight, epsilon, random):
     order = np.array(random.sample(range(len(weight)), len(weight)))
     here, there = Prototypes.from_weight(weight), Prototypes.from_weight(weight[order])
     scanned = leader_cover(
-        Comparison(here, Threshold(epsilon), panel=panel), order=order, block_rows=7
+        Comparison(here, Threshold(epsilon), panels=panels), order=order, block_rows=7
     )
-    permuted = leader_cover(Comparison(there, Threshold(epsilon), panel=panel))
+    permuted = leader_cover(Comparison(there, Threshold(epsilon), panels=panels))
     assert scanned.leaders.tolist() == order[permuted.leaders].tolist()
     assert scanned.group[order].tolist() == permuted.group.tolist()
 
 
 @few
 @given(weights, thresholds, st.data())
-def test_scaling_rows_by_powers_of_two_changes_no_byte(panel, weight, epsilon, data):
+def test_scaling_rows_by_powers_of_two_changes_no_byte(panels, weight, epsilon, data):
     powers = data.draw(arrays(np.int64, len(weight), elements=st.integers(-200, 200)))
     scaled = Prototypes.from_weight(weight * 2.0 ** powers[:, None])
-    assert results(scaled, epsilon, panel) == results(
-        Prototypes.from_weight(weight), epsilon, panel
+    assert results(scaled, epsilon, panels) == results(
+        Prototypes.from_weight(weight), epsilon, panels
     )
 
 
 @pytest.mark.parametrize("name", SOME_HEADS)
-def test_scaling_rows_by_any_factors_changes_no_count(make_head, clear_epsilon, panel, name):
+def test_scaling_rows_by_any_factors_changes_no_count(make_head, clear_epsilon, panels, name):
     head = make_head(name)
     epsilon = clear_epsilon(head.weight, head.epsilon)
     rng = np.random.default_rng(1)
     scaled = head.weight * 10.0 ** rng.uniform(-9, 9, (len(head.weight), 1))
-    assert counts(scaled, epsilon, panel) == counts(head.weight, epsilon, panel)
+    assert counts(scaled, epsilon, panels) == counts(head.weight, epsilon, panels)
 
 
 @pytest.mark.parametrize("name", SOME_HEADS)
-def test_rotating_the_rows_changes_no_count(make_head, clear_epsilon, panel, name):
+def test_rotating_the_rows_changes_no_count(make_head, clear_epsilon, panels, name):
     head = make_head(name)
     epsilon = clear_epsilon(head.weight, head.epsilon)
     d = head.prototypes.d
     rotation = np.linalg.qr(np.random.default_rng(2).standard_normal((d, d)))[0]
-    assert counts(head.weight @ rotation, epsilon, panel) == counts(head.weight, epsilon, panel)
+    assert counts(head.weight @ rotation, epsilon, panels) == counts(head.weight, epsilon, panels)
 
 
 @pytest.mark.parametrize("name", SOME_HEADS)
-def test_padding_with_zero_columns_changes_no_count(make_head, panel, name):
+def test_padding_with_zero_columns_changes_no_count(make_head, panels, name):
     head = make_head(name)
     padded = np.pad(head.weight, ((0, 0), (3, 5)))
-    assert counts(padded, head.epsilon, panel) == counts(head.weight, head.epsilon, panel)
+    assert counts(padded, head.epsilon, panels) == counts(head.weight, head.epsilon, panels)
 
 
 @pytest.mark.parametrize("name", SOME_HEADS)
 @pytest.mark.parametrize("block_rows", [7, 100_000])
-def test_the_block_size_changes_no_byte(make_head, panel, name, block_rows):
+def test_the_block_size_changes_no_byte(make_head, panels, name, block_rows):
     head = make_head(name)
-    expected = results(head.prototypes, head.epsilon, panel)
-    assert results(head.prototypes, head.epsilon, panel, block_rows=block_rows) == expected
+    expected = results(head.prototypes, head.epsilon, panels)
+    assert results(head.prototypes, head.epsilon, panels, block_rows=block_rows) == expected
 
 
-def test_the_number_of_threads_changes_no_byte(kinds, panel, threads):
+def test_the_number_of_threads_changes_no_byte(kinds, panels, threads):
     rng = np.random.default_rng(6)
     rows = np.concatenate([kinds.collapsed(rng, 700, 64, 3, 0.155), rng.standard_normal((500, 64))])
     prototypes = Prototypes.from_weight(rng.permutation(rows).astype(np.float32))
     found = []
     for count in (1, 2, 3):
         threads(count)
-        found.append(results(prototypes, 0.025, panel))
+        found.append(results(prototypes, 0.025, panels))
     assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("name", SOME_HEADS)
-def test_every_panel_gives_the_same_bytes(make_head, panels, name):
+def test_every_panel_gives_the_same_bytes(make_head, all_panels, name):
     head = make_head(name)
-    first, *others = (results(head.prototypes, head.epsilon, make) for make in panels.values())
+    first, *others = (results(head.prototypes, head.epsilon, made) for made in all_panels.values())
     assert all(other == first for other in others)
 
 
-def test_one_panel_serves_many_thresholds(make_head, panel):
+def test_one_panel_serves_many_thresholds(make_head, panels):
     head = make_head("wide groups near by")
-    elsewhere = Comparison(head.prototypes, Threshold(0.5), panel=panel)
+    elsewhere = Comparison(head.prototypes, Threshold(0.5), panels=panels)
     here = elsewhere.at(head.epsilon)
     assert here.panel is elsewhere.panel
     assert leader_cover(here).leaders.tolist() == head.truth.greedy()[0]
     assert leader_cover(elsewhere).leaders.tolist() == head.truth.at(0.5).greedy()[0]
 
 
-def test_progress_runs_up_to_the_whole_in_every_stage(make_head, panel):
+def test_progress_runs_up_to_the_whole_in_every_stage(make_head, panels):
     head = make_head("healthy, linked")
     seen: dict[str, list[tuple[int, int]]] = {}
 
     def progress(stage, done, total):
         seen.setdefault(stage, []).append((done, total))
 
-    comparison = Comparison(head.prototypes, Threshold(head.epsilon), panel=panel)
+    comparison = Comparison(head.prototypes, Threshold(head.epsilon), panels=panels)
     cover = leader_cover(comparison, block_rows=50, progress=progress)
     link_groups(comparison, cover, progress=progress)
     sweep_levels(comparison, [0.1, 0.2], progress=progress)

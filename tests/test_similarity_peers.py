@@ -39,9 +39,9 @@ def case(request, make_head, clear_epsilon):
     return head.prototypes, clear_epsilon(head.weight, head.epsilon)
 
 
-def compared(case, panel):
+def compared(case, panels):
     prototypes, epsilon = case
-    comparison = Comparison(prototypes, Threshold(epsilon), panel=panel)
+    comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
     return comparison, leader_cover(comparison)
 
 
@@ -51,26 +51,26 @@ def same_partition(one, other):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_components_are_the_clusters_of_dbscan_with_one_sample(case, panel, metric):
+def test_components_are_the_clusters_of_dbscan_with_one_sample(case, panels, metric):
     prototypes, epsilon = case
-    links = link_groups(*compared(case, panel))
+    links = link_groups(*compared(case, panels))
     radius = epsilon if metric == "cosine" else np.sqrt(2 * epsilon)
     peer = DBSCAN(eps=radius, min_samples=1, metric=metric).fit(prototypes.unit_rows())
     assert same_partition(links.component, peer.labels_)
     assert links.num_components == peer.labels_.max() + 1
 
 
-def test_neighbours_are_the_radius_neighbours_of_scikit_learn(case, panel):
+def test_neighbours_are_the_radius_neighbours_of_scikit_learn(case, panels):
     prototypes, epsilon = case
-    links = link_groups(*compared(case, panel))
+    links = link_groups(*compared(case, panels))
     graph = radius_neighbors_graph(prototypes.unit_rows(), np.sqrt(2 * epsilon))
     np.testing.assert_array_equal(links.neighbours, np.asarray(graph.sum(axis=1)).ravel())
 
 
-def test_neighbours_are_the_range_search_of_faiss(case, panel):
+def test_neighbours_are_the_range_search_of_faiss(case, panels):
     faiss = pytest.importorskip("faiss")
     prototypes, epsilon = case
-    links = link_groups(*compared(case, panel))
+    links = link_groups(*compared(case, panels))
     unit = prototypes.unit_rows().astype(np.float32)
     index = faiss.IndexFlatIP(prototypes.d)
     index.add(unit)
@@ -78,9 +78,9 @@ def test_neighbours_are_the_range_search_of_faiss(case, panel):
     np.testing.assert_array_equal(links.neighbours, np.diff(limits.astype(np.int64)) - 1)
 
 
-def test_the_nearest_are_those_of_scikit_learn(case, panel):
+def test_the_nearest_are_those_of_scikit_learn(case, panels):
     prototypes, _ = case
-    nearest = nearest_prototypes(*compared(case, panel))
+    nearest = nearest_prototypes(*compared(case, panels))
     unit = prototypes.unit_rows()
     peer = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(unit)
     distance, _ = peer.kneighbors()

@@ -20,20 +20,20 @@ from collapse_audit.similarity import (
 )
 
 
-def compare(rows, epsilon, panel):
+def compare(rows, epsilon, panels):
     prototypes = Prototypes.from_weight(rows)
-    return Comparison(prototypes, Threshold(epsilon), panel=panel)
+    return Comparison(prototypes, Threshold(epsilon), panels=panels)
 
 
 @pytest.mark.slow
-def test_a_large_group_exactly_at_the_threshold_is_counted_exactly(panel):
+def test_a_large_group_exactly_at_the_threshold_is_counted_exactly(panels):
     # +-1 rows: the base, and rows that differ from it in one of 16 entries. They are 0.125 from
     # the base and exactly 0.25 from each other, which is not below 0.25.
     rng = np.random.default_rng(0)
     flipped = rng.integers(0, 17, 1100)
     flipped[0] = 16
     rows = np.where(np.arange(16) == flipped[:, None], -1.0, 1.0)
-    comparison = compare(rows, 0.25, panel)
+    comparison = compare(rows, 0.25, panels)
     cover = leader_cover(comparison)
     assert cover.leaders.tolist() == [0]
     links = link_groups(comparison, cover)
@@ -44,12 +44,12 @@ def test_a_large_group_exactly_at_the_threshold_is_counted_exactly(panel):
     assert links.clique.tolist() == [False]
 
 
-def test_a_group_wider_than_epsilon_and_larger_than_a_segment(definition, kinds, panel):
+def test_a_group_wider_than_epsilon_and_larger_than_a_segment(definition, kinds, panels):
     rng = np.random.default_rng(1)
     hub = kinds.random_unit(rng, 1, 24)[0]
     members = kinds.at_distance(rng, hub, rng.uniform(0.01, 0.0249, 1300))
     rows = np.concatenate([hub[None], members, kinds.random_unit(rng, 30, 24)]).astype(np.float32)
-    comparison = compare(rows, 0.025, panel)
+    comparison = compare(rows, 0.025, panels)
     cover = leader_cover(comparison)
     assert cover.sizes.max() == 1301
     links = link_groups(comparison, cover)
@@ -59,20 +59,20 @@ def test_a_group_wider_than_epsilon_and_larger_than_a_segment(definition, kinds,
     assert not links.clique[0]
 
 
-def test_wide_groups_linked_across_segments(definition, kinds, panel):
+def test_wide_groups_linked_across_segments(definition, kinds, panels):
     # 40 hubs along an arc, each with 60 members: linked to the hubs beside it and to no others
     rng = np.random.default_rng(2)
     hubs = kinds.chain(12, 40, 1.8 * np.arccos(0.975))
     parts = [kinds.at_distance(rng, hub, rng.uniform(0.012, 0.024, 60)) for hub in hubs]
     rows = np.concatenate([hubs, rng.permutation(np.concatenate(parts))]).astype(np.float32)
-    comparison = compare(rows, 0.025, panel)
+    comparison = compare(rows, 0.025, panels)
     links = link_groups(comparison, leader_cover(comparison))
     truth = definition(rows, 0.025)
     assert links.neighbours.tolist() == truth.neighbours
     assert links.num_components == truth.components
 
 
-def test_groups_whose_edges_touch_are_linked_across_segments(definition, panel):
+def test_groups_whose_edges_touch_are_linked_across_segments(definition, panels):
     # On a circle, in units of theta: hubs 2.6 apart, members up to 0.9 and 0.8 to both sides in
     # turn. Members of neighbouring groups are 0.9 apart at the edges, hubs out of reach of members
     # of the other group; groups of the two radii lie in different segments.
@@ -84,7 +84,7 @@ def test_groups_whose_edges_touch_are_linked_across_segments(definition, panel):
     angles = theta * np.concatenate([hubs, (hubs + offsets).ravel()])
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     epsilon = float(1 - np.cos(theta))
-    comparison = compare(rows, epsilon, panel)
+    comparison = compare(rows, epsilon, panels)
     cover = leader_cover(comparison)
     assert cover.leaders.tolist() == list(range(30))
     links = link_groups(comparison, cover)
@@ -93,7 +93,7 @@ def test_groups_whose_edges_touch_are_linked_across_segments(definition, panel):
 
 
 @pytest.mark.parametrize("m", [2200, pytest.param(4500, marks=pytest.mark.slow)])
-def test_more_groups_than_a_chunk_of_leaders_and_links_between_far_chunks(kinds, panel, m):
+def test_more_groups_than_a_chunk_of_leaders_and_links_between_far_chunks(kinds, panels, m):
     # Leaders, then a second member for each, far from its leader in the scan order; pairs
     # are 0.01 apart and all else about orthogonal.
     rng = np.random.default_rng(3)
@@ -103,7 +103,7 @@ def test_more_groups_than_a_chunk_of_leaders_and_links_between_far_chunks(kinds,
         [kinds.at_distance(rng, row, np.array([0.01])) for row in leaders[partner]]
     )
     rows = np.concatenate([leaders, seconds])
-    comparison = compare(rows, 0.025, panel)
+    comparison = compare(rows, 0.025, panels)
     cover = leader_cover(comparison)
     assert cover.leaders.tolist() == list(range(m))
     assert cover.group.tolist() == [*range(m), *partner.tolist()]
@@ -119,12 +119,12 @@ def test_more_groups_than_a_chunk_of_leaders_and_links_between_far_chunks(kinds,
     assert (high.greedy, high.components, high.isolated) == (m, m, 0)
 
 
-def test_a_singleton_is_linked_to_a_member_of_a_large_group_far_away_in_the_order(panel):
+def test_a_singleton_is_linked_to_a_member_of_a_large_group_far_away_in_the_order(panels):
     # Angles in the plane: a group from 0 to 10 degrees, and one prototype at 20 degrees: it is
     # within 12.8 degrees of the group's edge but not of its leader.
     degrees = np.concatenate([[0.0], np.linspace(1, 10, 2500), [20.0]])
     rows = np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], axis=1)
-    comparison = compare(rows, 0.025, panel)
+    comparison = compare(rows, 0.025, panels)
     cover = leader_cover(comparison)
     assert cover.sizes.tolist() == [2501, 1]
     links = link_groups(comparison, cover)
@@ -134,12 +134,12 @@ def test_a_singleton_is_linked_to_a_member_of_a_large_group_far_away_in_the_orde
     assert links.clique.tolist() == [True, True]
 
 
-def test_many_tight_groups_are_complete_without_any_links(kinds, panel):
+def test_many_tight_groups_are_complete_without_any_links(kinds, panels):
     rng = np.random.default_rng(4)
     sizes = np.concatenate([[1500, 700], rng.integers(1, 40, 90)])
     labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     rows = kinds.noisy(rng, kinds.random_unit(rng, len(sizes), 64)[labels], 0.01)
-    comparison = compare(rows.astype(np.float32), 0.025, panel)
+    comparison = compare(rows.astype(np.float32), 0.025, panels)
     cover = leader_cover(comparison)
     links = link_groups(comparison, cover)
     assert sorted(cover.sizes.tolist()) == sorted(sizes.tolist())
@@ -201,9 +201,9 @@ def test_65536_prototypes_are_audited_within_two_gigabytes():
 
 
 @pytest.mark.parametrize("k", [4300, 4097])  # 4097: one prototype alone in the last tile
-def test_the_nearest_of_random_rows_are_found_across_all_chunks(kinds, panel, k):
+def test_the_nearest_of_random_rows_are_found_across_all_chunks(kinds, panels, k):
     unit = kinds.random_unit(np.random.default_rng(5), k, 32)
-    comparison = compare(unit, 0.025, panel)
+    comparison = compare(unit, 0.025, panels)
     nearest = nearest_prototypes(comparison, leader_cover(comparison))
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -2)

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from collapse_audit.cli.commands.train import train_command
-from collapse_audit.errors import ParameterError
+from collapse_audit.errors import ParameterError, SourceError
 from collapse_audit.training.config import HeadTrainingConfig
 
 
@@ -40,9 +40,9 @@ def test_the_configuration_in_a_run_folder_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"regulariser": "koleo-prto"}, "no 'koleo-prto'. Did you mean 'koleo-proto'"),
+        ({"regulariser": "koleo-prto"}, "no 'koleo-prto'. Did you mean koleo-proto"),
         ({"objective": "x"}, "objective: no 'x'. Choose from dino, probability-centring"),
-        ({"regularizer": "none"}, "unknown setting 'regularizer'. Did you mean 'regulariser'"),
+        ({"regularizer": "none"}, "unknown setting 'regularizer'. Did you mean regulariser"),
         ({"zzz": 1}, "unknown setting 'zzz'. Settings: data,"),
         ({"k": 1}, "k must be at least 2, got 1"),
         ({"k": "many"}, "k must be int, got 'many'"),
@@ -70,5 +70,5 @@ def test_unreadable_files_of_settings_are_refused(tmp_path: Path) -> None:
     broken.write_text("- k\n")
     with pytest.raises(ParameterError, match="holds list, not settings"):
         HeadTrainingConfig.from_file(broken)
-    with pytest.raises(ParameterError, match="cannot be read"):
+    with pytest.raises(SourceError, match="cannot be read"):
         HeadTrainingConfig.from_file(tmp_path / "absent.toml")

@@ -81,7 +81,7 @@ def test_images_that_cannot_be_trained_on_are_refused(
 ) -> None:
     with pytest.raises(ParameterError, match="Name a timm model"):
         load_data(replace(config, backbone="small"))
-    with pytest.raises(ParameterError, match=r"no 'test_vitt'\. Did you mean 'test_vit"):
+    with pytest.raises(ParameterError, match=r"no 'test_vitt'\. Did you mean test_vit"):
         make_network(replace(config, backbone="test_vitt"), 3, images=True)
     np.savez(tmp_path / "bad.npz", images=np.zeros((12, 8, 8, 4), np.uint8))
     with pytest.raises(SourceError, match=r"images has shape \(12, 8, 8, 4\) uint8"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from collapse_audit.training.checkpointing import (
     load_state,
     read_provenance,
     save_state,
-    write_atomically,
 )
 from collapse_audit.training.config import OBJECTIVES, REGULARISERS, HeadTrainingConfig
 from collapse_audit.training.data import load_data
@@ -67,6 +67,7 @@ DRIVER = """
 import os, random, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.run import run_training
 
@@ -289,27 +290,36 @@ def test_a_truncated_state_is_refused_and_left_as_it_is(
     assert state.read_bytes() == content
 
 
-def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file"
+def test_a_full_disk_is_one_line_and_leaves_the_older_state(
+    config: HeadTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.pt"
     path.write_text("old")
+    state = make_state(config, load_data(config))
+    real = Path.open
 
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise OSError(28, "No space left on device")
+    def full(self: Path, *arguments: str) -> IO[bytes]:
+        return real(Path("/dev/full") if self.name.endswith(".tmp") else self, *arguments)
 
-    with pytest.raises(SourceError, match=r"cannot be written \(No space left on device\)"):
-        write_atomically(path, fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(SourceError, match=r"o space left.*\. Free space or choose") as caught:
+            save_state(state, path)
+    assert "\n" not in str(caught.value)
     assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_errors_that_hide_a_full_disk_say_so(tmp_path: Path) -> None:
-    def fail(_: Path) -> None:
+def test_errors_that_hide_a_full_disk_say_so(
+    config: HeadTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos")
 
+    monkeypatch.setattr(torch, "save", fail)
+    state = make_state(config, load_data(config))
     with pytest.raises(SourceError, match=r"probably no space left: .*Free space or choose"):
-        write_atomically(tmp_path / "file", fail)
-    assert not list(tmp_path.iterdir())
+        save_state(state, tmp_path / "state.pt")
+    assert not (tmp_path / "state.pt").exists()
 
 
 def test_heads_are_readable_as_the_umask_allows(config: HeadTrainingConfig, tmp_path: Path) -> None:
@@ -349,7 +359,7 @@ def test_features_that_cannot_be_trained_on_are_refused(
 
 
 def test_data_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="Did you mean 'digits'"):
+    with pytest.raises(SourceError, match="Did you mean digits"):
         load_data(HeadTrainingConfig(data="digit"))
     with pytest.raises(SourceError, match="no train-images-idx3-ubyte or train-images-idx3-ubyte"):
         load_data(HeadTrainingConfig(data="fashion-mnist", data_root=str(tmp_path)))

@@ -40,7 +40,7 @@ def test_values_of_a_sweep_have_the_type_of_their_setting() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("regularizer=none", "Did you mean 'regulariser'"),
+        ("regularizer=none", "Did you mean regulariser"),
         ("k", "For example --sweep k=512,1024"),
         ("k=", "not name=a,b"),
         ("k=few", "k takes values of type int"),

@@ -1,37 +1,38 @@
-"""What is in a file, without any mathematics."""
+"""What is in a checkpoint, without any mathematics."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from collapse_audit.checkpoints.discovery import HeadLocation, default_head, discover_heads
-from collapse_audit.checkpoints.ids import locate_source
-from collapse_audit.checkpoints.layouts import guess_family
-from collapse_audit.checkpoints.reading import read_checkpoint
-from collapse_audit.checkpoints.tensors import Checkpoint, Container
+from collapse_audit.checkpoints.families import guess_family
+from collapse_audit.checkpoints.keys import WRAPPERS
+from collapse_audit.checkpoints.structure import HeadLocation, default_head, discover_heads
+from collapse_audit.containers import FLOATING, Checkpoint, Container, StoredTensor
+from collapse_audit.report.documents import INFO_SCHEMA, SCHEMA_VERSION, InfoDocument
 
 _CENTRE = re.compile(r"(?:.+[./])?center(?:2|_grid)?")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckpointDescription:
-    """What a file holds.
+    """What a checkpoint holds.
 
     Attributes:
         spec: What the user asked for.
-        container: How the file is packed.
-        size: Bytes of the file.
+        container: How it is packed.
+        size: Bytes of all its files.
         family: Method family, where the layout tells.
         top_level: Each key of the outermost dictionary and the number of tensors below it. In a
             flat state dict these are modules, not tensors.
         tree: Each module and the number of its tensors and values, two levels deep.
         heads: Heads found; empty for a backbone.
-        default: Name and branch of the head that is audited unless told otherwise.
+        default: Branch whose heads are audited unless told otherwise, and the one head that
+            :func:`~collapse_audit.load_prototypes` takes.
         centre_keys: Keys of stored centres of the teacher's logits.
+        matrices: Every matrix: key, shape and type.
+        notes: What a reader should know of the file.
     """
 
     spec: str
@@ -43,30 +44,18 @@ class CheckpointDescription:
     heads: tuple[HeadLocation, ...]
     default: tuple[str, str | None] | None
     centre_keys: tuple[str, ...]
+    matrices: tuple[tuple[str, tuple[int, ...], str], ...]
+    notes: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> InfoDocument:
         """Everything as JSON types.
 
         Returns:
             The content of ``collapse-audit info --json``.
         """
-        heads = [
-            {
-                "name": head.name,
-                "branch": head.branch,
-                "k": head.k,
-                "d": head.d,
-                "dtype": head.dtype,
-                "parametrisation": head.parametrisation,
-                "tensor_keys": list(head.tensor_keys),
-                "aliases": list(head.aliases),
-                "default": (head.name, head.branch) == self.default,
-            }
-            for head in self.heads
-        ]
         return {
-            "schema": "collapse-audit/info",
-            "schema_version": "1.0",
+            "schema": INFO_SCHEMA,
+            "schema_version": SCHEMA_VERSION,
             "source": {"spec": self.spec, "family": self.family},
             "container": self.container,
             "size": self.size,
@@ -75,44 +64,67 @@ class CheckpointDescription:
                 {"module": module, "tensors": count, "values": values}
                 for module, count, values in self.tree
             ],
-            "heads": heads,
+            "heads": [
+                {
+                    "name": head.name,
+                    "branch": head.branch,
+                    "k": head.k,
+                    "d": head.d,
+                    "dtype": head.dtype,
+                    "parametrisation": head.parametrisation,
+                    "tensor_keys": list(head.tensor_keys),
+                    "aliases": list(head.aliases),
+                    "default": (head.name, head.branch) == self.default,
+                    "audited": self.default is not None and head.branch == self.default[1],
+                    "notes": list(head.notes),
+                }
+                for head in self.heads
+            ],
             "centre_keys": list(self.centre_keys),
+            "matrices": [
+                {"key": key, "shape": list(shape), "dtype": dtype}
+                for key, shape, dtype in self.matrices
+            ],
+            "notes": list(self.notes),
         }
 
 
-def describe(path: str | Path) -> CheckpointDescription:
+def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> CheckpointDescription:
     """Look into a checkpoint.
 
     Args:
-        path: The file.
+        checkpoint: The checkpoint.
+        spec: What to call it.
+        family: Method family, if the manifest knows it.
 
     Returns:
         Container, keys and heads. A file without heads is described too.
-
-    Raises:
-        SourceError: If there is no such file.
-        CheckpointError: If it is damaged or no checkpoint.
     """
-    source = locate_source(path)
-    checkpoint = read_checkpoint(source.path)
     heads = discover_heads(checkpoint)
-    preferred = tuple(head for head in heads if head.branch != "student") or heads
+    preferred = tuple(head for head in heads if head.branch == "teacher")
+    preferred = preferred or tuple(head for head in heads if head.branch is None) or heads
     default = default_head(preferred) if preferred else None
+    tensors = checkpoint.tensors.values()
     return CheckpointDescription(
-        spec=source.spec,
+        spec=spec,
         container=checkpoint.container,
-        size=source.path.stat().st_size,
-        family=guess_family(checkpoint, (head.name for head in heads)),
+        size=checkpoint.size,
+        family=family or guess_family(checkpoint, (head.name for head in heads)),
         top_level=_count_top_level(checkpoint),
         tree=_count_modules(checkpoint),
         heads=heads,
         default=(default.name, default.branch) if default else None,
         centre_keys=tuple(
-            tensor.key
-            for tensor in checkpoint.tensors.values()
-            if _CENTRE.fullmatch(tensor.key) and tensor.dtype.startswith(("float", "bfloat"))
+            t.key for t in tensors if _CENTRE.fullmatch(t.key) and t.dtype in FLOATING
         ),
+        matrices=tuple((t.key, t.shape, t.dtype) for t in tensors if _is_matrix(t)),
+        notes=checkpoint.notes,
     )
+
+
+def _is_matrix(tensor: StoredTensor) -> bool:
+    """Whether it is a matrix, or a stack of them."""
+    return len(tensor.shape) in (2, 3) and 0 not in tensor.shape and tensor.dtype in FLOATING
 
 
 def _count_top_level(checkpoint: Checkpoint) -> tuple[tuple[str, int], ...]:
@@ -140,5 +152,5 @@ def _count_modules(checkpoint: Checkpoint) -> tuple[tuple[str, int, int], ...]:
 def _module(key: str, depth: int) -> str:
     """The first parts of a dotted key that name a module, with the wrapper's part before it."""
     parts = key.split(".")
-    depth += parts[0] in ("module", "_orig_mod", "_fsdp_wrapped_module")
+    depth += parts[0] in WRAPPERS
     return ".".join(parts[:depth])

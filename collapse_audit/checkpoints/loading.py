@@ -2,67 +2,92 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
-from collapse_audit.checkpoints.discovery import HeadLocation, discover_heads
-from collapse_audit.checkpoints.ids import full_checkpoint_hint
-from collapse_audit.checkpoints.layouts import guess_family
-from collapse_audit.checkpoints.selection import select_heads
-from collapse_audit.checkpoints.tensors import Checkpoint
-from collapse_audit.errors import NoPrototypesError, PrototypeError
-from collapse_audit.prototypes import Branch, Prototypes
+import numpy as np
+
+from collapse_audit.checkpoints.families import guess_family
+from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.containers import Checkpoint, Values
+from collapse_audit.errors import PrototypeError
+from collapse_audit.prototypes import Prototypes
+from collapse_audit.words import printable
+
+_NAMES_SHOWN = 3
 
 
-def heads_of(
-    checkpoint: Checkpoint, path: Path, spec: str, *, branch: Branch, head: str | None
-) -> tuple[HeadLocation, ...]:
-    """Find the heads of one branch, or the one asked for by name.
+def load_located(
+    checkpoint: Checkpoint,
+    heads: Iterable[HeadLocation],
+    spec: str,
+    *,
+    family: str | None = None,
+) -> tuple[Prototypes, ...]:
+    """Read the prototypes of heads; a tensor that several of them share is read once.
 
     Args:
-        checkpoint: The file, here or somewhere else.
-        path: Its name, by which the manifest may know where its head is if it has none.
-        spec: What to call it in messages.
-        branch: The network, where the method has two.
-        head: Name of a head, or key of any matrix of the file; all heads by default.
+        checkpoint: The checkpoint.
+        heads: Some of its heads.
+        spec: What to call it in messages and reports.
+        family: Method family, if the manifest knows it; by default what the layout tells.
 
     Returns:
-        One or more heads.
+        One entry per head.
 
     Raises:
-        NoPrototypesError: If it is a backbone only.
+        PrototypeError: If prototypes are not finite, of zero norm or fewer than two.
     """
-    heads = discover_heads(checkpoint)
-    try:
-        return select_heads(checkpoint, heads, branch=branch, head=head, spec=spec)
-    except NoPrototypesError as error:
-        known = full_checkpoint_hint(path)
-        raise NoPrototypesError(error.message, hint=known or error.hint) from error
+    chosen = tuple(heads)
+    stacks = {head.weight_key for head in chosen if head.index is not None}
+    held = {key: checkpoint.tensors[key].read() for key in stacks}
+    family = family or guess_family(checkpoint, [head.name for head in chosen])
+    return tuple(prototypes_of(checkpoint, head, spec, family, held) for head in chosen)
 
 
 def prototypes_of(
-    checkpoint: Checkpoint, head: HeadLocation, spec: str, family: str | None = None
+    checkpoint: Checkpoint,
+    head: HeadLocation,
+    spec: str,
+    family: str | None,
+    held: dict[str, Values] | None = None,
 ) -> Prototypes:
     """Read the tensors of one head.
 
     Args:
-        checkpoint: The file, here or somewhere else.
+        checkpoint: The checkpoint.
         head: One of its heads.
-        spec: What to call the file in messages and reports.
-        family: Method family, if the manifest knows it; by default what the layout tells.
+        spec: What to call it in messages and reports.
+        family: Method family, if known.
+        held: Tensors that have been read already.
 
     Returns:
-        Its prototypes.
+        Its prototypes, with the SHA-256 of the values of each tensor.
 
     Raises:
         PrototypeError: If they are not finite, of zero norm or fewer than two.
     """
-    read = {key: checkpoint.tensors[key].read() for key in head.tensor_keys}
+    read = {
+        key: held[key] if held and key in held else checkpoint.tensors[key].read()
+        for key in head.tensor_keys
+    }
+    digests = tuple((key, sha256_of_values(values)) for key, values in read.items())
+    weight = read[head.weight_key]
+    if head.index is not None:
+        weight = weight[head.index]
+    weight = weight.reshape(weight.shape[:2])
+    if head.transposed:
+        weight = np.ascontiguousarray(weight.T)
+    scale = None if head.scale_key is None else read[head.scale_key]
+    if scale is not None and scale.size == 1 < len(weight):  # weight norm over the whole matrix
+        lengths = np.linalg.norm(weight.astype(np.float64), axis=1)
+        scale = scale.astype(np.float64).reshape(()) * lengths / np.linalg.norm(lengths)
     try:
         prototypes = Prototypes.from_weight(
-            read[head.weight_key],
-            scale=read[head.scale_key] if head.scale_key else None,
-            bias=read[head.bias_key] if head.bias_key else None,
+            weight,
+            scale=scale,
+            bias=None if head.bias_key is None else read[head.bias_key],
             name=head.name,
             branch=head.branch,
             tensor_keys=head.tensor_keys,
@@ -70,6 +95,33 @@ def prototypes_of(
         )
     except PrototypeError as error:
         raise PrototypeError(f"{spec}: {error.message}", hint=error.hint) from error
-    family = family or guess_family(checkpoint, [head.name])
-    # The stored type: bfloat16 may have been widened on the way.
-    return replace(prototypes, dtype=head.dtype, family=family)
+    return replace(
+        prototypes,
+        dtype=head.dtype,  # as stored: bfloat16 was widened on the way
+        family=family,
+        tensor_sha256=digests,
+        notes=(*head.notes, *checkpoint.notes, *_unread(checkpoint)),
+    )
+
+
+def sha256_of_values(values: Values) -> str:
+    """The SHA-256 of the values of a tensor, wherever and however it is stored.
+
+    Args:
+        values: As a reader hands them over.
+
+    Returns:
+        64 hexadecimal digits, of the values in little-endian order and rows first.
+    """
+    little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
+    return hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def _unread(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A word about the objects beside the weights that were not understood."""
+    names = checkpoint.unread
+    if not names:
+        return ()
+    shown = ", ".join(printable(name, 60) for name in names[:_NAMES_SHOWN])
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return (f"objects of unknown types beside the weights were not read: {shown}{more}",)

@@ -1,15 +1,19 @@
-"""Choose among the heads of a file, and say what was chosen for the user."""
+"""Choose among the heads of a checkpoint, and say what was chosen for the user."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 
-from collapse_audit.checkpoints.discovery import HeadLocation, default_head, plain_head
-from collapse_audit.checkpoints.tensors import Checkpoint, printable
-from collapse_audit.errors import CheckpointError, CollapseAuditWarning, NoPrototypesError
+from collapse_audit.checkpoints.obstacles import no_prototypes
+from collapse_audit.checkpoints.structure import HeadLocation, default_head, plain_head
+from collapse_audit.containers import FLOATING, Checkpoint, StoredTensor
+from collapse_audit.errors import CheckpointError, CollapseAuditWarning
 from collapse_audit.prototypes import Branch
+from collapse_audit.words import did_you_mean, printable
 
-_KEYS_SHOWN = 6
+_NAMED = 12
 
 
 def select_heads(
@@ -19,44 +23,37 @@ def select_heads(
     branch: Branch,
     head: str | None,
     spec: str,
+    file: str = "",
 ) -> tuple[HeadLocation, ...]:
     """Heads of one branch, or the one that was asked for by name.
 
     Args:
-        checkpoint: The file, for a head that is given by its key.
-        heads: All heads of the file.
+        checkpoint: The checkpoint, for a head that is given by its key.
+        heads: All its heads.
         branch: The network to audit.
-        head: Name of a head, or key of any matrix of the file; ``None`` for all.
-        spec: What to call the file in messages.
+        head: Name of a head, or key of any matrix, or the end of a key if no other ends so;
+            ``None`` for all heads.
+        spec: What to call the checkpoint in messages.
+        file: Its file name.
 
     Returns:
         One or more heads.
 
     Raises:
-        NoPrototypesError: If the file has no heads, and ``head`` names no matrix of it.
+        NoPrototypesError: If there are no heads, and ``head`` names no matrix.
         CheckpointError: If there is no such branch or head, or an ``.npz`` leaves the
             choice open.
-    """  # noqa: DOC501  (raised through the functions below)
+    """  # noqa: DOC501  (made by the functions below)
     if head is not None:
-        by_key = _by_key(checkpoint, heads, head)
-        if by_key is not None:
-            return (by_key,)
+        return (_named(checkpoint, heads, head, branch, spec),)
     if not heads:
-        raise _no_prototypes(checkpoint, spec)
-    of_branch = _heads_of_branch(heads, branch, spec)
-    if head is None and _is_ambiguous(checkpoint, heads):
+        raise no_prototypes(checkpoint, spec, file)
+    if _is_ambiguous(checkpoint, heads):
         raise CheckpointError(
             f"{spec}: {len(heads)} matrices, and nothing tells which one holds the prototypes.",
             hint=f"Choose a head: {_choices(heads)}.",
         )
-    if head is None:
-        return of_branch
-    named = tuple(location for location in of_branch if location.name == head)
-    if not named:
-        raise CheckpointError(
-            f"{spec}: no head {printable(head)!r}.", hint=f"Heads: {_choices(heads)}."
-        )
-    return named
+    return _heads_of_branch(heads, branch, spec)
 
 
 def select_default(heads: tuple[HeadLocation, ...], spec: str) -> HeadLocation:
@@ -64,20 +61,19 @@ def select_default(heads: tuple[HeadLocation, ...], spec: str) -> HeadLocation:
 
     Args:
         heads: Heads of one branch.
-        spec: What to call the file in messages.
+        spec: What to call the checkpoint in messages.
 
     Returns:
         The image-level head.
     """
     chosen = default_head(heads)
     others = ", ".join(head.name for head in heads if head is not chosen)
-    if not others:
-        return chosen
-    warnings.warn(
-        f"{spec}: took head {chosen.name!r}; the file also has {others}.",
-        CollapseAuditWarning,
-        stacklevel=3,
-    )
+    if others:
+        warnings.warn(
+            f"{spec}: took head {chosen.name!r}; the file also has {others}.",
+            CollapseAuditWarning,
+            stacklevel=3,
+        )
     return chosen
 
 
@@ -87,16 +83,58 @@ def _is_ambiguous(checkpoint: Checkpoint, heads: tuple[HeadLocation, ...]) -> bo
     return checkpoint.container == "npz" and unnamed and len(heads) > 1
 
 
-def _by_key(
-    checkpoint: Checkpoint, heads: tuple[HeadLocation, ...], key: str
-) -> HeadLocation | None:
-    """A head given by the key of its weight; any matrix will do, the user has said so."""
-    for head in heads:
-        if key in (head.weight_key, *head.aliases) and key != head.name:
+def _named(
+    checkpoint: Checkpoint, heads: Sequence[HeadLocation], name: str, branch: Branch, spec: str
+) -> HeadLocation:
+    """The head of a name or key; any matrix will do for a key, the user has said so."""
+    of_branch = [head for head in heads if head.branch in (branch, None)] or list(heads)
+    for head in of_branch:
+        if head.name == name:
             return head
-    tensor = checkpoint.tensors.get(key)
-    if tensor is None or not tensor.is_float_matrix or any(head.name == key for head in heads):
-        return None
+    for key in _matching(checkpoint, name):
+        for head in heads:
+            if key in (*head.tensor_keys, *head.aliases):
+                return head
+        return _as_head(checkpoint.tensors[key], spec)
+    if ending := [key for key in checkpoint.tensors if key.endswith(name)]:
+        shown = ", ".join(printable(key, 80) for key in ending[:3])
+        raise CheckpointError(
+            f"{spec}: {len(ending)} tensors end in {printable(name)!r}.", hint=f"Such as {shown}."
+        )
+    near = did_you_mean(name, [*(head.name for head in heads), *checkpoint.tensors])
+    known = f"Heads: {_choices(heads)}." if heads else "`collapse-audit info --all` lists its keys."
+    raise CheckpointError(
+        f"{spec}: no head and no tensor is called {printable(name)!r}.",
+        hint=f"{near} {known}".strip(),
+    )
+
+
+def _matching(checkpoint: Checkpoint, name: str) -> list[str]:
+    """The key that a name means: itself, or the only one that ends so at a dot or a slash."""
+    if name in checkpoint.tensors:
+        return [name]
+    ends = (f"/{name}", f".{name}")
+    found = [key for key in checkpoint.tensors if key.endswith(ends)]
+    return found if len(found) == 1 else []
+
+
+def _as_head(tensor: StoredTensor, spec: str) -> HeadLocation:
+    """A tensor that the user named as the prototypes, if it can be that."""
+    shape = printable(list(tensor.shape))
+    if tensor.dtype not in FLOATING:
+        raise CheckpointError(
+            f"{spec}: {printable(tensor.key)!r} is not floating-point but {tensor.dtype} "
+            f"(shape {shape})."
+        )
+    if not tensor.is_float_matrix:
+        squeezed = tensor.shape[:2] if set(tensor.shape[2:]) == {1} else ()
+        if len(squeezed) == 2 and 0 not in squeezed:
+            return plain_head(replace(tensor, shape=squeezed))
+        raise CheckpointError(
+            f"{spec}: {printable(tensor.key)!r} is not a matrix (2-D) but {len(tensor.shape)}-D, "
+            f"of shape {shape}.",
+            hint="Prototypes are K x D: name a matrix, or save the one that is meant on its own.",
+        )
     return plain_head(tensor)
 
 
@@ -108,12 +146,9 @@ def _heads_of_branch(
         # The default falls back to what is there. A single network is no substitute for a
         # teacher that should have been there, so only the student needs a word.
         if present == {"student"}:
-            warnings.warn(
-                f"{spec}: no teacher in this file; took the student.",
-                CollapseAuditWarning,
-                stacklevel=4,
-            )
-            return heads
+            note = "no teacher in this file; took the student"
+            warnings.warn(f"{spec}: {note}.", CollapseAuditWarning, stacklevel=4)
+            return tuple(replace(head, notes=(*head.notes, note)) for head in heads)
         return tuple(head for head in heads if head.branch is None)
     of_branch = tuple(head for head in heads if head.branch == branch)
     if not of_branch:
@@ -127,16 +162,7 @@ def _heads_of_branch(
     return of_branch
 
 
-def _choices(heads: tuple[HeadLocation, ...]) -> str:
-    return ", ".join(f"{head.name} ({head.branch})" if head.branch else head.name for head in heads)
-
-
-def _no_prototypes(checkpoint: Checkpoint, spec: str) -> NoPrototypesError:
-    keys = list(checkpoint.tensors) or list(checkpoint.top_level)
-    seen = ", ".join(printable(key, 60) for key in keys[:_KEYS_SHOWN]) or "none"
-    more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
-    return NoPrototypesError(
-        f"{spec}: no prototypes in this file; its keys are {seen}{more}.",
-        hint="Backbone-only releases have none: use the full training checkpoint, "
-        "or name the key of the last layer as the head.",
-    )
+def _choices(heads: Sequence[HeadLocation]) -> str:
+    names = [f"{head.name} ({head.branch})" if head.branch else head.name for head in heads]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(printable, names[:_NAMED])) + more

@@ -11,8 +11,9 @@ from typing import Final, Literal
 
 import click
 
-from collapse_audit.errors import ParameterError
-from collapse_audit.report.words import printable
+from collapse_audit.errors import ParameterError, SourceError
+from collapse_audit.files import write_atomically
+from collapse_audit.words import printable
 
 _COLOURS: Final = {"error": "red", "note": "yellow", "hint": "cyan"}
 # the only characters of our own outside ASCII, for terminals and pipes that cannot show them
@@ -53,7 +54,7 @@ def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> 
         text: Brought onto one line, control characters escaped: it may quote a foreign file.
         session: Whether to colour it.
     """
-    line = printable(" ".join(text.splitlines()))
+    line = printable(" ".join(text.splitlines()), None)
     click.echo(
         f"{click.style(f'{kind}:', fg=_COLOURS[kind])} {line}", err=True, color=session.color
     )
@@ -73,9 +74,10 @@ def emit(text: str, output: Path | None) -> None:
         click.echo(encodable(text, sys.stdout.encoding or "utf-8"), nl=False)
         return
     try:
-        _write(text, output)
-    except OSError as error:
-        raise ParameterError(f"-o: cannot write {output}: {error.strerror}.") from error
+        write_atomically(output, text.encode("utf-8", "backslashreplace"))
+    except SourceError as error:
+        reason = getattr(error.__cause__, "strerror", error)
+        raise ParameterError(f"-o: cannot write {output}: {reason}.") from error
 
 
 def encodable(text: str, encoding: str) -> str:
@@ -118,18 +120,3 @@ def check_output(output: Path, source: str | None = None, *, option: str = "-o")
         raise ParameterError(f"{option}: {output} is the source itself.", hint="Name another file.")
     if not os.access(output if output.exists() else folder, os.W_OK):
         raise ParameterError(f"{option}: no permission to write {output}.")
-
-
-def _write(text: str, output: Path) -> None:
-    """Write all or nothing: readers see the old file until the new one is complete."""
-    target = output.resolve()  # a link stays a link
-    data = text.encode("utf-8", "backslashreplace")
-    if target.exists() and not target.is_file():  # /dev/null, a pipe: nothing there to replace
-        target.write_bytes(data)
-        return
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any, Final
+from typing import Final
 
 from collapse_audit import report as reports
 from collapse_audit.report.table import WIDEST
@@ -19,7 +19,7 @@ FORMATS: Final = {
 FORMAT_OF_SUFFIX: Final = {suffix: form for form, many in FORMATS.items() for suffix in many}
 
 
-def render(report: dict[str, Any], form: str, *, to_terminal: bool) -> str:
+def render(report: reports.ReportDocument, form: str, *, to_terminal: bool) -> str:
     """Write a report in one of :data:`FORMATS`.
 
     Args:

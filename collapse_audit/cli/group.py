@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import click
 from collapse_audit.cli.console import Session
 from collapse_audit.errors import ManifestError, SourceError
 from collapse_audit.version import __version__
+from collapse_audit.words import did_you_mean
 
 
 class _Command(NamedTuple):
@@ -99,10 +99,10 @@ class CommandGroup(click.Group):
             raise click.exceptions.Exit(0) from None
         except (SourceError, ManifestError) as error:
             word = ctx.meta.get(__name__, "")
-            if not (close := difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.7)):
+            likely = did_you_mean(word, COMMANDS, what="the command ", most=1, cutoff=0.7)
+            if not likely:
                 raise
-            hint = f"{error.hint} Did you mean the command '{close[0]}'?".strip()
-            raise type(error)(error.message, hint=hint) from error
+            raise type(error)(error.message, hint=f"{error.hint} {likely}".strip()) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the overview without importing any command."""

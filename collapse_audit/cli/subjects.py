@@ -6,20 +6,21 @@ import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from collapse_audit.cli.console import Session
 from collapse_audit.cli.options import AuditOptions
-from collapse_audit.cli.pipeline import audit_source, audits_of_source
+from collapse_audit.cli.pipeline import audits_of, report_of
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
 from collapse_audit.gate import Difference, parse_report, read_report
 
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.report import ReportDocument
     from collapse_audit.similarity import Progress
 
 STDIN: Final = "-"
@@ -33,7 +34,7 @@ class Opener:
         options: What to measure, if it is a head.
         allow: Differences that are no obstacle.
         progress: Whether progress bars are wanted.
-        storage: Cache and manners, should something have to be fetched.
+        fetching: Cache and manners, should something have to be fetched.
         epsilon: What the user asked for; ``None`` if nothing, and then a saved report may have
             been made with any.
     """
@@ -41,10 +42,10 @@ class Opener:
     options: AuditOptions
     allow: tuple[Difference, ...]
     progress: bool
-    storage: StorageSettings
+    fetching: RemoteSettings
     epsilon: float | None = None
 
-    def report(self, source: str) -> dict[str, Any]:
+    def report(self, source: str) -> ReportDocument:
         """Read a saved report, or audit a head.
 
         Args:
@@ -55,7 +56,7 @@ class Opener:
         """
         if not is_report(source):
             with self._bars() as progress:
-                return audit_source(source, self.options, progress, self.storage)
+                return report_of(audits_of(source, self.options, progress, self.fetching))
         if source == STDIN:
             text = sys.stdin.read()
             report = parse_report(text, "stdin", allow=self.allow)
@@ -73,13 +74,13 @@ class Opener:
             One audit per head.
         """
         with self._bars() as progress:
-            return audits_of_source(source, self.options, progress, self.storage)
+            return audits_of(source, self.options, progress, self.fetching)
 
     def _bars(self) -> AbstractContextManager[Progress]:
         quiet = click.get_current_context().ensure_object(Session).quiet
         return progress_bars(wanted=self.progress and not quiet)
 
-    def _chosen(self, report: dict[str, Any], source: str) -> dict[str, Any]:
+    def _chosen(self, report: ReportDocument, source: str) -> ReportDocument:
         """The part of a saved report that --head asks for; refused if made with another epsilon."""
         used = report["parameters"].get("epsilon")
         if self.epsilon not in (None, used):
@@ -94,7 +95,7 @@ class Opener:
         if not heads:
             names = ", ".join(head["name"] for head in report["heads"])
             raise ReportError(f"{source}: has no head {name!r}.", hint=f"It has: {names}.")
-        return report | {"heads": heads}
+        return {**report, "heads": heads}
 
 
 def is_report(source: str) -> bool:

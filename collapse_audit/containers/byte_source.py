@@ -35,7 +35,7 @@ class LocalFile:
 
         Raises:
             SourceError: If it cannot be looked at.
-        """
+        """  # noqa: DOC501  (made by a function below)
         self.path = path
         try:
             self._size = path.stat().st_size
@@ -59,7 +59,7 @@ class LocalFile:
 
         Raises:
             SourceError: If the file cannot be read, or has become shorter.
-        """
+        """  # noqa: DOC501  (made by a function below)
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(start)
@@ -77,7 +77,57 @@ class LocalFile:
         return data
 
 
+class Part:
+    """A part of a byte source that is a file of its own."""
+
+    def __init__(self, source: ByteSource, start: int, length: int, name: str) -> None:
+        """Cut it out; nothing is read.
+
+        Args:
+            source: The whole.
+            start: First byte.
+            length: Bytes of the part.
+            name: What to call it in messages.
+
+        Raises:
+            SourceError: If the whole is too short.
+        """
+        if start + length > source.size:
+            raise SourceError(
+                f"{name}: has {source.size:,} bytes, but {start + length:,} are expected.",
+                hint="The file is truncated: compare its size with the source.",
+            )
+        self._source, self._start, self._length = source, start, length
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return self._length
+
+    def read(self, start: int, n: int) -> bytes:
+        """Read a part of the part.
+
+        Args:
+            start: First byte.
+            n: Number of bytes.
+
+        Returns:
+            Exactly that many.
+
+        Raises:
+            SourceError: If they lie beyond its end.
+        """
+        if start + n > self._length:
+            raise SourceError(f"{n:,} bytes from {start:,} on lie beyond {self._length:,}.")
+        return self._source.read(self._start + start, n)
+
+
 def _unreadable(path: Path, error: OSError) -> SourceError:
+    if isinstance(error, FileNotFoundError):
+        return SourceError(
+            f"{printable(path)}: is missing.",
+            hint="Download it too: it belongs to this checkpoint.",
+        )
     return SourceError(
         f"{printable(path)}: cannot be opened ({error.strerror or error}).",
         hint="Check the file's permissions.",

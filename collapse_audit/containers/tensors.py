@@ -10,9 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Container: TypeAlias = Literal[
-    "zip", "legacy", "safetensors", "sharded safetensors", "dcp", "npy", "npz"
-]
+Container: TypeAlias = Literal["zip", "legacy", "safetensors", "sharded", "dcp", "npy", "npz"]
 Values: TypeAlias = npt.NDArray[Any]
 
 #: Bytes of one value, for every type that a tensor of a checkpoint is read in.
@@ -71,7 +69,8 @@ class Checkpoint:
         top_level: Keys of the outermost dictionary, also those without tensors.
         options: Training options that were saved beside the weights (``args``): plain values.
         metadata: Text that the container itself carries (safetensors).
-        notes: What a reader of the result should know, such as objects that were not read.
+        notes: What a reader of the result should know of the container.
+        unread: Types of the objects beside the tensors that were not read.
     """
 
     name: str
@@ -82,6 +81,7 @@ class Checkpoint:
     options: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @classmethod
     def flat(

@@ -1,41 +1,24 @@
 """Reports against baselines and limits: report, thresholds -> Verdict; heads side by side."""
 
-from collapse_audit.gate.checking import DEFAULT_THRESHOLDS, check, require_gates
-from collapse_audit.gate.comparison import (
-    HeadComparison,
-    HeadsSideBySide,
-    MetricRow,
-    compare,
-)
+from collapse_audit.gate.checking import check, require_gates
+from collapse_audit.gate.comparison import HeadsSideBySide, compare
 from collapse_audit.gate.files import parse_report, read_report, write_report
-from collapse_audit.gate.metrics import ALIASES, METRICS, Metric, find_metric
+from collapse_audit.gate.metrics import ALIASES, METRICS, find_metric
 from collapse_audit.gate.pairing import DIFFERENCES, Difference
-from collapse_audit.gate.regrouping import Regrouping, compare_groups
-from collapse_audit.gate.settings import (
-    MISSING_BASELINE,
-    CheckSettings,
-    find_settings,
-    read_settings,
-)
+from collapse_audit.gate.regrouping import compare_groups
+from collapse_audit.gate.settings import MISSING_BASELINE, find_settings, read_settings
 from collapse_audit.gate.thresholds import Change, Gate, Threshold, parse_threshold
-from collapse_audit.gate.verdict import Check, Verdict
+from collapse_audit.gate.verdict import Verdict
 
 __all__ = [
     "ALIASES",
-    "DEFAULT_THRESHOLDS",
     "DIFFERENCES",
     "METRICS",
     "MISSING_BASELINE",
     "Change",
-    "Check",
-    "CheckSettings",
     "Difference",
     "Gate",
-    "HeadComparison",
     "HeadsSideBySide",
-    "Metric",
-    "MetricRow",
-    "Regrouping",
     "Threshold",
     "Verdict",
     "check",

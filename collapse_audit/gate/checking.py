@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.gate.pairing import (
-    Difference,
-    Head,
-    Report,
-    pair_heads,
-    refuse_other_mlcd,
-)
+from collapse_audit.gate.pairing import Difference, pair_heads, refuse_other_mlcd
 from collapse_audit.gate.thresholds import Change, Threshold, parse_threshold
 from collapse_audit.gate.verdict import Check, Verdict
+from collapse_audit.report.documents import HeadDocument, ReportDocument
 
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
@@ -24,8 +19,8 @@ DEFAULT_THRESHOLDS = ("unique.greedy:-0", "redundancy_factors.max:+0")
 
 
 def check(
-    report: Report | CollapseAudit,
-    baseline: Report | CollapseAudit | None = None,
+    report: ReportDocument | CollapseAudit,
+    baseline: ReportDocument | CollapseAudit | None = None,
     thresholds: Iterable[str | Threshold] = (),
     *,
     allow: Collection[Difference] = (),
@@ -56,45 +51,37 @@ def check(
         >>> before = audit_prototypes(Prototypes.from_weight(np.eye(4)))
         >>> after = audit_prototypes(Prototypes.from_weight(np.eye(4)[[0, 1, 2, 2]]))
         >>> print(check(after, before, ["unique_fraction:-5%"]))
-        prototypes unique_fraction:-5%: 0.75 (baseline 1.0), must be >= 0.95
+        status  head        threshold            baseline  value  must be
+        FAILED  prototypes  unique_fraction:-5%  1         0.75   >= 0.95
+        <BLANKLINE>
+        1 of 1 check failed
     """
-    report, old = as_report(report), None if baseline is None else as_report(baseline)
+    report, old = _document(report), None if baseline is None else _document(baseline)
     asked = [parse_threshold(t) if isinstance(t, str) else t for t in thresholds]
     if not asked and old is not None:
         asked = [parse_threshold(text) for text in DEFAULT_THRESHOLDS]
     if old is None and not skip_changes:
         require_gates(asked)
-    pairs: Iterable[tuple[Head, Head | None]]
+    pairs: Iterable[tuple[HeadDocument, HeadDocument | None]]
     pairs = [(head, None) for head in report["heads"]]
     if old is not None and any(isinstance(threshold, Change) for threshold in asked):
         pairs = pair_heads(report, old, allow)
     return Verdict(
-        source=spec_of(report),
-        baseline=None if old is None else spec_of(old),
+        source=report["source"]["spec"],
+        baseline=None if old is None else old["source"]["spec"],
         checks=tuple(_apply(t, head, other, allow) for head, other in pairs for t in asked),
     )
 
 
-def as_report(report: Report | CollapseAudit) -> Report:
-    """The dictionary of a report.
-
-    Args:
-        report: An audit, or already a dictionary.
-
-    Returns:
-        The dictionary.
-    """
-    return report if isinstance(report, Mapping) else report.to_dict()
-
-
-def spec_of(report: Report) -> str:
-    """What a report is about, as its user typed it."""
-    source = report.get("source")
-    return str(source.get("spec", "?")) if isinstance(source, Mapping) else "?"
+def _document(report: ReportDocument | CollapseAudit) -> ReportDocument:
+    return report if isinstance(report, dict) else report.to_dict()
 
 
 def _apply(
-    threshold: Threshold, head: Head, other: Head | None, allow: Collection[Difference]
+    threshold: Threshold,
+    head: HeadDocument,
+    other: HeadDocument | None,
+    allow: Collection[Difference],
 ) -> Check:
     """One threshold on one head."""
     value = threshold.metric.read(head, "the report")

@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from collapse_audit.errors import ReportError
-from collapse_audit.gate.checking import spec_of
 from collapse_audit.gate.metrics import METRICS, Metric
-from collapse_audit.gate.pairing import (
-    Difference,
-    Head,
-    Report,
-    pair_heads,
-    refuse_other_mlcd,
-)
+from collapse_audit.gate.pairing import Difference, pair_heads, refuse_other_mlcd
 from collapse_audit.gate.regrouping import Groups, Regrouping, compare_groups
-from collapse_audit.version import __version__
+from collapse_audit.report.documents import (
+    COMPARISON_SCHEMA,
+    SCHEMA_VERSION,
+    TOOL,
+    ComparisonDocument,
+    HeadDocument,
+    ReportDocument,
+)
 
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
 
-COMPARISON_SCHEMA = "collapse-audit/comparison"
-COMPARISON_SCHEMA_VERSION = "1.0"
-
 #: A report, or the audits of all heads of one source.
-Side: TypeAlias = "Report | CollapseAudit | Sequence[CollapseAudit]"
+Side: TypeAlias = "ReportDocument | CollapseAudit | Sequence[CollapseAudit]"
 Judgement: TypeAlias = Literal["better", "worse", "same", "changed"]
 
 
@@ -96,12 +93,12 @@ class HeadsSideBySide:
     sources: tuple[str, ...]
     heads: tuple[HeadComparison, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ComparisonDocument:
         """The comparison as ``--format json`` prints it."""
         return {
             "schema": COMPARISON_SCHEMA,
-            "schema_version": COMPARISON_SCHEMA_VERSION,
-            "tool": {"name": "collapse-audit", "version": __version__},
+            "schema_version": SCHEMA_VERSION,
+            "tool": TOOL,
             "sources": list(self.sources),
             "heads": [
                 {
@@ -170,19 +167,19 @@ def compare(a: Side, b: Side, *more: Side, allow: Collection[Difference] = ()) -
                 regroupings=tuple(_regroup(groups[0], other) for other in groups[1:]),
             )
         )
-    return HeadsSideBySide(tuple(spec_of(side.report) for side in sides), tuple(heads))
+    return HeadsSideBySide(tuple(side.report["source"]["spec"] for side in sides), tuple(heads))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
     """A report, and the groups of those heads whose audit is at hand."""
 
-    report: Report
+    report: ReportDocument
     groups: Mapping[tuple[str, str | None], Groups]
 
 
 def _side(given: Side) -> _Side:
-    if isinstance(given, Mapping):
+    if isinstance(given, dict):
         return _Side(given, {})
     from collapse_audit.audit import build_report
 
@@ -192,11 +189,11 @@ def _side(given: Side) -> _Side:
     return _Side(report, {_key(head): audit.groups for head, audit in heads})
 
 
-def _key(head: Head) -> tuple[str, str | None]:
+def _key(head: HeadDocument) -> tuple[str, str | None]:
     return head["name"], head["branch"]
 
 
-def _rows(heads: Sequence[Head]) -> Iterator[MetricRow]:
+def _rows(heads: Sequence[HeadDocument]) -> Iterator[MetricRow]:
     """Every metric that some head has."""
     for metric in METRICS.values():
         values = tuple(_value(metric, head) for head in heads)
@@ -204,7 +201,7 @@ def _rows(heads: Sequence[Head]) -> Iterator[MetricRow]:
             yield MetricRow(metric, values)
 
 
-def _value(metric: Metric, head: Head) -> int | float | None:
+def _value(metric: Metric, head: HeadDocument) -> int | float | None:
     try:
         return metric.read(head, "the report")
     except ReportError:

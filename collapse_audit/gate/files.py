@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 from collapse_audit.errors import ReportError
+from collapse_audit.files import write_atomically
 from collapse_audit.gate.pairing import Difference
 from collapse_audit.report import to_json
+from collapse_audit.report.documents import ERROR_SCHEMA, REPORT_SCHEMA, ReportDocument
 
-SCHEMA: Final = "collapse-audit/report"
-MAJOR: Final = 1
+_MAJOR: Final = 1
 
-# What every head has, and its type; the rest is checked where it is used.
+# What every report and every head has, and its type; the rest is checked where it is used.
+_KEYS: Final = {"heads": list, "parameters": dict, "source": dict}
 _HEAD_KEYS: Final = {"name": str, "k": int, "unique": dict, "redundancy_factors": dict}
 
 
-def read_report(path: Path, *, allow: Collection[Difference] = ()) -> dict[str, Any]:
+def read_report(path: Path, *, allow: Collection[Difference] = ()) -> ReportDocument:
     """Read a saved report.
 
     Args:
@@ -42,7 +42,7 @@ def read_report(path: Path, *, allow: Collection[Difference] = ()) -> dict[str, 
     return parse_report(text, str(path), allow=allow)
 
 
-def parse_report(text: str, name: str, *, allow: Collection[Difference] = ()) -> dict[str, Any]:
+def parse_report(text: str, name: str, *, allow: Collection[Difference] = ()) -> ReportDocument:
     """Read a report from JSON text.
 
     Args:
@@ -63,51 +63,26 @@ def parse_report(text: str, name: str, *, allow: Collection[Difference] = ()) ->
             f"{name}: not valid JSON ({error}).", hint="Was it cut off? Make the report again."
         ) from error
     schema = document.get("schema") if isinstance(document, dict) else None
-    if schema == "collapse-audit/error":
+    if schema == ERROR_SCHEMA:
         raise ReportError(f"{name}: records an error, not a report.")
-    if schema != SCHEMA:
+    if schema != REPORT_SCHEMA:
         raise ReportError(
             f"{name}: not a report of collapse-audit.",
             hint="Make one with: collapse-audit SOURCE --format json",
         )
     _check_version(document, name, allow)
     _check_shape(document, name)
-    return document  # type: ignore[no-any-return]
+    return cast("ReportDocument", document)
 
 
-def write_report(report: Mapping[str, Any], path: Path) -> None:
+def write_report(report: ReportDocument, path: Path) -> None:
     """Write a report so that a reader, or a crash, finds the old file or the new one whole.
 
     Args:
         report: The report.
         path: Where; a symbolic link stays one.
-
-    Raises:
-        ReportError: If the file cannot be written; then the old one is as it was.
     """
-    target = path.resolve()
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(to_json(dict(report)))
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(target)
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise ReportError(f"{path}: cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the file system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    write_atomically(path, to_json(report).encode())
 
 
 def _check_version(document: dict[str, Any], name: str, allow: Collection[Difference]) -> None:
@@ -115,18 +90,19 @@ def _check_version(document: dict[str, Any], name: str, allow: Collection[Differ
     major, _, minor = str(version).partition(".")
     if not (isinstance(version, str) and major.isdecimal() and minor.isdecimal()):
         raise ReportError(f"{name}: its schema version is {version!r}, which is none.")
-    if int(major) != MAJOR and "schema" not in allow:
+    if int(major) != _MAJOR and "schema" not in allow:
         raise ReportError(
-            f"{name}: has schema version {version}, and this version knows {MAJOR}.x only.",
+            f"{name}: has schema version {version}, and this version knows {_MAJOR}.x only.",
             hint="Update collapse-audit, or make the report again.",
         )
 
 
 def _check_shape(document: dict[str, Any], name: str) -> None:
-    heads = document.get("heads")
-    if not isinstance(heads, list) or not heads or not isinstance(document.get("parameters"), dict):
-        raise ReportError(f"{name}: is damaged: it has no heads or no parameters.")
-    for number, head in enumerate(heads):
+    for key, sort in _KEYS.items():
+        if not isinstance(document.get(key), sort) or not document[key]:
+            raise ReportError(f"{name}: is damaged: it has no {key}.")
+    document["source"].setdefault("spec", "?")
+    for number, head in enumerate(document["heads"]):
         for key, kind in _HEAD_KEYS.items():
             if not isinstance(head, dict) or not isinstance(head.get(key), kind):
                 raise ReportError(f"{name}: is damaged: heads[{number}] has no {key}.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from collapse_audit.errors import ParameterError, ReportError
+from collapse_audit.words import did_you_mean
 
 #: ``"down"``: a smaller value is worse. ``None``: neither way is worse by itself.
 Direction: TypeAlias = Literal["up", "down"] | None
@@ -165,13 +165,11 @@ def find_metric(name: str) -> Metric:
     if _SWEEP.fullmatch(path):
         return Metric(path, "down")
     known = [*METRICS, *ALIASES]
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    close += [path for path in known if name.lower() in path.split(".") and path not in close]
+    ends = [path for path in known if path.split(".")[-1] == name.lower()]
     raise ParameterError(
         f"there is no metric {name!r}.",
-        hint=f"Did you mean {' or '.join(close)}?"
-        if close
-        else f"Common ones: {', '.join(list(METRICS)[2:9])}.",
+        hint=did_you_mean(name, ends or known, cutoff=0 if ends else 0.5)
+        or f"Common ones: {', '.join(list(METRICS)[2:9])}.",
     )
 
 

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from collapse_audit.errors import ReportError
-
-Report: TypeAlias = Mapping[str, Any]
-Head: TypeAlias = Mapping[str, Any]
+from collapse_audit.report.documents import HeadDocument, ReportDocument
 
 #: Differences that make two reports incomparable unless they are allowed by name.
 Difference: TypeAlias = Literal["schema", "epsilon", "rule", "k", "branch", "mlcd"]
-DIFFERENCES: Final[tuple[Difference, ...]] = (
-    "schema",
-    "epsilon",
-    "rule",
-    "k",
-    "branch",
-    "mlcd",
-)
+DIFFERENCES: Final[tuple[Difference, ...]] = get_args(Difference)
 
 _MLCD_SETTINGS: Final = ("temperature", "centre", "branch", "prior", "assignment")
 
 
 def pair_heads(
-    report: Report, baseline: Report, allow: Collection[Difference] = ()
-) -> tuple[tuple[Head, Head], ...]:
+    report: ReportDocument, baseline: ReportDocument, allow: Collection[Difference] = ()
+) -> tuple[tuple[HeadDocument, HeadDocument], ...]:
     """Match the heads of a report with those of a baseline by name and branch.
 
     Where both hold a single head these are a pair whatever their names: a tensor is often stored
@@ -55,7 +46,9 @@ def pair_heads(
     return pairs
 
 
-def refuse_other_mlcd(head: Head, baseline: Head, allow: Collection[Difference] = ()) -> None:
+def refuse_other_mlcd(
+    head: HeadDocument, baseline: HeadDocument, allow: Collection[Difference] = ()
+) -> None:
     """Refuse to compare latent class distributions that were measured in different ways.
 
     Args:
@@ -66,12 +59,15 @@ def refuse_other_mlcd(head: Head, baseline: Head, allow: Collection[Difference] 
     Raises:
         ReportError: If temperature, centre, branch, prior or assignment differ.
     """
-    new, old = head.get("mlcd") or {}, baseline.get("mlcd") or {}
+    new: Mapping[str, object] = head.get("mlcd") or {}
+    old: Mapping[str, object] = baseline.get("mlcd") or {}
     for key in _MLCD_SETTINGS:
         _refuse("mlcd", f"mlcd.{key} of {head['name']}", new.get(key), old.get(key), allow)
 
 
-def _pairs(heads: Sequence[Head], others: Sequence[Head]) -> list[tuple[Head, Head]]:
+def _pairs(
+    heads: Sequence[HeadDocument], others: Sequence[HeadDocument]
+) -> list[tuple[HeadDocument, HeadDocument]]:
     if len(heads) == len(others) == 1:
         return [(heads[0], others[0])]
     partner = {_key(other): other for other in others}
@@ -90,11 +86,11 @@ def _pairs(heads: Sequence[Head], others: Sequence[Head]) -> list[tuple[Head, He
     return [(head, partner[_key(head)]) for head in heads]
 
 
-def _key(head: Head) -> tuple[str, str]:
+def _key(head: HeadDocument) -> tuple[str, str]:
     return str(head["name"]), str(head["branch"])
 
 
-def _major(report: Report) -> str:
+def _major(report: ReportDocument) -> str:
     return str(report["schema_version"]).split(".")[0]
 
 

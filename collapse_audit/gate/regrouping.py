@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from collapse_audit.report.documents import RegroupingDocument
 
 Groups = npt.NDArray[np.int64]
 
@@ -40,7 +41,7 @@ class Regrouping:
     splits: tuple[tuple[int, tuple[int, ...]], ...]
     merges: tuple[tuple[int, tuple[int, ...]], ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RegroupingDocument:
         """Plain values, as a comparison in JSON holds them."""
         return {
             "unchanged": self.unchanged,

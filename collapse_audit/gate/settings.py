@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.gate.pairing import DIFFERENCES, Difference
+from collapse_audit.settings import read_settings as load_settings
+from collapse_audit.words import did_you_mean
 
 #: What to do if the baseline file does not exist.
 MISSING_BASELINE: Final = ("fail", "create", "skip")
@@ -18,7 +18,14 @@ _TABLES: Final = {
     "collapse-audit.toml": ("check",),
     "pyproject.toml": ("tool", "collapse-audit", "check"),
 }
-_KEYS: Final = ("allow", "baseline", "epsilon", "fail-on", "missing-baseline")
+_KINDS: Final = {
+    "allow": "list of strings",
+    "baseline": "string",
+    "epsilon": "float",
+    "fail-on": "list of strings",
+    "missing-baseline": "string",
+}
+_CHOICES: Final = {"allow": DIFFERENCES, "missing-baseline": MISSING_BASELINE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,55 +92,27 @@ def _table_of(path: Path) -> tuple[str, ...]:
 
 
 def _table(path: Path) -> dict[str, Any] | None:
-    try:
-        table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ParameterError(f"{path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path}: not valid TOML ({error}).") from error
+    table = load_settings(path)
     for key in _table_of(path):
         table = table.get(key) if isinstance(table, dict) else None
     return table if isinstance(table, dict) else None
 
 
 def _settings(table: dict[str, Any], path: Path) -> CheckSettings:
-    for key in table.keys() - set(_KEYS):
-        close = difflib.get_close_matches(key, _KEYS, n=1)
-        raise ParameterError(
-            f"{path}: there is no setting {key!r}.",
-            hint=f"Did you mean {close[0]}?" if close else f"There are: {', '.join(_KEYS)}.",
-        )
-    baseline = _typed(table, "baseline", str, path)
-    epsilon = _typed(table, "epsilon", float, path)
-    missing = _typed(table, "missing-baseline", str, path)
-    if missing is not None:
-        _one_of(missing, MISSING_BASELINE, f"{path}: missing-baseline")
-    allow = _strings(table, "allow", path)
-    for difference in allow:
-        _one_of(difference, DIFFERENCES, f"{path}: allow")
-    return CheckSettings(
-        fail_on=_strings(table, "fail-on", path),
-        baseline=None if baseline is None else path.parent / baseline,
-        missing_baseline=missing,
-        epsilon=epsilon,
-        allow=allow,  # type: ignore[arg-type]  # each one was compared with the literals
-    )
-
-
-def _typed(table: dict[str, Any], key: str, kind: type, path: Path) -> Any:
-    value = table.get(key)
-    if value is not None and not isinstance(value, kind):
-        raise ParameterError(f"{path}: {key} must be a {kind.__name__}, got {value!r}.")
-    return value
-
-
-def _strings(table: dict[str, Any], key: str, path: Path) -> tuple[str, ...]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ParameterError(f"{path}: {key} must be a list of strings, got {value!r}.")
-    return tuple(value)
-
-
-def _one_of(value: str, known: tuple[str, ...], where: str) -> None:
-    if value not in known:
-        raise ParameterError(f"{where}: {value!r} is none of {', '.join(known)}.")
+    for key, value in table.items():
+        if key not in _KINDS:
+            hint = did_you_mean(key, _KINDS) or f"There are: {', '.join(_KINDS)}."
+            raise ParameterError(f"{path}: there is no setting {key!r}.", hint=hint)
+        several = isinstance(value, list)
+        chosen = value if several else [value]
+        kind = float if key == "epsilon" else str
+        if several != ("list" in _KINDS[key]) or not all(isinstance(one, kind) for one in chosen):
+            raise ParameterError(f"{path}: {key} must be a {_KINDS[key]}, got {value!r}.")
+        if unknown := [one for one in chosen if one not in _CHOICES.get(key, chosen)]:
+            known = ", ".join(_CHOICES[key])
+            raise ParameterError(f"{path}: {key}: {unknown[0]!r} is none of {known}.")
+    given = {key.replace("-", "_"): value for key, value in table.items()}
+    if "baseline" in given:
+        given["baseline"] = path.parent / given["baseline"]
+    lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+    return CheckSettings(**(given | lists))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias, cast
 
-from collapse_audit.version import __version__
-
-VERDICT_SCHEMA = "collapse-audit/verdict"
-VERDICT_SCHEMA_VERSION = "1.0"
+from collapse_audit.report.documents import (
+    SCHEMA_VERSION,
+    TOOL,
+    VERDICT_SCHEMA,
+    CheckDocument,
+    VerdictDocument,
+)
+from collapse_audit.report.verdict_text import verdict_to_table
 
 Status: TypeAlias = Literal["passed", "failed", "skipped"]
 
@@ -36,28 +40,6 @@ class Check:
     baseline: int | float | None
     limit: str
     status: Status
-
-    @property
-    def title(self) -> str:
-        """Head and threshold, such as ``head (teacher) unique_fraction:-5%``."""
-        return f"{self.head}{f' ({self.branch})' if self.branch else ''} {self.threshold}"
-
-    def __str__(self) -> str:
-        old = "" if self.baseline is None else f" (baseline {self.baseline})"
-        return f"{self.title}: {self.value}{old}, must be {self.limit}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The entry of this check in a verdict."""
-        return {
-            "head": self.head,
-            "branch": self.branch,
-            "threshold": self.threshold,
-            "metric": self.metric,
-            "value": self.value,
-            "baseline": self.baseline,
-            "limit": self.limit,
-            "status": self.status,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +71,17 @@ class Verdict:
         """0 if all passed, 1 if one failed."""
         return 0 if self.passed else 1
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> VerdictDocument:
         """The verdict as ``--format json`` prints it."""
         return {
             "schema": VERDICT_SCHEMA,
-            "schema_version": VERDICT_SCHEMA_VERSION,
-            "tool": {"name": "collapse-audit", "version": __version__},
+            "schema_version": SCHEMA_VERSION,
+            "tool": TOOL,
             "source": self.source,
             "baseline": self.baseline,
             "passed": self.passed,
-            "checks": [check.to_dict() for check in self.checks],
+            "checks": [cast("CheckDocument", asdict(check)) for check in self.checks],
         }
 
     def __str__(self) -> str:
-        if self.passed:
-            return f"all {len(self.checks)} checks passed"
-        return "\n".join(map(str, self.failed))
+        return verdict_to_table(self.to_dict()).rstrip()

@@ -20,7 +20,7 @@ from collapse_audit.manifest.entries import (
     base_name,
 )
 from collapse_audit.manifest.recipes import Recipe
-from collapse_audit.manifest.yaml_files import read_yaml
+from collapse_audit.settings import read_settings
 from collapse_audit.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def load_manifest(path: Path | None = None) -> Manifest:
         ManifestError: If the file cannot be read or breaks a rule; the message names row and field.
     """
     path = path or _packaged_path()
-    document = _mapping(read_yaml(path), path.name)
+    document = _mapping(read_settings(path, ManifestError), path.name)
     _check_names(document, _TOP_LEVEL, path.name)
     if document.get("schema") != 1:
         raise ManifestError(f"{path.name}: schema is {document.get('schema')!r}, not 1.")

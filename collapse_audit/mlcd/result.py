@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from collapse_audit.prototypes import Branch
+    from collapse_audit.report.documents import LabelsDocument, MLCDDocument, UsageDocument
 
 CentreSource: TypeAlias = Literal["file", "estimated", "none"]
 Level: TypeAlias = Literal["k", "m"]
@@ -239,14 +240,14 @@ class MLCD:
             columns["redundancy_factor"] = np.bincount(self.groups)[self.groups]
         return pd.DataFrame(columns)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> MLCDDocument:
         """The ``mlcd`` object of a report.
 
         Returns:
             Plain numbers, strings, lists and ``None``; all that is in nats is so.
         """
         levels: tuple[Level, ...] = ("k",) if self.groups is None else ("k", "m")
-        usage: dict[str, Any] = {}
+        usage: dict[Level, UsageDocument] = {}
         for level in levels:
             measured = self.usage(level)
             head, medium, tail = self.split_mass(level)
@@ -278,15 +279,16 @@ class MLCD:
             "labels": self._labels_dict(levels),
         }
 
-    def _labels_dict(self, levels: tuple[Level, ...]) -> dict[str, Any] | None:
+    def _labels_dict(self, levels: tuple[Level, ...]) -> LabelsDocument | None:
         if self.labels is None:
             return None
         found = {level: self.agreement(level) for level in levels}
-        return {
+        agreement = {
             level: {"mutual_information": a.mutual_information, "merged": a.merged}
             for level, a in found.items()
             if a is not None
-        } | {"number": len(np.unique(self.labels))}
+        }
+        return cast("LabelsDocument", {**agreement, "number": len(np.unique(self.labels))})
 
     def _masses(self, level: Level) -> Vector:
         if level == "k":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collapse_audit.report.documents import DivergencesDocument
 
 Prior: TypeAlias = Literal["uniform", "power-law"]
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -41,13 +44,14 @@ class Divergences:
     js: float
     tv: float
 
-    def to_dict(self) -> dict[str, float | None]:
+    def to_dict(self) -> DivergencesDocument:
         """Values by name; an infinite one becomes ``None``, which JSON can hold.
 
         Returns:
             The six numbers.
         """
-        return {name: v if math.isfinite(v) else None for name, v in asdict(self).items()}
+        finite = {name: v if math.isfinite(v) else None for name, v in asdict(self).items()}
+        return cast("DivergencesDocument", finite)
 
 
 @dataclass(frozen=True, slots=True)

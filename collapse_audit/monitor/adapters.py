@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from collapse_audit.errors import ParameterError
+from collapse_audit.errors import CollapseAuditError
 from collapse_audit.monitor.prototype_monitor import PrototypeMonitor
 
 
@@ -22,7 +22,7 @@ def lightning_callback(monitor: PrototypeMonitor) -> Any:
         A callback for ``Trainer(callbacks=[...])``.
 
     Raises:
-        ParameterError: If neither package is installed.
+        CollapseAuditError: If neither package is installed.
     """
 
     def on_train_batch_end(
@@ -49,7 +49,7 @@ def trainer_callback(monitor: PrototypeMonitor) -> Any:
         A callback for ``Trainer(callbacks=[...])``.
 
     Raises:
-        ParameterError: If transformers is not installed.
+        CollapseAuditError: If transformers is not installed.
     """
 
     def on_step_end(_self: Any, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
@@ -67,4 +67,6 @@ def _base(name: str, *modules: str) -> Any:
         except ModuleNotFoundError:
             continue
     packages = " or ".join(module.split(".")[0] for module in modules)
-    raise ParameterError(f"{packages} is not installed.", hint=f"pip install {packages.split()[0]}")
+    raise CollapseAuditError(
+        f"{packages} is not installed.", hint=f"pip install {packages.split()[0]}"
+    )

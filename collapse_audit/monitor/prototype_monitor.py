@@ -201,7 +201,7 @@ class PrototypeMonitor:
 
 def _state(counted: Counted) -> BranchState:
     k, turned = len(counted.groups), counted.turned
-    quantiles: dict[str, Any] | None = None
+    quantiles: Mapping[str, Any] | None = None
     if counted.audit is not None:
         quantiles = counted.audit.head_report()["nearest_cosine"]
     return BranchState(

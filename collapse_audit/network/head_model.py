@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
 
-from collapse_audit.checkpoints.ids import locate_source
-from collapse_audit.checkpoints.layouts import is_patch_level
-from collapse_audit.checkpoints.loading import heads_of, prototypes_of
-from collapse_audit.checkpoints.reading import read_checkpoint
-from collapse_audit.checkpoints.selection import select_default
-from collapse_audit.containers import tensors as containers
-from collapse_audit.containers.tensors import Checkpoint
+from collapse_audit.checkpoints import select_default
+from collapse_audit.checkpoints.roles import is_patch_level
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.manifest import CheckpointEntry, Recipe, load_manifest
 from collapse_audit.network.backbones import build_backbone, input_size
 from collapse_audit.network.heads import input_width, projection_of
 from collapse_audit.network.tensors import backbone_state, centre_of
+from collapse_audit.sources import ResolvedSource, resolve_source
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from collapse_audit.checkpoints import HeadLocation
-    from collapse_audit.checkpoints.tensors import Checkpoint as OpenedFile
-    from collapse_audit.checkpoints.tensors import StoredTensor
+    from collapse_audit.containers import Checkpoint
     from collapse_audit.prototypes import Branch, Prototypes
 
 
@@ -158,46 +152,38 @@ class HeadModel:
 
 
 def load_head_model(
-    source: str | Path,
+    source: str | Path | ResolvedSource,
     *,
     branch: Branch = "teacher",
     head: str | None = None,
     images: bool = True,
     backbone: str | None = None,
     backbone_arguments: Mapping[str, Any] | None = None,
-    family: str | None = None,
-    entry: CheckpointEntry | None = None,
 ) -> HeadModel:
     """Rebuild a head, and the backbone if images are to be run through it.
 
     Args:
-        source: A checkpoint file, or an id of the manifest whose file is in the cache.
-        branch: Which network, as for :func:`~collapse_audit.checkpoints.load_prototypes`.
+        source: As for :func:`~collapse_audit.sources.resolve_source`, or what it gave. The facts of
+            a row of the manifest come before those of its family; where its timm model does not
+            fit the tensors of the file, the file is right.
+        branch: Which network, as for :func:`~collapse_audit.load_prototypes`.
         head: Which head.
         images: Whether the backbone is needed.
         backbone: A timm model to use instead of the recognised one.
         backbone_arguments: Passed to the model, such as ``num_heads``.
-        family: Method family; by default that of the entry, else what the file's layout tells.
-        entry: Row of the manifest that ``source`` is the file of; by default that of the id. Its
-            facts come before those of the family. Where its timm model does not fit the tensors
-            of the file, the file is right.
 
     Returns:
         The model, in evaluation mode on the CPU.
     """
-    resolved = locate_source(source)
-    opened = read_checkpoint(resolved.path)
-    chosen = heads_of(opened, resolved.path, resolved.spec, branch=branch, head=head)
-    location = select_default(chosen, resolved.spec)
-    prototypes = prototypes_of(opened, location, resolved.spec, resolved.family)
-    if entry is None and resolved.id is not None:
-        entry = load_manifest().get(resolved.id)
+    resolved = source if isinstance(source, ResolvedSource) else resolve_source(source)
+    location = select_default(resolved.select(branch=branch, head=head), resolved.spec)
+    (prototypes,) = resolved.load([location])
     return head_model_of(
-        _as_container(opened),
+        resolved.checkpoint,
         location,
         prototypes,
-        family=family or (entry.family if entry else prototypes.family),
-        entry=entry,
+        family=resolved.family,
+        entry=resolved.entry,
         images=images,
         backbone=backbone,
         backbone_arguments=backbone_arguments,
@@ -222,7 +208,7 @@ def head_model_of(
         location: Where the prototypes are in it.
         prototypes: The prototypes.
         family: Method family, if known.
-        entry: As for :func:`load_head_model`.
+        entry: Its row of the manifest, if it has one.
         images: As for :func:`load_head_model`.
         backbone: As for :func:`load_head_model`.
         backbone_arguments: As for :func:`load_head_model`.
@@ -266,36 +252,6 @@ def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
         if isinstance(config, dict):
             return config
     return checkpoint.options
-
-
-def _as_container(opened: OpenedFile) -> Checkpoint:
-    """The same file as the readers to come hand it over."""
-
-    def reader(tensor: StoredTensor) -> Callable[[], npt.NDArray[Any]]:
-        def read() -> npt.NDArray[Any]:
-            values = tensor.read()
-            if isinstance(values, np.ndarray):
-                return values
-            return (values.float() if tensor.dtype == "bfloat16" else values).numpy()
-
-        return read
-
-    metadata: dict[str, str] = {}
-    if opened.container == "safetensors":
-        with safe_open(opened.path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-    tensors = {
-        key: containers.StoredTensor(t.path, t.shape, t.dtype, t.storage, reader(t))
-        for key, t in opened.tensors.items()
-    }
-    return Checkpoint(
-        opened.path.name,
-        opened.container,
-        opened.path.stat().st_size,
-        tensors,
-        opened.top_level,
-        metadata=metadata,
-    )
 
 
 def _build(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from collapse_audit.devices import pick_device
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.network.cache import check_origin, save_features
 from collapse_audit.network.datasets import Samples, choose, open_samples
@@ -78,6 +79,7 @@ def measure_mlcd(
 
     from collapse_audit.mlcd import MLCDAccumulator  # imports torch
 
+    place = torch.device(pick_device(device))
     temperature = model.temperature if temperature is None else temperature
     if samples.logits is None and (assumed := model.assumed):
         warnings.warn(
@@ -96,7 +98,7 @@ def measure_mlcd(
         normalize_features=model.recipe.normalize_features,
         use_norms=model.recipe.use_norms,
         dtype=dtype,
-        device=_device(device),
+        device=place,
     )
     index = choose(len(samples), limit=limit, seed=seed)
     for batch in _batches(
@@ -107,7 +109,7 @@ def measure_mlcd(
         batch_size=batch_size,
         workers=workers,
         dtype=torch.float64 if dtype == "float64" else torch.float32,
-        device=_device(device),
+        device=place,
     ):
         labels = None if samples.labels is None else samples.labels[batch.index]
         if samples.logits is not None:
@@ -180,7 +182,7 @@ def cached_features(
         batch_size=batch_size,
         workers=workers,
         dtype=torch.float32,
-        device=_device(device),
+        device=torch.device(pick_device(device)),
     ):
         rows.append(batch.rows.cpu().numpy())
         places.append(batch.index)
@@ -248,20 +250,3 @@ def _centre(
             )
         return model.centre
     return "estimate" if centre == "estimate" else None
-
-
-def _device(device: str) -> torch.device:
-    import torch
-
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cpu":
-        return torch.device(device)
-    kind, _, number = device.partition(":")
-    found = torch.cuda.device_count()
-    if kind != "cuda" or not (number or "0").isdecimal() or int(number or 0) >= found:
-        raise ParameterError(
-            f"device {device!r}: unknown, or not on this machine, which has {found} CUDA devices.",
-            hint="Use auto, cpu, cuda or cuda:N.",
-        )
-    return torch.device(device)

@@ -7,12 +7,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from collapse_audit.errors import SourceError
 from collapse_audit.manifest import CheckpointEntry, fetch_hint
 from collapse_audit.manifest.entries import base_name
-from collapse_audit.remote.settings import StorageSettings
+from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.words import printable
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
 _URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
@@ -67,6 +68,26 @@ class Remote:
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", base_name(self.urls[0])).lstrip(".")
         return name[-80:] or "checkpoint"
 
+    def sibling(self, name: str) -> Remote:
+        """A file in the same folder; queries and credentials stay as they are.
+
+        Args:
+            name: Its file name.
+
+        Returns:
+            It, without what the manifest knows of this file.
+
+        Raises:
+            SourceError: If the name would lead out of the folder.
+        """
+        if name in {"", ".", ".."} or not set(name).isdisjoint("/\\"):
+            raise SourceError(
+                f"{self.name}: names {printable(name)!r} as a file of its folder.",
+                hint="Only files beside it are fetched: the file is damaged or made to deceive.",
+            )
+        urls = tuple(_beside(url, name) for url in self.urls)
+        return Remote(redact(urls[0]) if is_remote(self.name) else f"{self.name}/{name}", urls)
+
 
 def is_remote(source: str | Path) -> bool:
     """Whether a source is an address and not a path.
@@ -85,18 +106,7 @@ def is_remote(source: str | Path) -> bool:
 
 
 def redact(url: str) -> str:
-    """An address without what may be secret: user, password, query and fragment.
-
-    Args:
-        url: Any address.
-
-    Returns:
-        Scheme, host, port and path.
-
-    Example:
-        >>> redact("https://me:secret@example.org/a.pth?sig=abc#x")
-        'https://example.org/a.pth'
-    """
+    """An address without what may be secret: user, password, query and fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:  # such as an unclosed IPv6 bracket
@@ -105,16 +115,8 @@ def redact(url: str) -> str:
 
 
 def scrub(text: object) -> str:
-    """Somebody else's message on one line, with every address in it redacted.
-
-    Args:
-        text: An exception or a text.
-
-    Returns:
-        At most 300 characters that are safe to print.
-    """
-    line = " ".join(_URL_IN_TEXT.sub(lambda match: redact(match[0]), str(text)).split())
-    return "".join(c for c in line if c.isprintable())[:300]
+    """Somebody else's message on one line, with every address in it redacted."""
+    return printable(" ".join(_URL_IN_TEXT.sub(lambda url: redact(url[0]), str(text)).split()))
 
 
 def remote_of_url(url: str) -> Remote:
@@ -178,25 +180,19 @@ def remote_of_entry(entry: CheckpointEntry) -> Remote:
     )
 
 
-def address_to_open(url: str, settings: StorageSettings) -> str:
-    """The address that a connection is made to, if that is allowed.
+def not_in_cache(name: str) -> SourceError:
+    """The error for what offline mode does not allow to fetch."""
+    return SourceError(
+        f"{name}: not in the cache, and offline mode is on.",
+        hint="Run `collapse-audit download` where there is a network, or leave --offline "
+        "(COLLAPSE_AUDIT_OFFLINE, HF_HUB_OFFLINE) out.",
+    )
 
-    Args:
-        url: An address of a :class:`Remote`.
-        settings: Whether plain http is allowed, and whether anything is.
 
-    Returns:
-        The address with its query; ``hf://`` becomes the hub's ``https://``.
-
-    Raises:
-        SourceError: In offline mode, for plain http without leave, or for a bad ``hf://``.
-    """
+def address_to_open(url: str, settings: RemoteSettings) -> str:
+    """The address that a connection is made to, its query included, if that is allowed."""
     if settings.offline:
-        raise SourceError(
-            f"{redact(url)}: not in the cache, and offline mode is on.",
-            hint="Run `collapse-audit download` where there is a network, or leave --offline "
-            "(COLLAPSE_AUDIT_OFFLINE, HF_HUB_OFFLINE) out.",
-        )
+        raise not_in_cache(redact(url))
     base, _, fragment = url.partition("#")
     url = base + fragment if fragment.startswith("?") else base
     if url.startswith("hf://"):
@@ -210,17 +206,7 @@ def address_to_open(url: str, settings: StorageSettings) -> str:
 
 
 def parse_hf(url: str) -> tuple[str, str | None, str | None, str]:
-    """Take a ``hf://`` address apart.
-
-    Args:
-        url: ``hf://[datasets/]org/repo[@revision]/file``.
-
-    Returns:
-        Repository, its type (``None`` for a model), revision (``None`` for the default), file.
-
-    Raises:
-        SourceError: If it is not of this form.
-    """
+    """Repository, its type and revision (``None``: the default) and file of a hub address."""
     match = _HF.fullmatch(url.removeprefix("hf://").partition("?")[0])
     if match is None:
         raise SourceError(
@@ -231,8 +217,14 @@ def parse_hf(url: str) -> tuple[str, str | None, str | None, str]:
     return match["repo"], kind, match["revision"], match["file"]
 
 
+def _beside(url: str, name: str) -> str:
+    """An address with the last part of its path replaced."""
+    path = re.split(r"[?#]", url, maxsplit=1)[0]
+    web = url.startswith(("http://", "https://"))
+    return f"{path.rpartition('/')[0]}/{quote(name) if web else name}{url[len(path) :]}"
+
+
 def _hub_url(url: str) -> str:
-    """Where the hub serves a file."""
     from huggingface_hub import hf_hub_url
 
     repo, kind, revision, file = parse_hf(url)

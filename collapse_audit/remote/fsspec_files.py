@@ -8,43 +8,35 @@ from urllib.parse import urlsplit
 
 from collapse_audit.errors import SourceError
 from collapse_audit.remote.addresses import redact, scrub
-from collapse_audit.remote.remote_files import HEAD_BYTES, FileVersion, Patience, TransientError
-from collapse_audit.remote.settings import StorageSettings
+from collapse_audit.remote.remote_files import (
+    HEAD_BYTES,
+    FileVersion,
+    Patience,
+    RangesUnusableError,
+    TransientError,
+    has_changed,
+)
+from collapse_audit.remote.settings import RemoteSettings
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 23
 
 
 class FsspecFile:
-    """A file of an fsspec file system.
+    """A :class:`~collapse_audit.remote.remote_files.RemoteFile` of an fsspec file system.
 
-    Attributes:
-        shown: Its address as it may be printed.
-        head: Its first bytes, at most 512.
-        version: Its state when it was opened.
-        has_ranges: True: file systems that cannot seek fetch the whole file themselves.
+    File systems that cannot seek fetch the whole file themselves.
     """
 
-    def __init__(self, url: str, settings: StorageSettings) -> None:
+    def __init__(self, url: str, settings: RemoteSettings) -> None:
         self.shown = redact(url)
         self._patience = Patience(self.shown, settings)
         self._system, self._path = self._find(url)
         self.version = self._version()
-        self.has_ranges = True
+        self.has_ranges = self.version.size is not None
         self.head = self.read(0, min(HEAD_BYTES, self.version.size or HEAD_BYTES))
 
     def read(self, start: int, length: int) -> bytes:
-        """Read a part.
-
-        Args:
-            start: First byte.
-            length: Number of bytes.
-
-        Returns:
-            Exactly that many.
-
-        Raises:
-            SourceError: If the store does not give them.
-        """
+        """Read a part."""
         data = self._attempt(lambda: self._system.cat_file(self._path, start, start + length))
         if len(data) != length:
             raise SourceError(
@@ -53,41 +45,27 @@ class FsspecFile:
             )
         return bytes(data)
 
-    def stream(self, start: int, length: int | None) -> Iterator[bytes]:
-        """Read a part block by block.
-
-        Args:
-            start: First byte.
-            length: Number of bytes; ``None`` for all that follow.
-
-        Yields:
-            Blocks of at most 1 MiB.
-
-        Raises:
-            SourceError: If the store gives no size, the file changes, or reading fails.
-        """
-        if length is None:
-            if self.version.size is None:
-                raise SourceError(f"{self.shown}: the store does not tell the size of the file.")
-            length = self.version.size - start
-        last = start + length
+    def stream(self, start: int, length: int | None, seen: bytes = b"") -> Iterator[bytes]:
+        """Read a part block by block."""
+        size = self.version.size
+        if size is None:
+            raise RangesUnusableError(self.shown, "the store does not tell its size")
+        if seen and self.read(start - len(seen), len(seen)) != seen:
+            raise RangesUnusableError(self.shown, "the store has other bytes than before")
+        last = size if length is None else start + length
         for position in range(start, last, _BLOCK):
             yield self.read(position, min(_BLOCK, last - position))
         if self._version().differs_from(self.version):
-            raise SourceError(
-                f"{self.shown}: the file changed on the server while it was read.",
-                hint="Run it again.",
-            )
+            raise has_changed(self.shown, "while it was read", "Run it again.")
 
     def _find(self, url: str) -> tuple[Any, str]:
         import fsspec
 
-        scheme = urlsplit(url).scheme
         try:
             system, path = fsspec.core.url_to_fs(url)
         except ImportError as error:
             raise SourceError(
-                f"{self.shown}: {scheme}:// needs a package that is not installed.",
+                f"{self.shown}: {urlsplit(url).scheme}:// needs a package that is not installed.",
                 hint=f"{scrub(error)}.",
             ) from None
         except Exception as error:  # noqa: BLE001 - each file system fails in its own way
@@ -109,14 +87,15 @@ class FsspecFile:
 
     def _attempt(self, action: Any) -> Any:
         """Call a file system, again if it fails for a reason that may pass."""
-        while True:
-            self._patience.check_time()
-            try:
-                return action()
-            except (TimeoutError, ConnectionError) as error:
-                self._patience.wait_after(TransientError(scrub(error) or type(error).__name__))
-            except Exception as error:  # noqa: BLE001 - each file system fails in its own way
-                raise self._failed(error) from None
+        with self._patience.running():
+            while True:
+                self._patience.check_time()
+                try:
+                    return action()
+                except (TimeoutError, ConnectionError) as error:
+                    self._patience.wait_after(TransientError(scrub(error) or type(error).__name__))
+                except Exception as error:  # noqa: BLE001 - each file system fails in its own way
+                    raise self._failed(error) from None
 
     def _failed(self, error: Exception) -> SourceError:
         if isinstance(error, FileNotFoundError):

@@ -2,126 +2,106 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import socket
 import ssl
-import urllib.error
-from typing import Any
+from collections.abc import Iterator
+from http import HTTPStatus
+from http.client import responses
+from typing import TYPE_CHECKING
 
 from collapse_audit.errors import SourceError
 from collapse_audit.remote.addresses import scrub
 from collapse_audit.remote.remote_files import FileVersion, TransientError
 
+if TYPE_CHECKING:
+    from requests import Response
+
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_REQUESTED_WAIT = 120.0
+_HINTS = {
+    401: "It needs a login: put a token in place (HF_TOKEN for hf://), or download it by hand.",
+    403: "Not allowed: the link may have expired, need a query string, or a licence to be "
+    "accepted in a browser first.",
+    404: "No such file: check the address; if the manifest gives it, it has moved.",
+    410: "It was removed: look for another copy.",
+    416: "The file is empty or shorter than before: the upload may be unfinished.",
+    429: "Too many requests: try again later, or from another network.",
+}
 
 
-def refused(shown: str, error: urllib.error.HTTPError) -> Exception:
-    """What a status above 400 means, and what to do."""
-    status = f"{error.code} {http.client.responses.get(error.code, '')}".strip()
-    if error.code in _TRANSIENT_STATUS:
-        wait = _retry_after(error.headers)
-        what = f"the server answered {status}"
-        hint = "Too many requests: try again later, or from another network."
-        if error.code != http.HTTPStatus.TOO_MANY_REQUESTS:
-            hint = "The server is in trouble: try again later, or give another address."
-        if wait is not None and wait > _LONGEST_REQUESTED_WAIT:
-            what = f"{what} and asks to wait {wait:,.0f} s"
-            return SourceError(f"{shown}: {what}.", hint=hint)
-        return TransientError(what, hint=hint, wait=wait)
-    if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        return SourceError(
-            f"{shown}: the file is empty or shorter than before ({status}).",
-            hint="Check the address; the upload may be unfinished.",
-        )
-    hints = {
-        401: "It needs a login: put a token in place (HF_TOKEN for hf://), or download it by hand.",
-        403: "Not allowed: the link may have expired, need a query string, or a licence to be "
-        "accepted in a browser first.",
-        404: "No such file: check the address; if the manifest gives it, it has moved.",
-        410: "It was removed: look for another copy.",
-    }
-    what = scrub(error.reason) if error.code < 400 else f"the server answered {status}"
-    return SourceError(
-        f"{shown}: {what}.",
-        hint=hints.get(error.code, "Open the address in a browser to see what it says."),
-    )
+def refused(shown: str, answer: Response) -> Exception:
+    """What a status without a file means, and what to do."""
+    code = answer.status_code
+    what = f"the server answered {code} {responses.get(code, '')}".strip()
+    if code not in _TRANSIENT_STATUS:
+        hint = _HINTS.get(code, "Open the address in a browser to see what it says.")
+        return SourceError(f"{shown}: {what}.", hint=hint)
+    trouble = "The server is in trouble: try again later, or give another address."
+    hint = _HINTS.get(code, trouble)
+    asked = answer.headers.get("Retry-After", "")
+    wait = float(asked) if asked.isdecimal() else 0.0  # a date is left to the usual backoff
+    if wait > _LONGEST_REQUESTED_WAIT:
+        return SourceError(f"{shown}: {what} and asks to wait {wait:,.0f} s.", hint=hint)
+    return TransientError(what, hint=hint, wait=wait)
 
 
-def unreachable(shown: str, error: Exception) -> Exception:
-    """A failure without a status."""
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return SourceError(
-            f"{shown}: the server's certificate is not valid ({reason.verify_message}).",
-            hint="Behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate.",
-        )
-    if isinstance(reason, ValueError) and not isinstance(reason, OSError):
-        return SourceError(f"{shown}: not a usable address ({scrub(reason)}).")
-    return transient(reason)
+def failed(shown: str, error: Exception) -> Exception:
+    """What a failure without a status means, and what to do."""
+    from requests import RequestException
+    from urllib3.exceptions import HTTPError, IncompleteRead
+
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return SourceError(
+                f"{shown}: the server's certificate is not valid ({cause.verify_message}).",
+                hint="Behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate.",
+            )
+        if isinstance(cause, socket.gaierror):
+            return TransientError(
+                "the name of the server is not known", hint="Check the address and the network."
+            )
+        if isinstance(cause, TimeoutError):
+            return TransientError("the server does not answer", hint="Try again later.")
+        if isinstance(cause, IncompleteRead) and isinstance(cause.partial, int):
+            return cut_off(cause.partial, cause.partial + (cause.expected or 0))
+    if isinstance(error, ValueError):
+        return SourceError(f"{shown}: not a usable address.", hint="Check it for typing errors.")
+    root = causes[-1]
+    if isinstance(root, OSError) and root.errno:
+        reason = os.strerror(root.errno)
+    else:  # what requests and urllib3 say may hold the query of the address
+        reason = "" if isinstance(root, RequestException | HTTPError) else scrub(root)
+    return TransientError(f"the connection failed ({reason or type(root).__name__})")
 
 
-def check_complete(received: int, expected: int) -> None:
-    """Python's own client takes an early end of the connection for the end of the file."""
-    if received < expected:
-        raise TransientError(f"the connection was cut off after {received:,} of {expected:,} bytes")
+def cut_off(received: int, expected: int) -> TransientError:
+    """The failure of a connection that ended early."""
+    return TransientError(f"the connection was cut off after {received:,} of {expected:,} bytes")
 
 
-def version_of(response: http.client.HTTPResponse) -> FileVersion:
-    """The state of the file that an answer is about.
-
-    Args:
-        response: An answer.
-
-    Returns:
-        Its size, tag and date, as far as the server tells.
-    """
+def version_of(answer: Response) -> FileVersion:
+    """The state of the file that an answer is about, as far as the server tells."""
     size: int | None = None
-    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-        match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
+        match = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
         size = int(match[3]) if match and match[3] != "*" else None
-    elif (length := response.headers.get("Content-Length", "")).isdecimal():
+    elif (length := answer.headers.get("Content-Length", "")).isdecimal():
         size = int(length)
-    headers = response.headers
-    return FileVersion(size, headers.get("ETag"), headers.get("Last-Modified"))
+    return FileVersion(size, answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
 
 
-def first_byte(response: http.client.HTTPResponse) -> int | None:
-    """Where the range of an answer begins.
-
-    Args:
-        response: An answer.
-
-    Returns:
-        Its first byte as the server states it.
-    """
-    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+def first_byte(answer: Response) -> int | None:
+    """Where the range of an answer begins, as the server states it."""
+    match = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
-def _retry_after(headers: Any) -> float | None:
-    """Seconds that a server asks to wait; a date is left to the usual backoff."""
-    text = headers.get("Retry-After", "") if headers is not None else ""
-    return float(text) if text.isdecimal() else None
-
-
-def transient(error: object) -> TransientError:
-    """A failure of the connection, in words.
-
-    Args:
-        error: What Python raised.
-
-    Returns:
-        A failure that may pass.
-    """
-    if isinstance(error, socket.gaierror):
-        return TransientError(
-            "the name of the server is not known", hint="Check the address and the network."
-        )
-    if isinstance(error, TimeoutError):
-        return TransientError("the server does not answer", hint="Try again later.")
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-    return TransientError(f"the connection failed ({scrub(reason) or type(error).__name__})")
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, what caused it, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

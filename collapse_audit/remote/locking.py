@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from collapse_audit.errors import IntegrityError, SourceError
+from collapse_audit.files import read_json, write_json
 from collapse_audit.remote.addresses import Remote
-from collapse_audit.remote.settings import StorageSettings
-from collapse_audit.remote.writing import exclusive, read_json, write_json
+from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.remote.transfers import exclusive
 
 _SCHEMA = "collapse-audit/lock"
 
 
-def check_and_record(remote: Remote, digests: dict[str, str], settings: StorageSettings) -> None:
+def check_and_record(remote: Remote, digests: dict[str, str], settings: RemoteSettings) -> None:
     """Compare what was fetched with the lock file; record what is not in it yet.
 
     Args:

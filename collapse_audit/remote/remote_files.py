@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from typing import Protocol
 
 from collapse_audit.errors import SourceError
-from collapse_audit.remote.settings import StorageSettings
+from collapse_audit.remote.settings import RemoteSettings
 
-HEAD_BYTES = 512
+#: Bytes of the first request, which also tells size and version.
+HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +36,8 @@ class FileVersion:
         return self.size is not None and bool(self.etag or self.modified)
 
     def differs_from(self, other: FileVersion) -> bool:
-        """Whether two answers are about different states; silence on one side is no difference.
-
-        Args:
-            other: The other answer.
-
-        Returns:
-            True if any value that both have is not the same.
-        """
-        pairs = (
-            (self.size, other.size),
-            (self.etag, other.etag),
-            (self.modified, other.modified),
-        )
+        """Whether two answers show different states; silence on one side is no difference."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
         return any(a is not None and b is not None and a != b for a, b in pairs)
 
 
@@ -55,9 +46,9 @@ class RemoteFile(Protocol):
 
     Attributes:
         shown: Its address as it may be printed.
-        head: Its first bytes, at most 512.
+        head: Its first bytes, at most 64 KiB.
         version: Its state when it was opened.
-        has_ranges: Whether a part of it can be read.
+        has_ranges: Whether its size is known and a part of it can be read.
     """
 
     shown: str
@@ -68,26 +59,26 @@ class RemoteFile(Protocol):
     def read(self, start: int, length: int) -> bytes:
         """Bytes of a part; as many as asked for, or an error."""
 
-    def stream(self, start: int, length: int | None) -> Iterator[bytes]:
-        """The bytes of a part (``None``: up to the end) in blocks of at most 1 MiB."""
+    def stream(self, start: int, length: int | None, seen: bytes = b"") -> Iterator[bytes]:
+        """The bytes of a part (``None``: up to the end) block by block, if ``seen`` precedes them.
+
+        A server that has something else there is one that lies about ranges.
+        """
 
 
 class RangesUnusableError(SourceError):
     """The server ignores ranges or lies about them; the whole file must be fetched."""
 
+    def __init__(self, shown: str, why: str) -> None:
+        super().__init__(f"{shown}: {why}.", hint="Download the file by hand and give its path.")
+        self.why = why
+
 
 class TransientError(Exception):
-    """A failure that may pass.
+    """A failure that may pass, if need be after the seconds that the server asks to wait."""
 
-    Attributes:
-        what: What happened.
-        hint: What the user can do if it does not pass.
-        wait: Seconds that the server asked to wait, if it did.
-    """
-
-    def __init__(self, what: str, *, hint: str = "", wait: float | None = None) -> None:
+    def __init__(self, what: str, *, hint: str = "", wait: float = 0.0) -> None:
         super().__init__(what)
-        self.what = what
         self.hint = hint
         self.wait = wait
 
@@ -95,23 +86,35 @@ class TransientError(Exception):
 class Patience:
     """Attempts and time that one file may take."""
 
-    def __init__(self, shown: str, settings: StorageSettings) -> None:
+    def __init__(self, shown: str, settings: RemoteSettings) -> None:
         self._shown = shown
         self._settings = settings
-        self._end = time.monotonic() + settings.limit_seconds
+        self._left = settings.limit_seconds
+        self._end = 0.0
         self._failures = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the time run, from where it stood when it was stopped; failures are forgotten."""
+        self._end = time.monotonic() + self._left
+        self._failures = 0
+        try:
+            yield
+        finally:
+            self._left = self._end - time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is over, and never quite none."""
+        return max(0.01, self._end - time.monotonic())
 
     @property
     def timeout(self) -> float:
         """Longest wait for the next byte."""
-        return max(0.01, min(self._settings.stall_seconds, self._end - time.monotonic()))
+        return min(self._settings.stall_seconds, self.left)
 
     def check_time(self) -> None:
-        """Raise if the time is over.
-
-        Raises:
-            SourceError: If it is.
-        """
+        """Raise if the time is over."""
         if time.monotonic() >= self._end:
             raise SourceError(
                 f"{self._shown}: gave up after {self._settings.limit_seconds:,g} s.",
@@ -123,41 +126,30 @@ class Patience:
         self._failures = 0
 
     def wait_after(self, failure: TransientError) -> None:
-        """Wait before the next attempt, longer each time.
-
-        Args:
-            failure: What went wrong.
-
-        Raises:
-            SourceError: If there have been too many, or the wait would be too long.
-        """
+        """Wait before the next attempt, longer each time; raise if the last has been made."""
         self._failures += 1
         # jitter: many jobs that failed together shall not come back together
         pause = self._settings.backoff_seconds * 2 ** (self._failures - 1)
         pause *= 1 + random.random() / 4  # noqa: S311 - no secret depends on it
-        pause = max(pause, failure.wait or 0)
+        pause = max(pause, failure.wait)
         if self._failures > self._settings.retries or time.monotonic() + pause > self._end:
             times = f"{self._failures} attempts" if self._failures > 1 else "1 attempt"
             raise SourceError(
-                f"{self._shown}: {failure.what} ({times}).",
+                f"{self._shown}: {failure} ({times}).",
                 hint=failure.hint or "Check the network and run it again.",
             ) from failure
         time.sleep(pause)
 
 
 def too_large(shown: str, size: int | None, limit: int) -> SourceError:
-    """The error for a file that is larger than allowed.
-
-    Args:
-        shown: Its address as it may be printed.
-        size: Its size; ``None`` if the server never said.
-        limit: The largest size allowed.
-
-    Returns:
-        The error, to be raised.
-    """
+    """The error for a file that is larger than allowed, or (``None``) does not end."""
     what = f"has {size:,} bytes" if size is not None else "does not end"
     return SourceError(
         f"{shown}: {what}, and at most {limit:,} are fetched.",
         hint="Raise --max-bytes if it is right.",
     )
+
+
+def has_changed(shown: str, since: str, hint: str) -> SourceError:
+    """The error for a file of which two answers show two states."""
+    return SourceError(f"{shown}: the file changed on the server {since}.", hint=hint)

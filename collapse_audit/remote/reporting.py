@@ -56,17 +56,3 @@ class Reporter:
 
 
 SILENT = Reporter(notes=False, bars=False)
-
-
-def megabytes(size: int | None) -> str:
-    """A size for people.
-
-    Args:
-        size: In bytes; ``None`` if unknown.
-
-    Returns:
-        Such as ``"67.1 MB"``, in decimal units as download pages have them.
-    """
-    if size is None:
-        return "of unknown size"
-    return f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:,.1f} MB"

@@ -12,7 +12,7 @@ _ON = frozenset({"1", "true", "yes", "on"})
 
 
 @dataclass(frozen=True, slots=True)
-class StorageSettings:
+class RemoteSettings:
     """How remote files are fetched and where they are kept.
 
     Attributes:
@@ -46,7 +46,7 @@ class StorageSettings:
         offline: bool = False,
         insecure_http: bool = False,
         environ: Mapping[str, str] | None = None,
-    ) -> StorageSettings:
+    ) -> RemoteSettings:
         """Settings of the command line, completed from the environment.
 
         Args:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from collapse_audit.errors import IntegrityError, SourceError
-from collapse_audit.remote.addresses import Remote, parse_hf
+from collapse_audit.files import sha256_of
+from collapse_audit.remote.addresses import Remote, not_in_cache, parse_hf
+from collapse_audit.remote.cache import RANGES, WHOLE, Index, folder_of
 from collapse_audit.remote.locking import check_and_record
-from collapse_audit.remote.opening import torch_hub_folder, try_mirrors
+from collapse_audit.remote.opening import open_remote, try_mirrors
 from collapse_audit.remote.remote_files import RangesUnusableError, RemoteFile
-from collapse_audit.remote.reporting import Reporter, megabytes
-from collapse_audit.remote.settings import StorageSettings
-from collapse_audit.remote.writing import (
-    discard,
-    exclusive,
-    fetch_part,
-    publish,
-    read_json,
-    sha256_of,
-    write_json,
-)
-
-PROVENANCE = "provenance.json"
+from collapse_audit.remote.reporting import Reporter
+from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.remote.transfers import discard, exclusive, fetch_part, publish
+from collapse_audit.words import megabytes
 
 
-def cached_file(remote: Remote, settings: StorageSettings) -> Path | None:
+def cached_file(remote: Remote, settings: RemoteSettings) -> Path | None:
     """The whole file, if the cache holds it.
 
     Args:
@@ -36,11 +30,12 @@ def cached_file(remote: Remote, settings: StorageSettings) -> Path | None:
     Returns:
         Its path; ``None`` if it is not there or was never completed.
     """
-    path = _folder(remote, settings) / remote.file_name
-    provenance = read_json(path.with_name(PROVENANCE))
-    if provenance is None or not path.is_file():
+    folder = folder_of(remote, settings)
+    index, name = Index.read(folder), f"{WHOLE}/{remote.file_name}"
+    path = folder / name
+    if index is None or name not in index.files or not path.is_file():
         return None
-    return path if path.stat().st_size == provenance.get("size") else None
+    return path if path.stat().st_size == index.version.size else None
 
 
 def file_of_other_tools(remote: Remote, reporter: Reporter) -> Path | None:
@@ -52,11 +47,10 @@ def file_of_other_tools(remote: Remote, reporter: Reporter) -> Path | None:
 
     Returns:
         Its path; ``None`` if it is not there, or is not the one of the manifest.
-
     """
     path = _in_hf_cache(remote.urls[0])
     if path is None and remote.hub_name is not None:
-        candidate = torch_hub_folder(dict(os.environ)) / remote.hub_name
+        candidate = _torch_hub_folder() / remote.hub_name
         path = candidate if candidate.is_file() else None
     if path is None:
         return None
@@ -71,7 +65,7 @@ def file_of_other_tools(remote: Remote, reporter: Reporter) -> Path | None:
 
 
 def fetch_file(
-    remote: Remote, settings: StorageSettings, reporter: Reporter, *, why: str = ""
+    remote: Remote, settings: RemoteSettings, reporter: Reporter, *, why: str = ""
 ) -> Path:
     """Fetch the whole file into the cache, unless it is there.
 
@@ -87,42 +81,29 @@ def fetch_file(
     Raises:
         SourceError: If it cannot be fetched.
         IntegrityError: If it is not the file of the manifest or of the lock file.
-    """
-    folder = _folder(remote, settings)
-    if settings.offline and (path := cached_file(remote, settings)):
+    """  # noqa: DOC501  (not_in_cache makes one)
+    if path := cached_file(remote, settings):
         return path
-    with exclusive(folder, settings):
-        if path := cached_file(remote, settings):
-            return path
-        return try_mirrors(
-            remote,
-            lambda file: _fetch(
-                remote, file, folder, settings=settings, reporter=reporter, why=why
-            ),
-            settings,
-            reporter,
-        )
+    if settings.offline:
+        raise not_in_cache(remote.name)
+
+    def fetch(url: str) -> Path:
+        return _fetch(remote, open_remote(remote, url, settings), settings, reporter, why)
+
+    with exclusive(folder_of(remote, settings), settings):
+        return cached_file(remote, settings) or try_mirrors(remote, fetch, reporter)
 
 
 def _fetch(
-    remote: Remote,
-    file: RemoteFile,
-    folder: Path,
-    *,
-    settings: StorageSettings,
-    reporter: Reporter,
-    why: str,
+    remote: Remote, file: RemoteFile, settings: RemoteSettings, reporter: Reporter, why: str
 ) -> Path:
     size = file.version.size
-    if remote.size is not None and size is not None and size != remote.size:
-        raise IntegrityError(
-            f"{file.shown}: has {size:,} bytes, the manifest says {remote.size:,}.",
-            hint="The file at this address is another one: report it, or give a local copy.",
-        )
     reporter.note(
         f"{remote.name}: downloading the whole file, {megabytes(size)}{f' ({why})' if why else ''}"
     )
-    path = folder / remote.file_name
+    folder = folder_of(remote, settings)
+    name = f"{WHOLE}/{remote.file_name}"
+    path = folder / name
     partial = path.with_name(path.name + ".partial")
     try:
         fetch_part(file, 0, size, partial, settings=settings, reporter=reporter)
@@ -130,25 +111,18 @@ def _fetch(
         discard(partial)
         fetch_part(file, 0, size, partial, settings=settings, reporter=reporter)
     digest = _check(remote, file, partial, settings)
-    provenance = {
-        "source": remote.lock_key,
-        "name": remote.name,
-        "size": partial.stat().st_size,
-        "etag": file.version.etag,
-        "modified": file.version.modified,
-        "sha256": digest,
-    }
-    # the provenance first: the file passes for complete as soon as it has its name
-    write_json(path.with_name(PROVENANCE), provenance)
+    version = replace(file.version, size=partial.stat().st_size)
+    # the index first: the file passes for complete as soon as it has its name
+    Index(remote.lock_key, version, {name: digest}).write(folder)
     publish(partial, path)
+    shutil.rmtree(folder / RANGES, ignore_errors=True)  # they are in it, or were lies
     return path
 
 
-def _check(remote: Remote, file: RemoteFile, partial: Path, settings: StorageSettings) -> str:
+def _check(remote: Remote, file: RemoteFile, partial: Path, settings: RemoteSettings) -> str:
     """The SHA-256 of what has arrived, if it is what it should be; else it is removed."""
-    with partial.open("rb") as arrived:
-        digest = hashlib.file_digest(arrived, "sha256").hexdigest()
-    if remote.sha256 is not None and digest != remote.sha256:
+    digest = sha256_of(partial)
+    if remote.sha256 not in {None, digest}:
         discard(partial)
         raise IntegrityError(
             f"{file.shown}: has SHA-256 {digest}, the manifest says {remote.sha256}; "
@@ -163,8 +137,11 @@ def _check(remote: Remote, file: RemoteFile, partial: Path, settings: StorageSet
     return digest
 
 
-def _folder(remote: Remote, settings: StorageSettings) -> Path:
-    return settings.cache_dir / "files" / remote.key
+def _torch_hub_folder() -> Path:
+    """Where torch.hub keeps files: ``$TORCH_HOME/hub/checkpoints``, with torch's own default."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
+    return Path(home).expanduser() / "hub" / "checkpoints"
 
 
 def _in_hf_cache(url: str) -> Path | None:

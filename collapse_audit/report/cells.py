@@ -1,65 +1,81 @@
-"""The cells of the tables in Markdown and HTML: plain text, escaped by whoever writes it."""
+"""The cells of the tables in every format: plain text, escaped by whoever writes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from collapse_audit.report import words
+from collapse_audit.report.documents import HeadDocument, Parameters
 
 NEAREST_TITLES: Final = ("nearest cosine", *words.QUANTILES.values())
 HISTOGRAM_TITLES: Final = ("repeated r times", "unique", "prototypes", "of K")
 SWEEP_TITLES: Final = ("epsilon", "degrees", "unique", "of K", "components", "isolated")
 
 
-def measures(head: dict[str, Any], epsilon: float) -> Iterator[tuple[str, str]]:
-    """Name and value of every scalar of one head.
+def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, str]]:
+    """Name and value of every scalar of one head, each with what it means.
 
     Args:
         head: One entry of the report's ``heads``.
-        epsilon: The threshold of the report.
+        parameters: Those of the report.
 
     Yields:
-        Pairs of text.
+        Pairs of text; the names have at most 18 characters.
     """
-    unique, factors = head["unique"], head["redundancy_factors"]
-    yield "prototypes, K x D", f"{words.count(head['k'])} x {words.count(head['d'])}"
-    yield "stored as", f"{head['dtype']}, {', '.join(head['tensor_keys']) or 'no key'}"
+    unique, factors, epsilon = head["unique"], head["redundancy_factors"], parameters["epsilon"]
+    certified = ", certified" if parameters["certified"] else ""
     yield (
-        f"unique, M (cosine distance < {epsilon:g}, {words.degrees(epsilon)} degrees)",
-        f"{words.count(unique['greedy'])} ({words.percent(head['unique_fraction'])})",
+        "unique, M",
+        f"{words.count(unique['greedy'])} at cosine distance < {epsilon:g} "
+        f"({words.degrees(epsilon)} degrees); rule: {parameters['rule']} cover{certified}",
     )
     yield "bracket of M", words.bracket(head)
     for line in words.published(head):
         yield "published", line
-    yield "isolated (no neighbour at all)", words.count(unique["isolated"])
-    yield "largest redundancy factor", words.count(factors["max"])
-    yield "mean redundancy factor, K / M", words.number(factors["mean"])
-    yield "Gini of the redundancy factors", words.number(factors["gini"])
-    yield "effective number", words.number(factors["effective_number"])
-    if head.get("exact_duplicates") is not None:
-        yield "exact duplicates", words.count(head["exact_duplicates"])
+    yield "isolated", f"{words.plural(unique['isolated'], 'prototype')} without any neighbour"
+    yield (
+        "redundancy factors",
+        f"largest {words.count(factors['max'])}, mean {words.number(factors['mean'])} (K / M), "
+        f"Gini {words.number(factors['gini'])} (0: all repeated equally)",
+    )
+    yield (
+        "effective number",
+        f"{words.number(factors['effective_number'])} of {words.count(unique['greedy'])}: "
+        "the M of equal redundancy factors with the same entropy",
+    )
+    if (copies := head.get("exact_duplicates")) is not None:
+        text = f"{words.plural(copies, 'prototype')} with exactly the direction of an earlier one"
+        yield "exact duplicates", text
     if norms := head.get("norms"):
         low, median, high = (words.number(norms[key]) for key in ("min", "median", "max"))
-        yield "norms, min / median / max", f"{low} / {median} / {high}"
         yield (
-            "largest factor between norms of one group",
-            words.number(norms["max_spread_in_group"]),
+            "norms",
+            f"{low} to {high}, median {median}; in one group they differ by a factor of up to "
+            f"{words.number(norms['max_spread_in_group'])}",
         )
     if "mean_direction_norm" in head:
-        yield "norm of the mean direction", words.number(head["mean_direction_norm"])
+        value = words.number(head["mean_direction_norm"])
+        yield "mean direction", f"norm {value} (0: directions cancel out, 1: all the same)"
     if null := head.get("null"):
-        yield "pairs this close by chance", words.number(null["expected_pairs"])
+        pairs = words.number(null["expected_pairs"])
+        yield "by chance", f"{pairs} pairs this close are expected among K random directions"
 
 
-def histogram_rows(head: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def stored(head: HeadDocument) -> Iterator[tuple[str, str]]:
+    """Name and value of how one head is stored, where no line above the table tells it."""
+    yield "prototypes, K x D", f"{words.count(head['k'])} x {words.count(head['d'])}"
+    yield "stored as", f"{head['dtype']}, {', '.join(head['tensor_keys']) or 'no key'}"
+
+
+def histogram_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
     """Redundancy factors by octave, under :data:`HISTOGRAM_TITLES`."""
     for label, unique, prototypes in words.octaves(head["redundancy_factors"]["histogram"]):
         share = words.percent(prototypes / head["k"])
         yield label, words.count(unique), words.count(prototypes), share
 
 
-def sweep_rows(head: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def sweep_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
     """Cells of the sweep, one row per epsilon, under :data:`SWEEP_TITLES`."""
     for row in head["sweep"]:
         yield (
@@ -72,11 +88,12 @@ def sweep_rows(head: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         )
 
 
-def nearest_rows(head: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def nearest_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
     """Cells under :data:`NEAREST_TITLES`; random directions too where the report has them."""
-    rows = {
+    null = head.get("null")
+    rows: dict[str, Mapping[str, Any] | None] = {
         "this head": head["nearest_cosine"],
-        "random directions": (head.get("null") or {}).get("nearest_cosine"),
+        "random directions": null and null.get("nearest_cosine"),
     }
     for label, values in rows.items():
         if values:

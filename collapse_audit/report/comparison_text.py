@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
-from collapse_audit.report import words
-from collapse_audit.report.verdict_text import align, escape, figure, markdown_table
+from collapse_audit.report.columns import escape, pipe_table, text_columns
+from collapse_audit.report.documents import ComparedHead, ComparisonDocument
+from collapse_audit.report.verdict_text import figure
+from collapse_audit.report.words import count, head_name, plural
+from collapse_audit.words import printable
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def comparison_to_table(comparison: Mapping[str, Any]) -> str:
+def comparison_to_table(comparison: ComparisonDocument) -> str:
     """Write a comparison for a terminal.
 
     Args:
@@ -22,14 +25,14 @@ def comparison_to_table(comparison: Mapping[str, Any]) -> str:
     Returns:
         Text ending in a newline.
     """
-    lines = [f"{letter}  {words.printable(source)}" for letter, source in _sources(comparison)]
+    lines = [f"{letter}  {printable(source, None)}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", words.head_name(head), align([_titles(comparison), *_rows(head)])]
-        lines += _regroupings(head)
+        lines += ["", head_name(head["name"], head["branch"])]
+        lines += [*text_columns(_titles(comparison), _rows(head)), *_regroupings(head)]
     return "\n".join(lines) + "\n"
 
 
-def comparison_to_markdown(comparison: Mapping[str, Any]) -> str:
+def comparison_to_markdown(comparison: ComparisonDocument) -> str:
     """Write a comparison as GitHub-flavoured Markdown.
 
     Args:
@@ -41,13 +44,13 @@ def comparison_to_markdown(comparison: Mapping[str, Any]) -> str:
     lines = ["# Heads side by side", ""]
     lines += [f"- {letter}: {escape(source)}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", f"## {escape(words.head_name(head))}", ""]
-        lines += markdown_table(_titles(comparison), _rows(head))
+        lines += ["", f"## {escape(head_name(head['name'], head['branch']))}", ""]
+        lines += pipe_table(_titles(comparison), _rows(head))
         lines += [line for text in _regroupings(head) for line in ("", escape(text))]
     return "\n".join(lines) + "\n"
 
 
-def comparison_to_csv(comparison: Mapping[str, Any]) -> str:
+def comparison_to_csv(comparison: ComparisonDocument) -> str:
     """Write a comparison as CSV: one row per head, metric and source, in full precision.
 
     Args:
@@ -76,17 +79,17 @@ def _labels(number: int) -> list[str]:
     return [_LETTERS[i] if i < len(_LETTERS) else f"#{i + 1}" for i in range(number)]
 
 
-def _sources(comparison: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _sources(comparison: ComparisonDocument) -> Iterator[tuple[str, str]]:
     sources = comparison["sources"]
     return zip(_labels(len(sources)), sources, strict=True)
 
 
-def _titles(comparison: Mapping[str, Any]) -> tuple[str, ...]:
+def _titles(comparison: ComparisonDocument) -> tuple[str, ...]:
     first, *others = _labels(len(comparison["sources"]))
     return ("metric", first, *(title for x in others for title in (x, f"{x} - {first}", "")))
 
 
-def _rows(head: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _rows(head: ComparedHead) -> Iterator[tuple[str, ...]]:
     for row in head["metrics"]:
         first, *others = row["values"]
         cells = [row["metric"], figure(first)]
@@ -96,22 +99,22 @@ def _rows(head: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield tuple(cells)
 
 
-def _regroupings(head: Mapping[str, Any]) -> Iterator[str]:
+def _regroupings(head: ComparedHead) -> Iterator[str]:
     others = _labels(1 + len(head["regroupings"]))[1:]
     for letter, found in zip(others, head["regroupings"], strict=True):
         if found is None:
             continue
         yield (
-            f"Groups of A in {letter}: {words.count(found['unchanged'])} unchanged, "
-            f"{words.count(found['split'])} split, {words.count(found['merged'])} groups of "
-            f"{letter} merged from several; {words.plural(found['pairs']['kept'], 'pair')} of "
-            f"duplicates kept, {words.count(found['pairs']['parted'])} parted, "
-            f"{words.count(found['pairs']['joined'])} joined."
+            f"Groups of A in {letter}: {count(found['unchanged'])} unchanged, "
+            f"{count(found['split'])} split, {count(found['merged'])} groups of "
+            f"{letter} merged from several; {plural(found['pairs']['kept'], 'pair')} of "
+            f"duplicates kept, {count(found['pairs']['parted'])} parted, "
+            f"{count(found['pairs']['joined'])} joined."
         )
-        for verb, many in (("split", found["splits"]), ("merged", found["merges"])):
-            for change in many[:3]:
+        for verb, groups in (("split", found["splits"]), ("merged", found["merges"])):
+            for change in groups[:3]:
                 owner = "A" if verb == "split" else letter
-                parts = ", ".join(map(words.count, change["parts"][:8]))
+                parts = ", ".join(map(count, change["parts"][:8]))
                 more = ", ..." if len(change["parts"]) > 8 else ""
                 side = "into" if verb == "split" else "from"
                 yield f"  group {change['group']} of {owner}: {verb} {side} {parts}{more}"

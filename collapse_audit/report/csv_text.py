@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Any
 
+from collapse_audit.report.documents import HeadDocument, ReportDocument
 from collapse_audit.report.mlcd_cells import mlcd_columns
 from collapse_audit.report.words import QUANTILES
 
 
-def to_csv(report: dict[str, Any]) -> str:
+def to_csv(report: ReportDocument) -> str:
     """Write one row per head, for spreadsheets and data frames.
 
     Lists have no place in a row: the histogram and the sweep are in the JSON.
@@ -32,7 +34,7 @@ def to_csv(report: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def flat_row(report: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
     """Flatten one head of a report, and what holds for the whole report, into scalars.
 
     Args:
@@ -43,8 +45,8 @@ def flat_row(report: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
         Column name to value; ``None`` where the report does not hold it.
     """
     unique, factors = head["unique"], head["redundancy_factors"]
-    published, norms = head["published"] or {}, head.get("norms") or {}
-    nearest, null = head["nearest_cosine"] or {}, head.get("null") or {}
+    published, norms = _part(head["published"]), _part(head.get("norms"))
+    nearest, null = _part(head["nearest_cosine"]), _part(head.get("null"))
     return {
         "source": report["source"]["spec"],
         "id": report["source"]["id"],
@@ -76,4 +78,9 @@ def flat_row(report: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
         "published_unique": published.get("unique"),
         "published_source": published.get("source"),
         **mlcd_columns(head["mlcd"]),
+        "notes": " ".join(head.get("notes", ())),
     }
+
+
+def _part(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return value or {}

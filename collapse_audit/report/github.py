@@ -6,9 +6,9 @@ return and line feed everywhere, in properties also ``:`` and ``,``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from collapse_audit.report.documents import VerdictDocument
 from collapse_audit.report.verdict_text import check_name, failure, verdict_headline
 
 #: GitHub shows this many annotations of one kind per step and drops the rest.
@@ -37,7 +37,7 @@ def annotation(level: Literal["error", "warning", "notice"], title: str, message
     return f"::{level} title={title.translate(_ESCAPE_PROPERTY)}::{message.translate(_ESCAPE_DATA)}"
 
 
-def verdict_to_github(verdict: Mapping[str, Any]) -> str:
+def verdict_to_github(verdict: VerdictDocument) -> str:
     """Write a verdict as annotations: an error per failed check, then the headline.
 
     Args:

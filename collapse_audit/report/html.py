@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from collapse_audit.report import cells, mlcd_cells, svg, words
+from collapse_audit.report.documents import ReportDocument
 from collapse_audit.report.json_text import to_json
 
-if TYPE_CHECKING:
-    import jinja2
 
-
-def to_html(report: dict[str, Any]) -> str:
+def to_html(report: ReportDocument) -> str:
     """Write a report as a page to keep, mail or attach to a CI run.
 
     Args:
@@ -21,13 +17,10 @@ def to_html(report: dict[str, Any]) -> str:
         A complete document in UTF-8 with inline style and SVG, light or dark as the reader's
         system is, and the JSON of the report folded in at the end. It loads nothing.
     """
-    page = _template("report.html.jinja").render(
-        report=report, json=to_json(report), epsilon=report["parameters"]["epsilon"]
-    )
-    return page.strip() + "\n"
+    return _render("report.html.jinja", report=report, json=to_json(report))
 
 
-def to_html_fragment(report: dict[str, Any]) -> str:
+def to_html_fragment(report: ReportDocument) -> str:
     """Write the headline and the main numbers of every head, for the output cell of a notebook.
 
     Args:
@@ -36,13 +29,10 @@ def to_html_fragment(report: dict[str, Any]) -> str:
     Returns:
         A ``<div>`` without style of its own, so that the notebook's theme applies.
     """
-    fragment = _template("fragment.html.jinja").render(
-        report=report, epsilon=report["parameters"]["epsilon"]
-    )
-    return fragment.strip() + "\n"
+    return _render("fragment.html.jinja", report=report)
 
 
-def _template(name: str) -> jinja2.Template:
+def _render(name: str, **values: object) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -53,4 +43,4 @@ def _template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.globals.update(cells=cells, mlcd_cells=mlcd_cells, svg=svg, words=words)
-    return environment.get_template(name)
+    return environment.get_template(name).render(values).strip() + "\n"

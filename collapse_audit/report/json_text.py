@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
 
 _NUMBER = r"-?\d[\d.eE+-]*"
 # A raw line break never occurs inside a JSON string, so this can only match a real array.
 _NUMBERS = re.compile(rf"\[\n\s+({_NUMBER}(?:,\n\s+{_NUMBER})*)\n\s+\]")
 
 
-def to_json(document: dict[str, Any]) -> str:
+def to_json(document: Mapping[str, object]) -> str:
     """Write a report, a schema or an error document.
 
     ASCII only, so that no terminal or pipe encoding can damage it, and with arrays of numbers on

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from xml.etree import ElementTree as ET  # only writes: nothing foreign is parsed
 
-from collapse_audit.report.verdict_text import failure, head_of
+from collapse_audit.report.documents import CheckDocument, VerdictDocument
+from collapse_audit.report.verdict_text import failure
+from collapse_audit.report.words import head_name
 
 _SUITE: Final = "collapse-audit"
 # XML 1.0 cannot hold these at all, not even escaped.
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def verdict_to_junit(verdict: Mapping[str, Any]) -> str:
+def verdict_to_junit(verdict: VerdictDocument) -> str:
     """Write a verdict as one test suite: a test case per check, in the class of its head.
 
     Args:
@@ -25,11 +26,11 @@ def verdict_to_junit(verdict: Mapping[str, Any]) -> str:
     """
     suite = _suite(verdict["checks"])
     ET.SubElement(suite, "properties").extend(
-        ET.Element("property", name=key, value=_text(verdict[key] or ""))
-        for key in ("source", "baseline")
+        ET.Element("property", name=key, value=_text(value or ""))
+        for key, value in (("source", verdict["source"]), ("baseline", verdict["baseline"]))
     )
     for check in verdict["checks"]:
-        case = _case(suite, head_of(check), check["threshold"])
+        case = _case(suite, head_name(check["head"], check["branch"]), check["threshold"])
         if check["status"] == "failed":
             ET.SubElement(case, "failure", message=_text(failure(check)), type="regression")
         elif check["status"] == "skipped":
@@ -45,7 +46,7 @@ def error_to_junit(message: str) -> str:
     return _document(suite)
 
 
-def _suite(checks: list[Mapping[str, Any]], errors: int = 0) -> ET.Element:
+def _suite(checks: list[CheckDocument], errors: int = 0) -> ET.Element:
     statuses = [check["status"] for check in checks]
     return ET.Element(
         "testsuite",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
+
+from collapse_audit.report.documents import MLCDDocument
 
 _MEASURES: Final = (
     ("entropy (nats)", "entropy"),
@@ -32,7 +35,7 @@ _CENTRES: Final = {
 }
 
 
-def mlcd_rows(mlcd: dict[str, Any]) -> list[tuple[str, str, str]]:
+def mlcd_rows(mlcd: MLCDDocument) -> list[tuple[str, str, str]]:
     """What each number is, over the K prototypes, and over the M unique ones.
 
     Args:
@@ -41,23 +44,17 @@ def mlcd_rows(mlcd: dict[str, Any]) -> list[tuple[str, str, str]]:
     Returns:
         Rows of text; a cell is empty where there is no number.
     """
-    rows = [
-        (label, _number(mlcd["k"][key]), _number(mlcd["m"][key]) if mlcd["m"] else "")
-        for label, key in _MEASURES
-    ]
-    k, m = mlcd["usage"]["k"], mlcd["usage"].get("m")
-    rows += [(label, _number(k[key]), _number(m[key]) if m else "") for label, key in _USAGE]
-    if labels := mlcd.get("labels"):
-        for label, key in (
-            ("label information (nats)", "mutual_information"),
-            (f"labels merged, of {labels['number']}", "merged"),
-        ):
-            other = _number(labels["m"][key]) if "m" in labels else ""
-            rows.append((label, _number(labels["k"][key]), other))
+    usage, labels = mlcd["usage"], mlcd.get("labels")
+    rows = [_row(label, key, mlcd["k"], mlcd["m"]) for label, key in _MEASURES]
+    rows += [_row(label, key, usage["k"], usage.get("m")) for label, key in _USAGE]
+    if labels:
+        names = ("label information (nats)", f"labels merged, of {labels['number']}")
+        for label, key in zip(names, ("mutual_information", "merged"), strict=True):
+            rows.append(_row(label, key, labels["k"], labels.get("m")))
     return rows
 
 
-def mlcd_headline(mlcd: dict[str, Any]) -> list[str]:
+def mlcd_headline(mlcd: MLCDDocument) -> list[str]:
     """What was measured, and the numbers that copies of prototypes cannot change.
 
     Args:
@@ -79,7 +76,7 @@ def mlcd_headline(mlcd: dict[str, Any]) -> list[str]:
     ]
 
 
-def mlcd_columns(mlcd: dict[str, Any] | None) -> dict[str, Any]:
+def mlcd_columns(mlcd: MLCDDocument | None) -> dict[str, Any]:
     """The numbers of one head for a row of CSV.
 
     Args:
@@ -88,7 +85,7 @@ def mlcd_columns(mlcd: dict[str, Any] | None) -> dict[str, Any]:
     Returns:
         The same column names always; ``None`` where there is no number.
     """
-    found = mlcd or {}
+    found: Mapping[str, Any] = mlcd or {}
     usage = found.get("usage") or {}
     levels = [(level, found.get(level) or {}, usage.get(level) or {}) for level in ("k", "m")]
     return {
@@ -96,6 +93,12 @@ def mlcd_columns(mlcd: dict[str, Any] | None) -> dict[str, Any]:
         **{f"mlcd_{level}_{key}": own.get(key) for level, own, _ in levels for _, key in _MEASURES},
         **{f"mlcd_{level}_{key}": own.get(key) for level, _, own in levels for _, key in _USAGE},
     }
+
+
+def _row(
+    label: str, key: str, k: Mapping[str, Any], m: Mapping[str, Any] | None
+) -> tuple[str, str, str]:
+    return label, _number(k[key]), _number(m[key]) if m else ""
 
 
 def _number(value: float | None) -> str:

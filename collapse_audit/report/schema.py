@@ -6,8 +6,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-#: Value of ``schema`` in the document that stands in for a report after an error.
-ERROR_SCHEMA = "collapse-audit/error"
+from collapse_audit.report.documents import ERROR_SCHEMA, ErrorDocument
 
 
 def report_schema() -> dict[str, Any]:
@@ -22,7 +21,7 @@ def report_schema() -> dict[str, Any]:
     return schema
 
 
-def error_document(kind: str, message: str, hint: str) -> dict[str, Any]:
+def error_document(kind: str, message: str, hint: str) -> ErrorDocument:
     """Build what ``--format json`` prints when there is no report.
 
     Args:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from collapse_audit.report import words
+from collapse_audit.report.documents import HeadDocument
 
 #: Size of the plotting area in SVG units; the template adds margins for the labels.
 WIDTH: Final = 520
@@ -40,12 +41,10 @@ class Curve:
 
     Attributes:
         name: ``greedy``, ``components`` or ``isolated``.
-        points: ``x,y`` pairs as SVG writes them, y downwards.
-        dots: The same points as numbers.
+        dots: Its points, y downwards.
     """
 
     name: str
-    points: str
     dots: tuple[tuple[float, float], ...]
 
 
@@ -64,7 +63,7 @@ class SweepDrawing:
     mark: float | None
 
 
-def draw_histogram(head: dict[str, Any]) -> tuple[Bar, ...]:
+def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
     """Bars of the redundancy factors by octave.
 
     Args:
@@ -89,7 +88,7 @@ def draw_histogram(head: dict[str, Any]) -> tuple[Bar, ...]:
     )
 
 
-def draw_sweep(head: dict[str, Any], epsilon: float) -> SweepDrawing | None:
+def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
     """Curves of M, components and isolated prototypes over epsilon.
 
     Args:
@@ -99,7 +98,7 @@ def draw_sweep(head: dict[str, Any], epsilon: float) -> SweepDrawing | None:
     Returns:
         The drawing, or ``None`` if the report holds fewer than two points of a sweep.
     """
-    rows = sorted(head["sweep"] or (), key=lambda row: float(row["epsilon"]))
+    rows = sorted(head["sweep"] or (), key=lambda row: row["epsilon"])
     if len(rows) < 2:
         return None
     low, high = (math.log(rows[index]["epsilon"]) for index in (0, -1))
@@ -112,7 +111,7 @@ def draw_sweep(head: dict[str, Any], epsilon: float) -> SweepDrawing | None:
         dots = tuple(
             (across(row["epsilon"]), round(HEIGHT * (1 - row[name] / head["k"]), 2)) for row in rows
         )
-        curves.append(Curve(name, " ".join(f"{x:g},{y:g}" for x, y in dots), dots))
+        curves.append(Curve(name, dots))
     ticks = tuple((across(row["epsilon"]), f"{row['epsilon']:g}") for row in rows)
     inside = rows[0]["epsilon"] <= epsilon <= rows[-1]["epsilon"]
     return SweepDrawing(tuple(curves), ticks, across(epsilon) if inside else None)

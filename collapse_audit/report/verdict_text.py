@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
-from collapse_audit.report import words
+from collapse_audit.report.columns import escape, pipe_table, text_columns
+from collapse_audit.report.documents import CheckDocument, VerdictDocument
+from collapse_audit.report.words import head_name, plural
+from collapse_audit.words import printable
 
-TITLES: Final = ("status", "head", "threshold", "baseline", "value", "must be")
+_TITLES: Final = ("status", "head", "threshold", "baseline", "value", "must be")
 _MARKS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
-_MARKDOWN: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|#~$"})
 
 
-def verdict_to_table(verdict: Mapping[str, Any]) -> str:
+def verdict_to_table(verdict: VerdictDocument) -> str:
     """Write a verdict for a terminal: the failures with old, new and limit, then the count.
 
     Args:
@@ -21,12 +22,12 @@ def verdict_to_table(verdict: Mapping[str, Any]) -> str:
     Returns:
         Text ending in a newline.
     """
-    rows = verdict_rows(verdict)
-    table = f"{align([TITLES, *rows])}\n\n" if rows else ""
-    return f"{table}{verdict_headline(verdict)}\n"
+    rows = _rows(verdict)
+    table = [*text_columns(_TITLES, rows), ""] if rows else []
+    return "\n".join([*table, verdict_headline(verdict)]) + "\n"
 
 
-def verdict_to_markdown(verdict: Mapping[str, Any]) -> str:
+def verdict_to_markdown(verdict: VerdictDocument) -> str:
     """Write a verdict as GitHub-flavoured Markdown.
 
     Args:
@@ -40,11 +41,11 @@ def verdict_to_markdown(verdict: Mapping[str, Any]) -> str:
     if verdict["baseline"] is not None:
         lines.append(f"against {escape(verdict['baseline'])}")
     if verdict["checks"]:
-        lines += ["", *markdown_table(TITLES, verdict_rows(verdict))]
+        lines += ["", *pipe_table(_TITLES, _rows(verdict))]
     return "\n".join(lines) + "\n"
 
 
-def verdict_headline(verdict: Mapping[str, Any]) -> str:
+def verdict_headline(verdict: VerdictDocument) -> str:
     """The one sentence that tells whether it is really green, or nothing ran.
 
     Args:
@@ -58,46 +59,18 @@ def verdict_headline(verdict: Mapping[str, Any]) -> str:
     ran, failed = len(statuses) - skipped, statuses.count("failed")
     rest = f", {skipped} skipped for want of a baseline" if skipped else ""
     if failed:
-        return f"{failed} of {words.plural(ran, 'check')} failed{rest}"
+        return f"{failed} of {plural(ran, 'check')} failed{rest}"
     if ran == 0:
         return f"nothing was compared{rest}"
     return f"{'the only check' if ran == 1 else f'all {ran} checks'} passed{rest}"
 
 
-def verdict_rows(verdict: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The cells under :data:`TITLES`, failures first.
-
-    Args:
-        verdict: What ``--format json`` prints.
-
-    Returns:
-        One row per check.
-    """
-    ordered = sorted(verdict["checks"], key=lambda check: check["status"] != "failed")
-    return [
-        (
-            _MARKS[check["status"]],
-            head_of(check),
-            words.printable(check["threshold"]),
-            figure(check["baseline"]),
-            figure(check["value"]),
-            check["limit"] or "-",
-        )
-        for check in ordered
-    ]
-
-
-def head_of(check: Mapping[str, Any]) -> str:
-    """Head and branch of a check, such as ``head, teacher``."""
-    return words.head_name({"name": check["head"], "branch": check["branch"]})
-
-
-def check_name(check: Mapping[str, Any]) -> str:
+def check_name(check: CheckDocument) -> str:
     """Head and threshold of a check, such as ``head, teacher: unique_fraction:-5%``."""
-    return f"{head_of(check)}: {words.printable(check['threshold'])}"
+    return printable(f"{head_name(check['head'], check['branch'])}: {check['threshold']}", None)
 
 
-def failure(check: Mapping[str, Any]) -> str:
+def failure(check: CheckDocument) -> str:
     """What is wrong: metric, new, old and limit in one line."""
     old = "" if check["baseline"] is None else f" (baseline {figure(check['baseline'])})"
     value = figure(check["value"])
@@ -111,25 +84,16 @@ def figure(value: float | None) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
-def align(rows: Iterable[tuple[str, ...]]) -> str:
-    """Lay cells out in columns as wide as their widest cell."""
-    listed = list(rows)
-    widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in listed
-    )
-
-
-def markdown_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """The lines of a Markdown table, cells escaped."""
+def _rows(verdict: VerdictDocument) -> list[tuple[str, ...]]:
+    """The cells under the titles, failures first."""
     return [
-        f"| {' | '.join(titles)} |",
-        f"|{'---|' * len(titles)}",
-        *(f"| {' | '.join(map(escape, row))} |" for row in rows),
+        (
+            _MARKS[check["status"]],
+            head_name(check["head"], check["branch"]),
+            check["threshold"],
+            figure(check["baseline"]),
+            figure(check["value"]),
+            check["limit"] or "-",
+        )
+        for check in sorted(verdict["checks"], key=lambda check: check["status"] != "failed")
     ]
-
-
-def escape(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return words.printable(text).translate(_MARKDOWN)

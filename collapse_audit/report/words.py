@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
+
+from collapse_audit.report.documents import HeadDocument, ReportDocument
+from collapse_audit.words import printable
 
 #: Quantiles of the nearest cosine: key in the report, column title.
 QUANTILES: Final = {
@@ -75,33 +78,34 @@ def degrees(epsilon: float) -> str:
     return f"{math.degrees(math.acos(1 - epsilon)):.1f}"
 
 
-def printable(text: object) -> str:
-    """One line that cannot move the cursor: names come out of files that nobody vouches for."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
-
-
 def shorten(text: object, width: int) -> str:
     """At most `width` characters, the middle left out: both ends of a path or key tell most."""
-    line = printable(text)
+    line = printable(text, None)
     if len(line) <= width:
         return line
     tail = (width - 3) // 2
     return f"{line[: width - 3 - tail]}...{line[-tail:] if tail else ''}"
 
 
-def source_name(report: dict[str, Any]) -> str:
+def source_name(report: ReportDocument) -> str:
     """What was audited: the source as typed, and its manifest id and family where known."""
     source = report["source"]
-    known = [source[key] for key in ("id", "family") if source[key] not in (None, source["spec"])]
-    return printable(source["spec"]) + (f" ({', '.join(map(printable, known))})" if known else "")
+    typed = source["spec"]
+    known = [name for name in (source["id"], source["family"]) if name not in (None, typed)]
+    return printable(f"{typed} ({', '.join(map(str, known))})" if known else typed, None)
 
 
-def head_name(head: dict[str, Any]) -> str:
+def head_name(name: str, branch: str | None) -> str:
     """Name of a head and its branch, such as ``head, teacher``."""
-    return ", ".join(printable(part) for part in (head["name"], head["branch"]) if part)
+    return printable(", ".join(filter(None, (name, branch))), None)
 
 
-def headline(head: dict[str, Any]) -> str:
+def notes(head: HeadDocument) -> str:
+    """What a reader should know of how the head was read; empty if there is nothing."""
+    return " ".join(f"{note.rstrip('.')}." for note in head.get("notes", ()))
+
+
+def headline(head: HeadDocument) -> str:
     """The one sentence to remember of a head."""
     m, k = head["unique"]["greedy"], head["k"]
     if m == k:
@@ -112,7 +116,7 @@ def headline(head: dict[str, Any]) -> str:
     )
 
 
-def bracket(head: dict[str, Any]) -> str:
+def bracket(head: HeadDocument) -> str:
     """How far M depends on the scan order and the counting rule."""
     unique = head["unique"]
     if unique.get("definition_independent"):
@@ -127,7 +131,7 @@ def bracket(head: dict[str, Any]) -> str:
     return f"{text}; {components} components (single linkage)"
 
 
-def published(head: dict[str, Any]) -> list[str]:
+def published(head: HeadDocument) -> list[str]:
     """Published counts, each with its source and how far ours is from it."""
     first = head["published"]
     if first is None:
@@ -137,8 +141,7 @@ def published(head: dict[str, Any]) -> list[str]:
     for value in (first, *first.get("others", ())):
         gap = m - value["unique"]
         ours = "the same as ours" if gap == 0 else f"ours is {gap:+,}"
-        source = printable(value["source"]) if value["source"] else "source unknown"
-        lines.append(f"{count(value['unique'])} ({ours}), {source}")
+        lines.append(f"{count(value['unique'])} ({ours}), {value['source'] or 'source unknown'}")
     return lines
 
 

@@ -3,29 +3,24 @@
 ``Comparison`` answers *is this pair closer than the threshold* for tiles of pairs; ``leader_cover``
 groups, ``link_groups`` connects and counts, ``bracket_unique`` bounds what other scan orders would
 find, ``sweep_levels`` repeats over epsilon, and ``nearest_prototypes`` ranks. Each equals its
-float64 definition on the stored weights.
+float64 definition on the stored weights. How the products are made fast, and how wrong they may be,
+is in ``products``; ``choose_panels`` takes the fastest of this machine.
 """
 
-from collapse_audit.similarity.arithmetic import Arithmetic, panel_kind
 from collapse_audit.similarity.bracket import Bracket, bracket_unique
-from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover, leader_cover
-from collapse_audit.similarity.exact import Threshold
-from collapse_audit.similarity.histogram import CosineHistogram, cosine_histogram
 from collapse_audit.similarity.links import Links, link_groups
 from collapse_audit.similarity.nearest import Nearest, nearest_prototypes
+from collapse_audit.similarity.null import duplicate_probability, nearest_cosine_quantiles
+from collapse_audit.similarity.predicate import Comparison, Threshold
+from collapse_audit.similarity.products.choice import Arithmetic, choose_panels
 from collapse_audit.similarity.progress import Progress, silent
-from collapse_audit.similarity.random_null import (
-    duplicate_probability,
-    nearest_cosine_quantiles,
-)
 from collapse_audit.similarity.sweep import SweepLevel, sweep_levels
 
 __all__ = [
     "Arithmetic",
     "Bracket",
     "Comparison",
-    "CosineHistogram",
     "Cover",
     "Links",
     "Nearest",
@@ -33,13 +28,12 @@ __all__ = [
     "SweepLevel",
     "Threshold",
     "bracket_unique",
-    "cosine_histogram",
+    "choose_panels",
     "duplicate_probability",
     "leader_cover",
     "link_groups",
     "nearest_cosine_quantiles",
     "nearest_prototypes",
-    "panel_kind",
     "silent",
     "sweep_levels",
 ]

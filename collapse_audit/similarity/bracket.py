@@ -7,10 +7,11 @@ from math import sqrt
 
 import numpy as np
 
-from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover, leader_cover
 from collapse_audit.similarity.links import Links
-from collapse_audit.similarity.panels import Index, Mask, Operand
+from collapse_audit.similarity.predicate import Comparison
+from collapse_audit.similarity.products.panel import Operand
+from collapse_audit.similarity.products.rows import Index, Mask
 from collapse_audit.similarity.progress import Progress, silent
 
 _ORDERS = 8

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.similarity.comparison import NONE, Comparison
-from collapse_audit.similarity.panels import Index, Mask, Operand
+from collapse_audit.similarity.predicate import NONE, Comparison
+from collapse_audit.similarity.products.panel import Operand
+from collapse_audit.similarity.products.rows import Index, Mask
 from collapse_audit.similarity.progress import Progress, silent
 
 # A scan of this many prototypes is long enough for folding to pay, and after half of them the share
@@ -27,7 +28,7 @@ class Cover:
     """
 
     leaders: Index
-    group: npt.NDArray[np.intp]
+    group: Index
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:

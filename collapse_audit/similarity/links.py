@@ -10,10 +10,11 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from collapse_audit.similarity.comparison import NONE, Comparison
 from collapse_audit.similarity.cover import Cover
-from collapse_audit.similarity.error_bounds import float64_bound
-from collapse_audit.similarity.panels import Index, Mask, Operand
+from collapse_audit.similarity.predicate import NONE, Comparison
+from collapse_audit.similarity.products.bounds import float64_bound
+from collapse_audit.similarity.products.panel import Operand
+from collapse_audit.similarity.products.rows import Float64, Index, Mask
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024
@@ -38,11 +39,11 @@ class Links:
         radius: Upper bound of the angle between each leader and its members, radians (m).
     """
 
-    component: npt.NDArray[np.intp]
+    component: Index
     num_components: int
     neighbours: npt.NDArray[np.int64]
     clique: Mask
-    radius: npt.NDArray[np.float64]
+    radius: Float64
 
 
 def link_groups(comparison: Comparison, cover: Cover, *, progress: Progress = silent) -> Links:
@@ -98,7 +99,7 @@ class _Linker:
         self._tight = 2 * self._sorted_radius + _ANGLE_SLACK < self._theta
         self._clique = np.ones(len(sizes), dtype=np.bool_)
         self._neighbours = np.zeros(len(cover.group), dtype=np.int64)
-        self._linked: list[npt.NDArray[np.intp]] = []
+        self._linked: list[Index] = []
         self._num_links = 0
 
     def segments(self) -> Iterator[tuple[int, int]]:
@@ -161,7 +162,7 @@ class _Linker:
         may[r[later], c[later]] = True
         return may
 
-    def _members_of(self, positions: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    def _members_of(self, positions: Index) -> Index:
         """Places in the sorted members of all members of some groups."""
         sizes = self._sizes[positions]
         ends = np.cumsum(sizes)
@@ -230,7 +231,7 @@ class _Linker:
         )
 
 
-def _radii(comparison: Comparison, cover: Cover) -> npt.NDArray[np.float64]:
+def _radii(comparison: Comparison, cover: Cover) -> Float64:
     """Upper bound of the angle between each leader and its members; zero for single members."""
     sizes = cover.sizes
     radius = np.zeros(len(sizes))

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.chunk_maxima import ChunkMaxima, parts
-from collapse_audit.similarity.comparison import Comparison
 from collapse_audit.similarity.cover import Cover, leader_cover
-from collapse_audit.similarity.error_bounds import format_bound
-from collapse_audit.similarity.panels import Index, Operand
+from collapse_audit.similarity.predicate import Comparison
+from collapse_audit.similarity.products.bounds import format_bound
+from collapse_audit.similarity.products.maxima import ChunkMaxima
+from collapse_audit.similarity.products.panel import Operand
+from collapse_audit.similarity.products.rows import Float64, Index, Mask, parts
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024
@@ -38,16 +39,16 @@ class Nearest:
     """
 
     index: Index
-    distance: npt.NDArray[np.float64]
+    distance: Float64
     copies: int
 
     @property
-    def cosine(self) -> npt.NDArray[np.float64]:
+    def cosine(self) -> Float64:
         """Cosine of each prototype with its nearest other one (k, -1 to 1)."""
         return 1.0 - self.distance
 
     @property
-    def angle(self) -> npt.NDArray[np.float64]:
+    def angle(self) -> Float64:
         """Angle to the nearest other prototype, radians (k)."""
         return 2.0 * np.arcsin(np.sqrt(np.clip(self.distance / 2.0, 0.0, 1.0)))
 
@@ -180,16 +181,21 @@ class _Search:
         sought[rows] = True
         everything = 2 * len(rows) > len(self._distinct)  # then one product serves two rows
         rows = self._distinct if everything else rows
-        maxima = ChunkMaxima(self._comparison.coarse_panel, rows, self._distinct, progress)
 
-        def known(rows: Index) -> npt.NDArray[np.float64]:
+        def known(rows: Index) -> Float64:
             return np.where(sought[rows], 1.0 - self.squared[rows] / 2.0, 2.0)
 
-        # The most promising chunk of each row first: what it holds usually excludes the others.
-        for chunks in (maxima.best, maxima.others):
-            for near, columns in chunks(self._comparison, known):
-                foreign = self._cover.group[near] != self._cover.group[columns]
-                self.offer(near[foreign], columns[foreign])
+        maxima = ChunkMaxima(
+            self._comparison.coarse_panel,
+            rows,
+            self._distinct,
+            again=self._comparison.may_reach,
+            known=known,
+            progress=progress,
+        )
+        for near, columns in maxima.pairs():
+            foreign = self._cover.group[near] != self._cover.group[columns]
+            self.offer(near[foreign], columns[foreign])
 
     def _may_have_foreign(self) -> Index:
         """Distinct rows whose nearest one may sit in another group, by the triangle inequality."""
@@ -204,9 +210,7 @@ class _Search:
         far = np.flatnonzero(~self._isolated_groups(needed + radius, radius))
         return self._distinct[np.isin(group, far)]
 
-    def _isolated_groups(
-        self, reach: npt.NDArray[np.float64], radius: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.bool_]:
+    def _isolated_groups(self, reach: Float64, radius: Float64) -> Mask:
         """Groups no other group of which comes within reach of the leader."""
         comparison, leaders = self._comparison, self._cover.leaders
         alone = reach < np.pi - radius.max() - 1e-6
@@ -240,14 +244,14 @@ def first_copies(prototypes: Prototypes) -> Index:
     return copy_of
 
 
-def _runs(near: npt.NDArray[np.bool_]) -> Iterator[slice]:
+def _runs(near: Mask) -> Iterator[slice]:
     """Stretches of sorted keys that are equal up to rounding."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], near, [False]]).astype(np.int8)))
     for start, stop in edges.reshape(-1, 2):
         yield slice(int(start), int(stop) + 1)
 
 
-def _squared_chords(prototypes: Prototypes, first: Index, second: Index) -> npt.NDArray[np.float64]:
+def _squared_chords(prototypes: Prototypes, first: Index, second: Index) -> Float64:
     out = np.empty(len(first))
     for part in parts(len(first), _PAIRS_AT_ONCE):
         difference = prototypes.unit_rows(first[part]) - prototypes.unit_rows(second[part])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from collapse_audit.similarity.comparison import Comparison
-from collapse_audit.similarity.cover import Cover, leader_cover
-from collapse_audit.similarity.exact import Threshold
+from collapse_audit.similarity.cover import Cover, first_leaders, leader_cover
 from collapse_audit.similarity.links import Links, link_groups
-from collapse_audit.similarity.panels import Index
+from collapse_audit.similarity.predicate import Comparison, ExactPairs, Threshold
+from collapse_audit.similarity.products.rows import Float64, Index
 from collapse_audit.similarity.progress import Progress, silent
-from collapse_audit.similarity.small_components import SmallComponents
+
+# At most 16 pairs a member: half a second for 65,536 members.
+_MOST_MEMBERS = 32
+_PAIRS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def _settle(
     awake: Index,
     *,
     level: int,
-    angles: npt.NDArray[np.float64],
+    angles: Float64,
     counts: npt.NDArray[np.int64],
 ) -> Index:
     """Level at which each awake prototype must be looked at again; counts those it can skip."""
@@ -106,3 +110,79 @@ def _settle(
     np.subtract.at(change, again[skips], each)
     counts += np.cumsum(change, axis=0)[:-1]
     return np.asarray(again[cover.group[awake]], dtype=np.intp)
+
+
+class SmallComponents:
+    """Members of small components, and those of their pairs that are still duplicates.
+
+    Pairs of different components stay apart at every smaller threshold, so that a component needs
+    no product with the others.
+
+    Args:
+        exact: Decides the pairs.
+    """
+
+    def __init__(self, exact: ExactPairs) -> None:
+        self._exact = exact
+        self._members = np.empty(0, dtype=np.intp)
+        self._later = np.empty(0, dtype=np.intp)
+        self._earlier = np.empty(0, dtype=np.intp)
+        self._cosines = np.empty(0)
+
+    def take(self, rows: Index, component: npt.NDArray[np.integer]) -> Index:
+        """Take the components that are small enough.
+
+        Args:
+            rows: Prototypes, in rising order; all of a component or none.
+            component: That of each of them.
+
+        Returns:
+            Those that were taken.
+        """
+        _, group, sizes = np.unique(component, return_inverse=True, return_counts=True)
+        by_group = np.argsort(group, kind="stable")
+        small = sizes[group[by_group]] <= _MOST_MEMBERS
+        rows, size_of = rows[by_group][small], sizes[group[by_group]][small]
+        found = [(self._later, self._earlier, self._cosines)]
+        for size in np.unique(size_of):
+            for later, earlier in _pairs_inside(rows[size_of == size].reshape(-1, size)):
+                found.append((later, earlier, self._exact.cosines(later, earlier)))
+        self._later, self._earlier, self._cosines = (
+            np.concatenate(column) for column in zip(*found, strict=True)
+        )
+        self._members = np.union1d(self._members, rows)
+        return rows
+
+    def counts(self, threshold: Threshold) -> tuple[int, int, int, int]:
+        """Count at a threshold, which must not be larger than at the last call.
+
+        Args:
+            threshold: Below which distance two are duplicates.
+
+        Returns:
+            Leaders in index order, components, isolated members and pairs of duplicates.
+        """
+        closer = self._exact.decide(self._cosines, self._later, self._earlier, threshold)
+        self._later, self._earlier = self._later[closer], self._earlier[closer]
+        self._cosines = self._cosines[closer]
+        count = len(self._members)
+        row = np.searchsorted(self._members, self._later)
+        earlier = np.searchsorted(self._members, self._earlier)
+        graph = coo_array((np.ones(len(row), dtype=np.int8), (row, earlier)), shape=(count, count))
+        touched = np.zeros(count, dtype=np.bool_)
+        touched[row] = touched[earlier] = True
+        return (
+            int(first_leaders(count, row, earlier).sum()),
+            int(connected_components(graph, directed=False, return_labels=False)) if count else 0,
+            int(count - touched.sum()),
+            len(row),
+        )
+
+
+def _pairs_inside(components: Index) -> Iterator[tuple[Index, Index]]:
+    """All pairs (later, earlier) of the members of components of one size (components x size)."""
+    later, earlier = np.tril_indices(components.shape[1], -1)
+    step = max(1, _PAIRS_AT_ONCE // max(1, len(later)))
+    for start in range(0, len(components), step):
+        part = components[start : start + step]
+        yield part[:, later].ravel(), part[:, earlier].ravel()

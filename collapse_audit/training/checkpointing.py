@@ -2,71 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from collapse_audit.errors import CheckpointError, SourceError
+from collapse_audit.errors import CheckpointError
+from collapse_audit.files import replacing, write_atomically
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.heads import Network, make_network
 from collapse_audit.training.loop import TrainingState
 
 _FORMAT = "collapse-audit/head"
+_HINT = "Free space or choose another --out; an earlier file is untouched."
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let a file appear whole or not at all, readable as the umask allows.
-
-    The content goes to a temporary file in the same folder, reaches the disk, and replaces the old
-    file in one step. An earlier file stays untouched if anything fails.
-
-    Args:
-        path: Where the file shall appear; its folder exists.
-        write: Writes the content to the path it is given.
-
-    Raises:
-        SourceError: If the folder cannot be written to, or the disk is full.
-    """
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            write(temporary)
-            # mkstemp and safetensors (issue 782) both make files that only their owner can read
-            temporary.chmod(0o666 & ~_umask())
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch and safetensors wrap "no space left" in errors of their own
-        line = " ".join(str(error).split())
-        reason = getattr(error, "strerror", None) or f"probably no space left: {line}"
-        raise SourceError(
-            f"{path}: cannot be written ({reason}).",
-            hint="Free space or choose another --out; an earlier file is untouched.",
-        ) from error
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text file with :func:`write_atomically`.
+def write_text(path: Path, text: str) -> None:
+    """Write a text file of a run, whole or not at all.
 
     Args:
         path: File to replace.
         text: Its new content, stored as UTF-8.
     """
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
+    write_atomically(path, text.encode(), hint=_HINT)
 
 
 def save_state(state: TrainingState, path: Path) -> None:
@@ -75,9 +36,17 @@ def save_state(state: TrainingState, path: Path) -> None:
     Args:
         state: Written as it is now.
         path: File to replace.
+
+    Raises:
+        OSError: Never to the caller: it becomes a :class:`SourceError`.
     """
     content = state.state_dict()
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+    with replacing(path, hint=_HINT) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch has an error of its own for a full disk
+            line = " ".join(str(error).split())
+            raise OSError(f"probably no space left: {line}") from error
 
 
 def load_state(state: TrainingState, path: Path) -> None:
@@ -132,7 +101,7 @@ def save_head(
     if centre is not None:
         tensors["dino_loss.center"] = _stored(centre[None], dtype)
     metadata = {"format": _FORMAT} | provenance
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_atomically(path, save(tensors, metadata=metadata), hint=_HINT)
 
 
 def load_network(
@@ -197,14 +166,3 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return value.detach().cpu().to(dtype or value.dtype).contiguous().clone()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import tomllib
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from collapse_audit.errors import ParameterError
+from collapse_audit.settings import read_settings
+from collapse_audit.words import did_you_mean
 
 OBJECTIVES = ("dino", "probability-centring", "sinkhorn", "me-max", "pmsn")
 REGULARISERS = ("none", "koleo-proto", "koleo-data", "koleo-both", "decoupled")
@@ -110,7 +108,7 @@ class HeadTrainingConfig:
     final_momentum: float = option(0.99, "momentum of the teacher at the end", low=0, high=1)
 
     seed: int = option(0, "seed of everything that is drawn", low=0)
-    device: str = option("auto", "device", choices=("auto", "cpu", "cuda"))
+    device: str = option("auto", "device: auto, cpu, cuda or cuda:N")
     threads: int = option(1, "CPU threads; 0 for all (sums, and so weights, differ)", low=0)
     amp: bool = option(False, "bfloat16 autocast on a CUDA device")
     compile: bool = option(False, "torch.compile the student")
@@ -162,7 +160,7 @@ class HeadTrainingConfig:
             The configuration.
 
         Raises:
-            ParameterError: If the file cannot be read or is not a mapping of settings.
+            ParameterError: If the file is not a mapping of settings.
         """
         values = read_settings(path)
         if not isinstance(values, dict):
@@ -179,42 +177,6 @@ class HeadTrainingConfig:
             Setting name to value, in the order of definition.
         """
         return dataclasses.asdict(self)
-
-
-def read_settings(path: Path) -> Any:
-    """Parse a YAML or TOML file.
-
-    Args:
-        path: Read as TOML if it ends in .toml, else as YAML.
-
-    Returns:
-        The parsed document.
-
-    Raises:
-        ParameterError: If the file is missing, not text, or not valid.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        return tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except OSError as error:
-        raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise ParameterError(f"{path}: not valid: {line}.") from error
-
-
-def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
-    """Suggest the known word nearest to a mistyped one.
-
-    Args:
-        word: What was typed.
-        known: The words there are.
-
-    Returns:
-        A question for an error message, or an empty string.
-    """
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"Did you mean {close[0]!r}?" if close else ""
 
 
 def setting_type(entry: dataclasses.Field[Any]) -> tuple[type, bool]:

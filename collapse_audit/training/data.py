@@ -15,10 +15,11 @@ from torch import Tensor
 
 from collapse_audit.errors import ParameterError, SourceError
 from collapse_audit.training.augmentation import augment
-from collapse_audit.training.config import HeadTrainingConfig, did_you_mean
+from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.images import ImageData, image_data
 from collapse_audit.training.random_streams import batch_index, generator
 from collapse_audit.training.tokens import PatchTokens, tokens_of
+from collapse_audit.words import did_you_mean
 
 _FASHION_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                   "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")  # fmt: skip

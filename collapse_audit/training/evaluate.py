@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from collapse_audit.report.columns import text_columns
 from collapse_audit.training.data import Data
 from collapse_audit.training.heads import Network
 from collapse_audit.training.objectives import Objective
@@ -156,14 +157,12 @@ def comparison_table(before: dict[str, Any], after: dict[str, Any]) -> str:
     Returns:
         Text of one line per number.
     """
-    rows: list[tuple[str, ...]] = [("", "before", "after")]
+    rows = []
     for label, keys in _TABLE:
         values = [_look_up(summary, keys) for summary in (before, after)]
         if None not in values:
             rows.append((label, *(f"{value:.4g}" for value in values)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = (f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}" for row in rows)
-    return "\n".join(lines)
+    return "\n".join(text_columns(("", "before", "after"), rows, "< > >"))
 
 
 _TABLE = (

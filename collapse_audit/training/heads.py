@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.training.config import HeadTrainingConfig, did_you_mean
+from collapse_audit.training.config import HeadTrainingConfig
+from collapse_audit.words import did_you_mean
 
 
 class PrototypeLayer(nn.Module):

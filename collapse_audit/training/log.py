@@ -10,7 +10,7 @@ import numpy as np
 
 from collapse_audit.errors import SourceError
 from collapse_audit.training.audits import audit_rows
-from collapse_audit.training.checkpointing import write_text_atomically
+from collapse_audit.training.checkpointing import write_text
 from collapse_audit.training.data import Data
 from collapse_audit.training.evaluate import class_distribution
 from collapse_audit.training.loop import TrainingState
@@ -29,7 +29,7 @@ class RunLog:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if _iteration_of(line) <= keep_to]
         text = "".join(f"{line}\n" for line in kept)
-        write_text_atomically(path, text)
+        write_text(path, text)
 
     def audit(self, state: TrainingState, data: Data, losses: dict[str, float]) -> dict[str, float]:
         """Log losses, M and perplexities of the teacher.

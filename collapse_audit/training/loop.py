@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from collapse_audit.errors import ParameterError
+from collapse_audit.devices import pick_device
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import Data
 from collapse_audit.training.heads import Network, make_network
@@ -260,26 +260,6 @@ def _mean_losses(losses: list[tuple[float, float]]) -> dict[str, float]:
         "objective": objective,
         "regulariser": regulariser,
     }
-
-
-def pick_device(name: str) -> torch.device:
-    """The device a configuration means.
-
-    Args:
-        name: ``auto``, ``cpu`` or ``cuda``.
-
-    Returns:
-        The device.
-
-    Raises:
-        ParameterError: If CUDA is asked for and not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ParameterError(
-            "device: no CUDA device is available.", hint="Use --device cpu, or auto."
-        )
-    available = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(available if name == "auto" else name)
 
 
 @contextmanager

@@ -12,16 +12,18 @@ import numpy as np
 import torch
 import yaml
 
+from collapse_audit.devices import pick_device
 from collapse_audit.errors import CheckpointError, ParameterError, SourceError
+from collapse_audit.settings import read_settings
 from collapse_audit.training.audits import audit_rows
 from collapse_audit.training.checkpointing import (
     load_network,
     load_state,
     save_head,
     save_state,
-    write_text_atomically,
+    write_text,
 )
-from collapse_audit.training.config import HeadTrainingConfig, read_settings
+from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import Data, load_data
 from collapse_audit.training.evaluate import summarise
 from collapse_audit.training.log import RunLog
@@ -29,7 +31,6 @@ from collapse_audit.training.loop import (
     DivergedError,
     TrainingState,
     make_state,
-    pick_device,
     state_from,
     train,
 )
@@ -95,7 +96,7 @@ def run_training(
         load_state(state, saved)
     else:
         save_state(state, saved)
-    with peak_memory(pick_device(config.device)) as peak:
+    with peak_memory(torch.device(pick_device(config.device))) as peak:
         stopped = _train(state, data, config, folder, quiet=quiet)
     memory = None if peak.megabytes is None else peak.megabytes + _megabytes(state)
     result = TrainingResult(folder, before, _summary(state, data), stopped, memory)
@@ -160,7 +161,7 @@ def _claim(folder: Path, config: HeadTrainingConfig, data: Data, *, resume: bool
         )
     content = {"config": config.to_dict(), "data_sha256": data.fingerprint, "versions": _versions()}
     text = yaml.safe_dump(content, sort_keys=False)
-    write_text_atomically(path, text)
+    write_text(path, text)
 
 
 def _check_same(path: Path, config: HeadTrainingConfig, data: Data) -> None:
@@ -211,7 +212,7 @@ def _write_results(
         "after": result.after,
     }
     text = json.dumps(content, indent=1) + "\n"
-    write_text_atomically(result.folder / "audit.json", text)
+    write_text(result.folder / "audit.json", text)
 
 
 def provenance(config: HeadTrainingConfig, fingerprint: str, iteration: int) -> dict[str, str]:

@@ -17,13 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from collapse_audit.files import replacing
 from collapse_audit.training.audits import audit_rows
-from collapse_audit.training.checkpointing import (
-    load_network,
-    save_head,
-    write_atomically,
-    write_text_atomically,
-)
+from collapse_audit.training.checkpointing import load_network, save_head, write_text
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import Data, load_data
 from collapse_audit.training.run import provenance, run_training
@@ -51,9 +47,8 @@ def build(folder: Path) -> None:
         origin = provenance(config, data.fingerprint, config.iterations)
         save_head(teacher, head, provenance=origin, dtype=torch.float16)
         _write_features(head, folder / f"{name}.features.npz", config, data)
-        write_text_atomically(
-            folder / f"{name}.audit.json", json.dumps(shipped_audit(head, name), indent=1) + "\n"
-        )
+        audit = json.dumps(shipped_audit(head, name), indent=1)
+        write_text(folder / f"{name}.audit.json", f"{audit}\n")
 
 
 def shipped_audit(head: Path, name: str) -> dict[str, Any]:
@@ -77,12 +72,8 @@ def _write_features(head: Path, path: Path, config: HeadTrainingConfig, data: Da
     with torch.no_grad():
         features = network.backbone(data.test).half().numpy()
     labels = np.asarray(data.test_labels, dtype=np.uint8)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, features=features, labels=labels)
-
-    write_atomically(path, write)
+    with replacing(path) as file:
+        np.savez_compressed(file, features=features, labels=labels)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.training.checkpointing import write_atomically, write_text_atomically
-from collapse_audit.training.config import HeadTrainingConfig, did_you_mean, setting_type
+from collapse_audit.files import replacing
+from collapse_audit.report.columns import pipe_table
+from collapse_audit.training.checkpointing import write_text
+from collapse_audit.training.config import HeadTrainingConfig, setting_type
 from collapse_audit.training.run import run_training
+from collapse_audit.words import did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,8 +112,7 @@ def sweep_table(rows: Iterable[dict[str, Any]]) -> str:
     rows = list(rows)
     header = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     body = [[_text(row[name]) for name in header] for row in rows]
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(pipe_table(header, body))
 
 
 def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -149,7 +151,8 @@ def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
         each.minorticks_off()
     if lines > 1 or over_k:
         axes.legend()
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="svg"))
+    with replacing(path) as file:
+        figure.savefig(file, format="svg")
 
 
 def _draw_lines(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, number: str) -> int:
@@ -196,7 +199,7 @@ def _look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
 def _write_results(rows: list[dict[str, Any]], folder: Path) -> None:
     texts = {"sweep.json": json.dumps(rows, indent=1), "sweep.md": sweep_table(rows)}
     for name, text in texts.items():
-        write_text_atomically(folder / name, f"{text}\n")
+        write_text(folder / name, f"{text}\n")
     if "k" in rows[0] or "weight" in rows[0]:
         draw_sweep(rows, folder / "sweep.svg")
 

@@ -29,7 +29,7 @@ def test_the_exit_code_is_the_same_in_every_format(run: Run, head: str, form: st
         (["absent.pth"], "error: absent.pth: no such file."),
         (["head.npz"], "Did you mean head.npy?"),
         (["dino_vits1"], "Did you mean dino_vits16"),
-        (["lst"], "Did you mean the command 'list'?"),
+        (["lst"], "Did you mean the command list?"),
         (["head.npy", "--epsilon", "2"], "epsilon must be between 0 and 1"),
         (["head.npy", "--epsilon", "nan"], "epsilon must be between 0 and 1"),
         (["head.npy", "--epsilom", "0.1"], "Did you mean '--epsilon'"),

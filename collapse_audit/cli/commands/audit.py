@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from collapse_audit.cli.options import AuditOptions, OutputOptions, audit_options, output_options
-from collapse_audit.cli.pipeline import audit_source, deliver
-from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.cli.pipeline import audits_of, deliver
+from collapse_audit.cli.remote_options import remote_options
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
 
 
 @click.command(
@@ -29,9 +29,9 @@ The format follows the name of -o: .json, .csv, .md, .html; else it is a table."
 @click.argument("source")
 @audit_options
 @output_options
-@storage_options
+@remote_options
 def audit_command(
-    source: str, audit: AuditOptions, output: OutputOptions, storage: StorageSettings
+    source: str, audit: AuditOptions, output: OutputOptions, fetching: RemoteSettings
 ) -> None:
     """Count the unique prototypes of SOURCE and how often each is repeated.
 
@@ -40,4 +40,4 @@ def audit_command(
     fetched where that is possible. Every head is audited on its own. M is exact for the stored
     weights: it depends neither on the device nor on the number of threads.
     """
-    deliver(lambda progress: audit_source(source, audit, progress, storage), output, source=source)
+    deliver(lambda progress: audits_of(source, audit, progress, fetching), output, source=source)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.cli.remote_options import remote_options
+from collapse_audit.report.columns import text_columns
+from collapse_audit.words import megabytes
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
 
 
 @click.group(name="cache")
@@ -20,43 +22,44 @@ def cache_command() -> None:
 
 @cache_command.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@storage_options
-def list_items(as_json: bool, storage: StorageSettings) -> None:
-    """List the tensors and files of the cache, with size and source."""
-    from collapse_audit.remote import cache_items, megabytes
+@remote_options
+def list_items(as_json: bool, fetching: RemoteSettings) -> None:
+    """List the parts and files of the cache, with size and source."""
+    from collapse_audit.remote import cache_items
 
-    items = cache_items(storage)
+    items = cache_items(fetching)
     if as_json:
-        rows = [
+        found = [
             {
                 "source": item.source,
                 "kind": item.kind,
-                "key": item.key,
+                "part": item.part,
                 "size": item.size,
                 "sha256": item.sha256 or None,
-                "path": item.path.relative_to(storage.cache_dir).as_posix(),
+                "path": item.path.relative_to(fetching.cache_dir).as_posix(),
             }
             for item in items
         ]
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
-    for item in items:
-        click.echo(f"{item.kind:<8}{megabytes(item.size):>14}  {item.source}  {item.key}".rstrip())
+    rows = [(item.kind, megabytes(item.size), item.source, item.part) for item in items]
+    for line in text_columns((), rows, "<6 >14 < <"):
+        click.echo(line)
     total = megabytes(sum(item.size for item in items))
-    click.echo(f"{len(items)} items, {total}, in {storage.cache_dir}")
+    click.echo(f"{len(items)} items, {total}, in {fetching.cache_dir}")
 
 
 @cache_command.command(name="verify")
-@storage_options
+@remote_options
 @click.pass_context
-def verify(context: click.Context, storage: StorageSettings) -> None:
+def verify(context: click.Context, fetching: RemoteSettings) -> None:
     """Compute every checksum again; exit code 1 if something is damaged."""
     from collapse_audit.remote import verify_cache
 
-    verdicts = verify_cache(storage)
+    verdicts = verify_cache(fetching)
     damaged = [verdict for verdict in verdicts if verdict.problem]
     for verdict in damaged:
-        click.echo(f"damaged  {verdict.item.source}  {verdict.item.key}: {verdict.problem}")
+        click.echo(f"damaged  {verdict.item.source}  {verdict.item.part}: {verdict.problem}")
     click.echo(f"{len(verdicts) - len(damaged)} of {len(verdicts)} items are intact.")
     if damaged:
         context.exit(1)
@@ -65,17 +68,17 @@ def verify(context: click.Context, storage: StorageSettings) -> None:
 @cache_command.command(name="clear")
 @click.argument("sources", nargs=-1, metavar="[SOURCE...]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@storage_options
-def clear(sources: tuple[str, ...], yes: bool, storage: StorageSettings) -> None:
+@remote_options
+def clear(sources: tuple[str, ...], yes: bool, fetching: RemoteSettings) -> None:
     """Remove what was fetched from each SOURCE, or everything.
 
     Lock files stay: a source that is fetched again must be what it was.
     """
-    from collapse_audit.checkpoints.remote import find_remote
-    from collapse_audit.remote import clear_cache, megabytes
+    from collapse_audit.remote import clear_cache
+    from collapse_audit.sources import find_remote
 
     keys = tuple(find_remote(source).key for source in sources) or None
     if not yes:
         what = ", ".join(sources) or "everything"
-        click.confirm(f"Remove {what} from {storage.cache_dir}?", abort=True, err=True)
-    click.echo(f"{megabytes(clear_cache(storage, keys))} set free.")
+        click.confirm(f"Remove {what} from {fetching.cache_dir}?", abort=True, err=True)
+    click.echo(f"{megabytes(clear_cache(fetching, keys))} set free.")

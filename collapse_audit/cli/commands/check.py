@@ -22,7 +22,7 @@ from collapse_audit.cli.options import (
     format_options,
     head_option,
 )
-from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
 from collapse_audit.gate import (
@@ -40,17 +40,17 @@ from collapse_audit.gate import (
     write_report,
 )
 from collapse_audit.prototypes import Branch, check_epsilon
-from collapse_audit.report import to_json
+from collapse_audit.report import ReportDocument, VerdictDocument, to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 
-_FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+_FORMATS: Final[dict[str, Callable[[VerdictDocument], str]]] = {
     "table": verdict_to_table,
     "json": to_json,
     "markdown": verdict_to_markdown,
@@ -91,7 +91,7 @@ class _Request:
         write_report(report, self.baseline)
         return verdict, self.baseline
 
-    def _read_baseline(self) -> dict[str, Any] | None:
+    def _read_baseline(self) -> ReportDocument | None:
         if self.baseline is None:
             return None
         if self.baseline.exists():
@@ -171,7 +171,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
 @device_option
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
-@storage_options
+@remote_options
 @click.pass_context
 def check_command(
     ctx: click.Context,
@@ -217,7 +217,7 @@ def _request(
     branch: Branch,
     checkpoint_dir: Path | None,
     device: str,
-    storage: StorageSettings,
+    fetching: RemoteSettings,
     progress: bool,
 ) -> _Request:
     """Settle options and settings, and refuse what could only fail after the work."""
@@ -250,7 +250,7 @@ def _request(
         baseline=baseline,
         missing=missing,
         update=update_baseline,
-        opener=Opener(options, allow, progress, storage, epsilon=chosen),
+        opener=Opener(options, allow, progress, fetching, epsilon=chosen),
     )
 
 

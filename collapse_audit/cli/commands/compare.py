@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,7 +18,7 @@ from collapse_audit.cli.options import (
     format_options,
     head_option,
 )
-from collapse_audit.cli.storage_options import storage_options
+from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, is_report
 from collapse_audit.gate import DIFFERENCES, Difference, compare
 from collapse_audit.prototypes import Branch
@@ -28,11 +28,12 @@ from collapse_audit.report.comparison_text import (
     comparison_to_markdown,
     comparison_to_table,
 )
+from collapse_audit.report.documents import ComparisonDocument
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
 
-_FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+_FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
     "table": comparison_to_table,
     "json": to_json,
     "csv": comparison_to_csv,
@@ -67,7 +68,7 @@ Examples:
 )
 @format_options(_FORMATS, _SUFFIXES, "Write to FILE instead of stdout.")
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
-@storage_options
+@remote_options
 def compare_command(
     source: str,
     others: tuple[str, ...],
@@ -78,7 +79,7 @@ def compare_command(
     checkpoint_dir: Path | None,
     nearest: bool,
     device: str,
-    storage: StorageSettings,
+    fetching: RemoteSettings,
     allow: tuple[Difference, ...],
     form: str,
     output: Path | None,
@@ -101,7 +102,7 @@ def compare_command(
         nearest=nearest,
         device=device,
     )
-    opener = Opener(options, allow, progress, storage)
+    opener = Opener(options, allow, progress, fetching)
     first, second, *more = (
         opener.report(spec) if is_report(spec) else opener.audits(spec)
         for spec in (source, *others)

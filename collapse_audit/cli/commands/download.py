@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from collapse_audit.cli.options import branch_option
-from collapse_audit.cli.storage_options import reporter, storage_options
+from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
     from collapse_audit.prototypes import Branch
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
 
 
 @click.command(
@@ -26,9 +26,9 @@ Examples:
 @click.option("--full", is_flag=True, help="The whole file, such as for its backbone.")
 @branch_option
 @click.option("--head", metavar="NAME", help="Only this head; all of the branch by default.")
-@storage_options
+@remote_options
 def download_command(
-    sources: tuple[str, ...], full: bool, branch: Branch, head: str | None, storage: StorageSettings
+    sources: tuple[str, ...], full: bool, branch: Branch, head: str | None, fetching: RemoteSettings
 ) -> None:
     """Fetch the heads of each SOURCE into the cache, for audits without a network.
 
@@ -37,17 +37,16 @@ def download_command(
     head is fetched. An interrupted download goes on where it stopped. Prints one line for each
     head: source, head, K and D; with --full the path of the file.
     """
-    from collapse_audit.checkpoints.remote import find_remote, load_remote_heads
     from collapse_audit.remote import fetch_file, file_of_other_tools
+    from collapse_audit.sources import find_remote, resolve_source
 
     told = reporter()
     remotes = [find_remote(source) for source in sources]
-    for remote in remotes:
+    for source, remote in zip(sources, remotes, strict=True):
         if full:
-            path = file_of_other_tools(remote, told) or fetch_file(remote, storage, told)
+            path = file_of_other_tools(remote, told) or fetch_file(remote, fetching, told)
             click.echo(str(path))
             continue
-        for prototypes in load_remote_heads(
-            remote, storage, branch=branch, head=head, reporter=told
-        ):
+        resolved = resolve_source(source, settings=fetching, reporter=told)
+        for prototypes in resolved.load(resolved.select(branch=branch, head=head)):
             click.echo(f"{remote.name}\t{prototypes.name}\t{prototypes.k}\t{prototypes.d}")

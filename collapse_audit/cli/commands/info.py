@@ -3,79 +3,107 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from collapse_audit.cli.options import checkpoint_dir_option
+from collapse_audit.cli.remote_options import remote_options, reporter
+from collapse_audit.report.columns import text_columns
+
 if TYPE_CHECKING:
     from collapse_audit.checkpoints import CheckpointDescription
+    from collapse_audit.remote import RemoteSettings
 
 _ROWS_SHOWN = 24
 
 
 @click.command("info")
 @click.argument("source")
+@click.option("--all", "every", is_flag=True, help="List every matrix, with shape and type.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def info_command(source: str, *, as_json: bool) -> None:
+@checkpoint_dir_option
+@remote_options
+def info_command(
+    source: str,
+    *,
+    every: bool,
+    as_json: bool,
+    checkpoint_dir: Path | None,
+    fetching: RemoteSettings,
+) -> None:
     """Show container, keys and heads of SOURCE, without any mathematics.
 
-    SOURCE is a file of torch.save, safetensors or numpy. Nothing in it is executed.
+    SOURCE is what `audit` takes: a file, a folder that is a checkpoint, an id, or an address. Of
+    its file only the index is read, and nothing in it is executed.
     """
-    from collapse_audit.checkpoints import describe
+    from collapse_audit.sources import describe_source, resolve_source
 
-    description = describe(source)
+    resolved = resolve_source(
+        source, checkpoint_dir=checkpoint_dir, settings=fetching, reporter=reporter()
+    )
+    description = describe_source(resolved)
     if as_json:
         click.echo(json.dumps(description.to_dict(), indent=2))
     else:
-        click.echo("\n".join(_lines(description)))
+        click.echo("\n".join(_lines(description, every=every)))
 
 
-def _lines(description: CheckpointDescription) -> Iterable[str]:
+def _lines(description: CheckpointDescription, *, every: bool) -> Iterable[str]:
     yield f"{description.spec}: {description.container}, {description.size:,} bytes"
     if description.family:
         yield f"layout of {description.family}"
     yield ""
-    yield from _table(
+    yield from text_columns(
         ("module", "tensors", "values"),
         [(module, f"{count:,}", f"{values:,}") for module, count, values in description.tree],
+        "< > >",
+        most=_ROWS_SHOWN,
     )
     empty = [key for key, count in description.top_level if not count]
     if empty:
         yield f"without tensors: {', '.join(empty)}"
     yield ""
-    if not description.heads:
+    if description.heads:
+        yield from _heads(description)
+    else:
         yield "no prototypes in this file"
-        return
-    rows = []
-    for head in description.heads:
-        mark = "*" if (head.name, head.branch) == description.default else ""
-        branch = head.branch or "-"
-        rows.append((head.name + mark, branch, f"{head.k:,}", str(head.d), head.dtype))
-    yield from _table(("head", "branch", "K", "D", "dtype"), rows)
+    if every or not description.heads:
+        yield ""
+        yield from _matrices(description, most=None if every else _ROWS_SHOWN)
+    yield from (f"note: {note}" for note in description.notes)
+
+
+def _heads(description: CheckpointDescription) -> Iterable[str]:
+    audited = None if description.default is None else description.default[1]
+    rows = [
+        (
+            head.name + ("*" if head.branch == audited else ""),
+            head.branch or "-",
+            f"{head.k:,}",
+            str(head.d),
+            head.dtype,
+        )
+        for head in description.heads
+    ]
+    yield from text_columns(("head", "branch", "K", "D", "dtype"), rows, "< < > > <")
     yield ""
     for head in description.heads:
         yield f"{head.name} ({head.branch or 'one network'}): {', '.join(head.tensor_keys)}"
         if head.aliases:
             yield f"  the same weight: {', '.join(head.aliases)}"
+        yield from (f"  note: {note}" for note in head.notes)
     if description.centre_keys:
         yield f"centre: {', '.join(description.centre_keys)}"
     yield "* audited unless --head or --branch says otherwise"
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Columns as wide as their content, text to the left and numbers to the right."""
-    shown = rows[:_ROWS_SHOWN]
-    widths = [max(map(len, column)) for column in zip(titles, *shown, strict=True)]
-    for row in (titles, *shown):
-        cells = [
-            cell.rjust(width) if _is_number(column) else cell.ljust(width)
-            for cell, width, column in zip(row, widths, titles, strict=True)
-        ]
-        yield "  ".join(cells).rstrip()
-    if len(rows) > len(shown):
-        yield f"… and {len(rows) - len(shown)} more"
-
-
-def _is_number(title: str) -> bool:
-    return title in {"tensors", "values", "K", "D"}
+def _matrices(description: CheckpointDescription, *, most: int | None) -> Iterable[str]:
+    rows = [(key, " x ".join(map(str, shape)), dtype) for key, shape, dtype in description.matrices]
+    if not rows:
+        yield "no matrix in this file"
+        return
+    yield from text_columns(("matrix", "shape", "dtype"), rows, "< > <", most=most)
+    yield "--head KEY takes any of them"

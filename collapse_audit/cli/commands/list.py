@@ -1,15 +1,14 @@
 """`collapse-audit list`: the checkpoints of the manifest."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
 
 from collapse_audit.manifest import CheckpointEntry, load_manifest
+from collapse_audit.report.columns import text_columns
 
 _HEADINGS = ("id", "family", "backbone", "K", "D", "published M", "evidence")
-_RIGHT_ALIGNED = frozenset({"K", "D", "published M"})
 
 
 @click.command(name="list")
@@ -25,25 +24,13 @@ def list_command(family: str | None, with_head: bool, as_json: bool) -> None:
     C inferred, N no file is public.
     """
     entries = load_manifest().filter(family=family, with_head=with_head)
-    click.echo(_json(entries) if as_json else _table(entries))
-
-
-def _json(entries: Sequence[CheckpointEntry]) -> str:
-    """A list of objects with the fields of the manifest, and the local file name."""
-    return json.dumps([asdict(e) | {"file_name": e.file_name} for e in entries], indent=2)
-
-
-def _table(entries: Sequence[CheckpointEntry]) -> str:
-    """Columns as wide as their widest cell; 100 characters hold every row of the manifest."""
-    rows = [_HEADINGS, *(_cells(entry) for entry in entries)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if heading in _RIGHT_ALIGNED else cell.ljust(width)
-            for heading, cell, width in zip(_HEADINGS, row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+    if as_json:
+        rows = [asdict(entry) | {"file_name": entry.file_name} for entry in entries]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    # 100 characters hold every row of the manifest
+    for line in text_columns(_HEADINGS, map(_cells, entries), "< < < > > > <"):
+        click.echo(line)
 
 
 def _cells(entry: CheckpointEntry) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,16 @@ import click
 from collapse_audit.cli.console import check_output
 from collapse_audit.cli.mlcd_options import MLCDOptions, mlcd_options
 from collapse_audit.cli.options import AuditOptions, OutputOptions, audit_options, output_options
-from collapse_audit.cli.pipeline import audit_head, deliver
-from collapse_audit.cli.sources import DEMO, FoundSource, embedded_source, find_source
+from collapse_audit.cli.pipeline import deliver
+from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
+    from collapse_audit.audit import CollapseAudit
     from collapse_audit.mlcd import MLCD
     from collapse_audit.network import HeadModel, Preprocessing, Samples
+    from collapse_audit.remote import RemoteSettings
     from collapse_audit.similarity import Progress
+    from collapse_audit.sources import ResolvedSource
 
 
 @click.command(
@@ -40,56 +44,74 @@ or a .npz or .safetensors file with images, features or logits (and labels, if t
     head=click.option("--head", metavar="NAME", help="Which head; the image-level one by default."),
 )
 @output_options
+@remote_options
 def mlcd_command(
-    source: str, mlcd: MLCDOptions, audit: AuditOptions, output: OutputOptions
+    source: str,
+    mlcd: MLCDOptions,
+    audit: AuditOptions,
+    output: OutputOptions,
+    fetching: RemoteSettings,
 ) -> None:
     """Measure the latent classes of SOURCE over its prototypes and over the unique ones.
 
     Runs samples through backbone and head. A head with copied prototypes looks nearly uniform
     over all K of them and far from uniform over the M unique ones; the mutual information is the
-    number that copies cannot inflate. SOURCE is a checkpoint, an id of the manifest, or demo.
+    number that copies cannot inflate. SOURCE is what `audit` takes, or demo; of a file at an
+    address the head and, for images, the backbone are fetched.
     """
-    deliver(lambda progress: _measure(source, mlcd, audit, progress), output, source=source)
+    deliver(
+        lambda progress: _measure(source, mlcd, audit, progress, fetching), output, source=source
+    )
 
 
 def _measure(
-    source: str, options: MLCDOptions, audit: AuditOptions, progress: Progress
-) -> dict[str, Any]:
-    """The report of an audit, with the MLCD in it."""
-    from collapse_audit.audit import build_report
+    source: str,
+    options: MLCDOptions,
+    audit: AuditOptions,
+    progress: Progress,
+    fetching: RemoteSettings,
+) -> list[CollapseAudit]:
+    """The audit of one head, with its MLCD."""
+    from collapse_audit.auditing import audit_heads
     from collapse_audit.network import open_samples
+    from collapse_audit.sources import resolve_source
 
-    found = embedded_source() if source == DEMO else find_source(source, audit.checkpoint_dir)
+    resolved = resolve_source(
+        source, checkpoint_dir=audit.checkpoint_dir, settings=fetching, reporter=reporter()
+    )
     if options.features is None:
         samples = open_samples(options.data)
-        model = _load(found, options, audit, images=samples.images is not None)
+        model = _load(resolved, options, audit, images=samples.images is not None)
     else:
         if not options.features.exists():
             check_output(options.features, source, option="--features")
-        model = _load(found, options, audit, images=True)
+        model = _load(resolved, options, audit, images=True)
         samples = _cached_features(model, options.features, options, audit.device, progress)
-    found = found.checksummed(model.family, progress)
-    audited = audit_head(model.prototypes, found, audit, progress)
-    report: dict[str, Any] = build_report([audited])
+    (audited,) = audit_heads(
+        resolved,
+        (model.prototypes,),
+        epsilon=audit.epsilon,
+        sweep=audit.sweep,
+        nearest=audit.nearest,
+        device=audit.device,
+        progress=progress,
+    )
     mlcd = _mlcd(model, samples, audited.groups, options, device=audit.device, progress=progress)
-    report["heads"][0]["mlcd"] = mlcd.to_dict()
-    return report
+    return [replace(audited, mlcd=mlcd)]
 
 
 def _load(
-    found: FoundSource, options: MLCDOptions, audit: AuditOptions, *, images: bool
+    resolved: ResolvedSource, options: MLCDOptions, audit: AuditOptions, *, images: bool
 ) -> HeadModel:
     from collapse_audit.network import load_head_model
 
     return load_head_model(
-        found.path,
+        resolved,
         branch=audit.branch,
         head=audit.head,
         images=images,
         backbone=options.backbone,
         backbone_arguments=options.backbone_arg,
-        family=found.described.family,
-        entry=found.entry,
     )
 
 

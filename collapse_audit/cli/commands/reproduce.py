@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.storage_options import reporter, storage_options
+from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import StorageSettings
+    from collapse_audit.remote import RemoteSettings
 
 
 @click.command(
@@ -38,10 +38,10 @@ Examples:
     show_default=True,
     help="Format of the table on stdout.",
 )
-@storage_options
+@remote_options
 @click.pass_context
 def reproduce_command(
-    context: click.Context, family: str | None, state: Path, form: str, storage: StorageSettings
+    context: click.Context, family: str | None, state: Path, form: str, fetching: RemoteSettings
 ) -> None:
     """Audit every checkpoint with a published count, and print published beside measured.
 
@@ -55,7 +55,7 @@ def reproduce_command(
     entries = [
         entry for entry in load_manifest().filter(family=family, with_head=True) if entry.published
     ]
-    rows = reproduce(entries, state, storage, reporter())
+    rows = reproduce(entries, state, fetching, reporter())
     if form == "json":
         document = {"schema": "collapse-audit/reproduction", "rows": [r.to_dict() for r in rows]}
         click.echo(json.dumps(document, indent=2))

@@ -1,0 +1,141 @@
+"""A source in, one audit for each of its heads out: everything the command line does."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collapse_audit.audit import CollapseAudit, Published, Source, audit_prototypes
+from collapse_audit.prototypes import Branch, Prototypes, check_epsilon
+from collapse_audit.redundancy import DEFAULT_EPSILON
+from collapse_audit.similarity import Progress, silent
+from collapse_audit.sources import ResolvedSource, resolve_source
+
+if TYPE_CHECKING:
+    from collapse_audit.remote import RemoteSettings, Reporter
+
+
+def audit_source(
+    source: str | Path,
+    *,
+    branch: Branch = "teacher",
+    head: str | None = None,
+    epsilon: float = DEFAULT_EPSILON,
+    sweep: bool = True,
+    nearest: bool = True,
+    device: str = "auto",
+    checkpoint_dir: Path | None = None,
+    settings: RemoteSettings | None = None,
+    reporter: Reporter | None = None,
+    progress: Progress = silent,
+) -> list[CollapseAudit]:
+    """Audit every head of a checkpoint.
+
+    Args:
+        source: A path of a file or folder, an id of the manifest, an address, or ``demo``.
+        branch: The network, where the method has two; without a teacher the student, with a note.
+        head: Name of a head, or (the end of) the key of any matrix; all heads by default.
+        epsilon: Cosine distance below which two prototypes are duplicates, between 0 and 1; 0.025
+            is the headline value of Arteaga et al. 2026.
+        sweep: Whether to count at the other thresholds of the papers too.
+        nearest: Whether to find the nearest other prototype of each one.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each.
+        checkpoint_dir: Folder in which the files of ids are looked for before the cache.
+        settings: Cache, limits and patience for what is somewhere else.
+        reporter: Told what is fetched.
+        progress: Called with (stage, done, total) while it runs.
+
+    Returns:
+        One audit per head, in file order; heads are never pooled.
+
+    Raises:
+        SourceError: If there is no such source, or it cannot be fetched.
+        CheckpointError: If it is damaged, no checkpoint, or lacks the head or branch.
+        PrototypeError: If prototypes are not finite, of zero norm or fewer than two.
+        ParameterError: If epsilon is not between 0 and 1, or there is no such device.
+
+    Example:
+        >>> (audit,) = audit_source("demo", sweep=False, nearest=False)
+        >>> audit.num_unique, audit.prototypes.k
+        (112, 512)
+    """
+    check_epsilon(epsilon)
+    resolved = resolve_source(
+        source, checkpoint_dir=checkpoint_dir, settings=settings, reporter=reporter
+    )
+    heads = resolved.load(resolved.select(branch=branch, head=head))
+    return audit_heads(
+        resolved,
+        heads,
+        epsilon=epsilon,
+        sweep=sweep,
+        nearest=nearest,
+        device=device,
+        progress=progress,
+    )
+
+
+def audit_heads(
+    resolved: ResolvedSource,
+    heads: tuple[Prototypes, ...],
+    *,
+    epsilon: float = DEFAULT_EPSILON,
+    sweep: bool = True,
+    nearest: bool = True,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> list[CollapseAudit]:
+    """Audit heads of a source that have been read.
+
+    Args:
+        resolved: The source.
+        heads: Some of its heads.
+        epsilon: As for :func:`audit_source`.
+        sweep: As for :func:`audit_source`.
+        nearest: As for :func:`audit_source`.
+        device: As for :func:`audit_source`.
+        progress: As for :func:`audit_source`.
+
+    Returns:
+        One audit per head.
+    """
+    with ThreadPoolExecutor(1) as worker:
+        # reading a file of gigabytes and comparing prototypes keep different parts busy
+        checksum = worker.submit(resolved.sha256)
+        audits = [
+            audit_prototypes(
+                prototypes,
+                epsilon=epsilon,
+                sweep=sweep,
+                nearest=nearest,
+                device=device,
+                source=source_of(resolved, prototypes, epsilon),
+                progress=progress,
+            )
+            for prototypes in heads
+        ]
+        digest = checksum.result()
+    return [replace(audit, source=replace(audit.source, sha256=digest)) for audit in audits]
+
+
+def source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) -> Source:
+    """What a report says of the source of one head, its checksum left out.
+
+    Args:
+        resolved: The source.
+        prototypes: One of its heads.
+        epsilon: Of the audit. Published counts at another one are left out, and so are those of
+            another K; counts that state neither are kept.
+
+    Returns:
+        The source, with the published counts that can be compared with this head.
+    """
+    comparable = tuple(
+        Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
+        for count in (resolved.entry.published if resolved.entry else ())
+        if count.k in (None, prototypes.k) and count.epsilon in (None, epsilon)
+    )
+    family = resolved.family or prototypes.family
+    return Source(resolved.spec, resolved.id, family, published=comparable)

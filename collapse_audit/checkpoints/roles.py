@@ -1,0 +1,106 @@
+"""Which network a layer belongs to, and what people call its head."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from collapse_audit.prototypes import Branch
+
+_TEACHER = re.compile(
+    r"""_?(?:teacher|momentum|target|ema)(?:_\w+)? | t_model
+      | \w+_(?:teacher|momentum|ema|target) | encoder_k | averaged_model | model_ema | ema_\w+
+      | state_dict_ema""",
+    re.VERBOSE,
+)
+_STUDENT = re.compile(
+    r"""_?student(?:_\w+)? | \w+_student | s_model | online(?:_\w+)? | encoder_q | base_encoder
+      | context_encoder | current_model_state""",
+    re.VERBOSE,
+)
+# A running average beside a teacher is a copy of it, and of whatever else the file holds.
+_COPY = re.compile(r"(?:\w+_)?ema(?:_\w+)?|averaged_model")
+# Dictionaries and modules around a model that say nothing about the head in it.
+_SURROUNDINGS = frozenset({
+    "teacher", "student", "student_ema", "momentum_teacher", "state_dict", "model", "net",
+    "network", "loss", "classy_state_dict", "base_model", "heads", "criterion", "agent",
+})  # fmt: skip
+
+
+def branch_of(scope: Iterable[str], *, swapped: bool = False) -> Branch | None:
+    """The network that a layer's path names.
+
+    Args:
+        scope: Dictionaries and modules that lead to it.
+        swapped: Whether the writer keeps the average in ``state_dict`` and the trained weights in
+            ``ema_state_dict`` (the hook of mmengine does).
+
+    Returns:
+        ``"teacher"``, ``"student"``, or ``None`` if the path names neither.
+    """
+    for part in scope:
+        if swapped and part == "ema_state_dict":
+            return "student"
+        if _STUDENT.fullmatch(part):
+            return "student"
+        if _TEACHER.fullmatch(part):
+            return "teacher"
+    return None
+
+
+def is_copy(scope: Iterable[str]) -> bool:
+    """Whether a layer is in a running average of the weights, and not in a teacher.
+
+    Args:
+        scope: Dictionaries and modules that lead to it.
+
+    Returns:
+        True for ``model_ema`` and the like.
+    """
+    return any(_COPY.fullmatch(part) for part in scope)
+
+
+def head_name(scope: tuple[str, ...]) -> str:
+    """The name people use: ``head`` for ``head.last_layer``, ``prototypes0`` for SwAV's first.
+
+    Args:
+        scope: Path of the layer.
+
+    Returns:
+        Its name; two layers of a file may have the same.
+    """
+    *before, layer = scope or ("",)
+    owner = [part for part in before if part not in _SURROUNDINGS and not _is_role(part)]
+    while owner and owner[0].isdecimal():
+        owner.pop(0)
+    numbered = bool(owner) and owner[-1].isdecimal()
+    module = ".".join(owner[-2:] if numbered else owner[-1:])
+    if layer.isdecimal():  # one of several in a list: prototypes.0, last_layers.3, projector.6
+        listed = module.removesuffix(".heads").removesuffix(".layers")
+        if listed == "last_layers":
+            return f"{owner[-2] if len(owner) > 1 else listed}.{layer}"
+        return f"{listed}{layer}" if listed.startswith("prototypes") else module or layer
+    if layer in {"layers", "prototypes"} and module.startswith("prototypes"):
+        return module
+    is_second = layer == "last_layer2" or layer.startswith("aux_")
+    if is_second and module:
+        return f"{module}.{layer}"
+    is_word = layer.lstrip("_").startswith("prototypes") or layer == "group_features"
+    is_own = is_word and (layer[-1].isdecimal() or "head" not in module)
+    return layer if is_own or not module else module
+
+
+def _is_role(part: str) -> bool:
+    return part in {"teacher", "student", "t_model", "s_model"}
+
+
+def is_patch_level(name: str) -> bool:
+    """Whether a head works on patches or regions, not on the image or class token.
+
+    Args:
+        name: Name of a head.
+
+    Returns:
+        True for iBOT's second layer, EsViT's ``head_dense`` and the like.
+    """
+    return name.endswith((".last_layer2", "head_dense")) or "patch" in name or "ibot_head" in name

@@ -1,0 +1,386 @@
+"""Find the prototype layers among the tensors of a checkpoint, by structure.
+
+A layer is one if it is named as prototypes are (``last_layer``, ``prototypes``, ``group_features``
+and their relatives), or if it ends a projection head as only prototypes do: weight-normed, or the
+last of a numbered chain whose bottleneck it follows, wider than that and without the bias that the
+layers before it have. A matrix alone is no evidence: a classifier over ImageNet has the shape of a
+prototype layer, and so has a word embedding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from collapse_audit.checkpoints.keys import Layer, layers_of, numbered_chains
+from collapse_audit.checkpoints.roles import branch_of, head_name, is_copy, is_patch_level
+from collapse_audit.containers import FLOATING, Checkpoint, StoredTensor
+from collapse_audit.errors import CheckpointError
+from collapse_audit.prototypes import Branch
+
+_ROLE = r"_?(?:(?:teacher|student|momentum|target|online|ema)_)?"
+_NAMED = re.compile(
+    rf"{_ROLE}(?:(?:aux_)?last_layer\d*|prototypes?\d*|protos|group_features)(?:_(?:ema|teacher|student))?"
+)
+_LISTS = re.compile(rf"{_ROLE}(?:prototypes|last_layers)")
+_HEAD = re.compile(r"\w*(?:head|projector|projection|neck)\w*")
+# Modules that predict or classify: what ends them is no prototype layer.
+_OTHER_HEADS = re.compile(r"\w*(?:predictor|prediction|pred_head|classifier|queue|bank)\w*")
+# Dictionaries of an optimiser repeat the names of the network.
+_STATES = frozenset({
+    "optimizer", "optimizers", "optimizer_states", "optimizer_state_dict", "optim", "opt",
+    "clustering_optimizer", "scheduler", "lr_schedulers", "scaler", "fp16_scaler",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadLocation:
+    """Where one head's prototypes are in a checkpoint; nothing of them has been read.
+
+    Attributes:
+        name: Module that owns the layer, such as ``head`` or ``dino_head``; unique in its branch.
+        branch: ``"teacher"`` or ``"student"``; ``None`` where the file has a single network.
+        weight_key: Key of the weight, or of the directions ``v`` of a weight-normed layer.
+        scale_key: Key of the scales ``g`` of a weight-normed layer, else ``None``.
+        bias_key: Key of the bias, else ``None``.
+        aliases: Further keys under which the same weight appears.
+        parametrisation: ``"weight_norm"`` or ``"plain"``.
+        k: Number of prototypes, K.
+        d: Their dimension, D.
+        dtype: Type of the stored weight.
+        transposed: Whether it is stored as D x K.
+        index: Which matrix of a stack (3-D tensor) it is; ``None`` for a matrix.
+        notes: What a reader of the result should know.
+    """
+
+    name: str
+    branch: Branch | None
+    weight_key: str
+    scale_key: str | None
+    bias_key: str | None
+    aliases: tuple[str, ...]
+    parametrisation: Literal["weight_norm", "plain"]
+    k: int
+    d: int
+    dtype: str
+    transposed: bool = False
+    index: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tensor_keys(self) -> tuple[str, ...]:
+        """Keys of all tensors that the head needs."""
+        keys = (self.weight_key, self.scale_key, self.bias_key)
+        return tuple(key for key in keys if key is not None)
+
+
+def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
+    """Find every head of a checkpoint.
+
+    Weights that are one storage are one head with aliases, as in iBOT's shared head, and a running
+    average beside a teacher is a copy that is not counted again. A file that is nothing but a
+    matrix (or, for ``.npz``, holds matrices) is taken at its word.
+
+    Args:
+        checkpoint: The checkpoint.
+
+    Returns:
+        Its heads in file order; empty for a backbone.
+
+    Raises:
+        CheckpointError: If a weight-normed layer lacks one of its two tensors.
+    """
+    tensors = {
+        key: tensor
+        for key, tensor in checkpoint.tensors.items()
+        if not _STATES.intersection(tensor.path[:-1]) and tensor.dtype in FLOATING
+    }
+    layers = layers_of(tensors)
+    chains = numbered_chains(layers)
+    # mmengine writes "meta", and exchanges the weights with their average when it saves
+    swapped = {"meta", "ema_state_dict"} <= set(checkpoint.top_level)
+    found: list[_Found] = []
+    for layer in layers:
+        if _is_named(layer) or _ends_a_head(layer, chains):
+            branch = branch_of(layer.scope, swapped=swapped)
+            heads = _locate(checkpoint, layer, chains)
+            found += [_Found(layer, replace(head, branch=branch)) for head in heads]
+    found = _infer_branches(_without_copies(_merge_shared(found, checkpoint.tensors)))
+    return _make_unique(found) or _plain_matrices(checkpoint)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    layer: Layer
+    head: HeadLocation
+
+
+def plain_head(tensor: StoredTensor) -> HeadLocation:
+    """Take a matrix for a head because the user, or the file, says that it is one.
+
+    Args:
+        tensor: A floating-point matrix.
+
+    Returns:
+        Its location, named after its key.
+    """
+    return HeadLocation(
+        name=tensor.key,
+        branch=None,
+        weight_key=tensor.key,
+        scale_key=None,
+        bias_key=None,
+        aliases=(),
+        parametrisation="plain",
+        k=tensor.shape[0],
+        d=tensor.shape[1],
+        dtype=tensor.dtype,
+    )
+
+
+def default_head(heads: Sequence[HeadLocation]) -> HeadLocation:
+    """The head that a paper's number is about.
+
+    Args:
+        heads: Heads of one branch.
+
+    Returns:
+        The largest image-level (class-token) head, the first of these if several are as large;
+        a patch-level head only if there is no other.
+    """
+    return max(heads, key=lambda head: (not is_patch_level(head.name), head.k))
+
+
+def _is_named(layer: Layer) -> bool:
+    """Whether a layer is called as prototypes are."""
+    if _OTHER_HEADS.fullmatch(layer.name):
+        return False
+    if _NAMED.fullmatch(layer.name):
+        return True
+    owner = layer.owner
+    if layer.name.isdecimal() and owner:  # prototypes.0, prototypes.heads.1, last_layers.2
+        listed = owner[-1] if owner[-1] != "heads" else (owner[-2] if len(owner) > 1 else "")
+        return _LISTS.fullmatch(listed) is not None
+    if layer.name == "layers" and owner:  # lightly until 2022
+        return _LISTS.fullmatch(owner[-1]) is not None
+    return layer.name == "layer" and bool(owner) and owner[-1].endswith("head")  # CAPI
+
+
+def _ends_a_head(layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]]) -> bool:
+    """Whether a layer ends a projection head as only prototypes do."""
+    weight = layer.weight
+    if layer.raw or weight is None or not weight.is_float_matrix:
+        return False
+    if any(_OTHER_HEADS.fullmatch(part) for part in layer.scope):
+        return False
+    if not any(_HEAD.fullmatch(part) for part in layer.scope):
+        return False
+    chain = chains.get(layer.owner, [])
+    if layer.name.isdecimal() and (not chain or chain[-1] is not layer):
+        return False
+    k, d = weight.shape
+    if "scale" in layer.parts:
+        return layer.parts["scale"].size == k and k > 1
+    before = chain[:-1]
+    return (
+        len(before) >= 2
+        and "bias" not in layer.parts
+        and all("bias" in other.parts for other in before)
+        and all(other.weight is not None and d <= min(other.weight.shape) for other in before)
+        and k > d
+    )
+
+
+def _locate(
+    checkpoint: Checkpoint, layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]]
+) -> list[HeadLocation]:
+    """The heads of one layer: several if it is a stack, none if it is no matrix."""
+    weight = layer.weight
+    if weight is None or weight.dtype not in FLOATING or 0 in weight.shape:
+        return []
+    if len(weight.shape) == 3 and layer.raw:
+        stack, k, d = weight.shape
+        first = replace(weight, shape=(k, d))
+        base = replace(plain_head(first), weight_key=weight.key)
+        name = head_name(layer.scope)
+        return [replace(base, name=f"{name}.{index}", index=index) for index in range(stack)]
+    if len(weight.shape) == 4 and weight.shape[2:] == (1, 1):  # a 1 x 1 convolution
+        weight = replace(weight, shape=weight.shape[:2])
+    if len(weight.shape) != 2:
+        return []
+    scale, bias = layer.parts.get("scale"), layer.parts.get("bias")
+    if "direction" in layer.parts and scale is None:
+        raise CheckpointError(
+            f"{checkpoint.name}: {weight.key}: a weight-normed layer without its scale (weight_g).",
+            hint="One shard of several, or incomplete: give the folder or its index, or the full "
+            "training checkpoint.",
+        )
+    head = replace(
+        plain_head(weight),
+        name=head_name(layer.scope),
+        scale_key=scale.key if "direction" in layer.parts and scale else None,
+        parametrisation="weight_norm" if "direction" in layer.parts else "plain",
+    )
+    head = _oriented(head, layer, chains)
+    notes = head.notes
+    if layer.adapted:
+        notes += ("a low-rank adapter (LoRA) changes this layer when it runs: the base is audited",)
+    with_bias = bias is not None and bias.size == head.k
+    return [replace(head, bias_key=bias.key if bias and with_bias else None, notes=notes)]
+
+
+def _oriented(
+    head: HeadLocation, layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]]
+) -> HeadLocation:
+    """Decide whether a layer is stored as K x D, as torch does, or as D x K."""
+    rows, columns = head.k, head.d
+    flipped = replace(head, k=columns, d=rows, transposed=True)
+    if head.scale_key is not None or rows == columns:
+        return head
+    bias = layer.parts.get("bias")
+    if layer.kernel:
+        why = "a kernel, which is stored as D x K"
+    elif bias is not None and bias.size in (rows, columns):
+        if bias.size == rows:
+            return head
+        why = f"its bias has {columns:,} values"
+    else:
+        as_torch, as_kernel = _fits(layer, (rows, columns), chains)
+        if as_torch != as_kernel:
+            if as_torch:
+                return head
+            why = f"the layer before it gives {rows:,} values"
+        elif rows < columns:
+            note = (
+                f"fewer prototypes than dimensions (K = {rows:,} < D = {columns:,}), and nothing in"
+                " the file tells whether it was saved as D x K; it was not transposed"
+            )
+            return replace(head, notes=(*head.notes, note))
+        else:
+            return head
+    note = f"transposed: stored as {rows:,} x {columns:,}, and {why}"
+    return replace(flipped, notes=(*head.notes, note))
+
+
+def _fits(
+    layer: Layer, shape: tuple[int, int], chains: Mapping[tuple[str, ...], list[Layer]]
+) -> tuple[bool, bool]:
+    """Whether the projection head before a layer fits it as K x D, and as D x K."""
+    before = [other for other in projection_before(layer, chains) if other is not layer]
+    shapes = [other.weight.shape for other in before if other.weight is not None]
+    if not shapes:
+        return True, True
+    as_torch = all(b[1] == a[0] for a, b in zip(shapes, [*shapes[1:], shape], strict=True))
+    as_kernel = all(b[0] == a[1] for a, b in zip(shapes, [*shapes[1:], shape], strict=True))
+    if as_torch == as_kernel and len(shapes) > 1:  # the layer before the prototypes alone
+        return shapes[-1][0] == shape[1], shapes[-1][1] == shape[0]
+    return as_torch, as_kernel
+
+
+def projection_before(layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]]) -> list[Layer]:
+    """The numbered linear layers that stand before a prototype layer.
+
+    Args:
+        layer: The prototype layer.
+        chains: Every chain of the checkpoint.
+
+    Returns:
+        The chain in the module that owns the layer, or else beside that module; empty if there is
+        none, or several that could be meant.
+    """
+    own = chains.get(layer.owner, []) if layer.name.isdecimal() else []
+    if len(own) > 1 and not _LISTS.fullmatch(layer.owner[-1]):
+        return [other for other in own if other is not layer]
+    for depth in range(len(layer.owner), max(len(layer.owner) - 3, -1), -1):
+        around = layer.owner[:depth]
+        inside = [
+            chain
+            for owner, chain in chains.items()
+            if owner[:depth] == around
+            and len(owner) in (depth + 1, depth + 2)
+            and (_HEAD.fullmatch(owner[-1]) or owner[-1] in {"mlp", "layers"})
+            and not any(_OTHER_HEADS.fullmatch(part) or _LISTS.fullmatch(part) for part in owner)
+        ]
+        if len(inside) == 1:
+            return inside[0]
+        if inside:
+            return []
+    return []
+
+
+def _merge_shared(found: list[_Found], tensors: Mapping[str, StoredTensor]) -> list[_Found]:
+    """One head per storage and branch; the class-token name wins, then the shortest."""
+    groups: dict[object, list[_Found]] = {}
+    networks: dict[object, set[Branch | None]] = {}
+    for item in found:
+        place = (tensors[item.head.weight_key].storage, item.head.index)
+        groups.setdefault((item.head.branch, place), []).append(item)
+        networks.setdefault(place, set()).add(item.head.branch)
+    merged = []
+    for (_, place), group in groups.items():  # type: ignore[misc]
+        first = min(group, key=lambda m: (is_patch_level(m.head.name), len(m.head.weight_key)))
+        others = tuple(item.head.weight_key for item in group if item is not first)
+        notes = first.head.notes
+        if {"teacher", "student"} <= networks[place]:
+            notes += (
+                "teacher and student are one storage: the teacher is no average of the student, "
+                "a known cause of a loss that stays at ln K",
+            )
+        merged.append(replace(first, head=replace(first.head, aliases=others, notes=notes)))
+    return merged
+
+
+def _without_copies(found: list[_Found]) -> list[_Found]:
+    """Leave out what a running average repeats of a teacher."""
+    taught = {
+        item.head.name
+        for item in found
+        if item.head.branch == "teacher" and not is_copy(item.layer.scope)
+    }
+    return [
+        item
+        for item in found
+        if item.head.branch != "teacher"
+        or not is_copy(item.layer.scope)
+        or item.head.name not in taught
+    ]
+
+
+def _infer_branches(found: list[_Found]) -> list[_Found]:
+    """Where the keys mark one network only, the unmarked heads belong to the other."""
+    # lightly has projection_head (teacher) beside student_projection_head; solo-learn has
+    # head (student) beside momentum_head; VISSL keeps the teacher apart, under loss.
+    marked = {item.head.branch for item in found if item.head.branch}
+    if len(marked) != 1:
+        return found
+    other: Branch = "student" if "teacher" in marked else "teacher"
+    return [
+        replace(item, head=replace(item.head, branch=item.head.branch or other)) for item in found
+    ]
+
+
+def _make_unique(found: list[_Found]) -> tuple[HeadLocation, ...]:
+    """Fall back to full module paths for names that two heads of a branch would share."""
+    uses = Counter((item.head.branch, item.head.name) for item in found)
+    return tuple(
+        replace(item.head, name=".".join(item.layer.scope))
+        if uses[item.head.branch, item.head.name] > 1
+        else item.head
+        for item in found
+    )
+
+
+def _plain_matrices(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
+    """Files that are a matrix and nothing else, and the matrices of an ``.npz``."""
+    tensors = list(checkpoint.tensors.values())
+    if checkpoint.container != "npz" and len(tensors) != 1:
+        return ()
+    matrices = [tensor for tensor in tensors if tensor.is_float_matrix]
+    # head.weight, fc.weight and the like are classifiers
+    return tuple(plain_head(t) for t in matrices if not t.key.endswith(_CLASSIFIERS))
+
+
+_CLASSIFIERS = ("head.weight", "fc.weight", "classifier.weight", "linear.weight")

@@ -1,0 +1,178 @@
+"""Folders of torch.distributed.checkpoint: ``.metadata``, and files of one zip after the other.
+
+DINOv3, torchtitan and Accelerate write them. The index says where each piece of each tensor is, so
+that the pieces of a head are gathered and the rest is not read. Torch's own converter
+(``dcp_to_torch``) unpickles the index without restriction and reads everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from collapse_audit.containers.byte_source import ByteSource, Part
+from collapse_audit.containers.index_machine import read_index
+from collapse_audit.containers.limits import FILES, INDEX_BYTES
+from collapse_audit.containers.pickled import Name, Opaque, TensorRef, key_name, natural
+from collapse_audit.containers.pieces import Piece, gathered
+from collapse_audit.containers.sharded import check_names
+from collapse_audit.containers.tensors import WIDTHS, Checkpoint, Values
+from collapse_audit.containers.torch_zip import index_folder
+from collapse_audit.containers.views import read_view
+from collapse_audit.containers.zip_archive import ZipArchive
+from collapse_audit.errors import CheckpointError
+from collapse_audit.words import printable
+
+METADATA = ".metadata"
+#: What the first bytes of such an index name.
+METADATA_CLASS = b"torch.distributed.checkpoint.metadata"
+
+_Place = tuple[str, int, int]  # file, first byte, bytes
+_Chunk = tuple[tuple[int, ...], tuple[int, ...]]  # where it begins in the tensor, its shape
+
+
+def read_dcp(metadata: ByteSource, open_file: Callable[[str], ByteSource], name: str) -> Checkpoint:
+    """Describe the tensors of a folder; each is gathered from its pieces when asked for.
+
+    Args:
+        metadata: Its ``.metadata``.
+        open_file: Opens another file of the folder.
+        name: What to call it in messages.
+
+    Returns:
+        Its tensors, under the keys of the nested dictionaries that were saved.
+
+    Raises:
+        CheckpointError: If the index is damaged, or of a writer that is not known.
+        UnsafePickleError: If it names something that only an attack needs.
+    """  # noqa: DOC501  (made by a function below)
+    if metadata.size > INDEX_BYTES:
+        raise _unknown(name, "is larger than that of any checkpoint")
+    root = read_index(metadata.read(0, metadata.size), f"{name}/{METADATA}").root
+    held = root.attributes if isinstance(root, Opaque) else {}
+    described, stored = held.get("state_dict_metadata"), held.get("storage_data")
+    if not isinstance(described, dict) or not isinstance(stored, dict):
+        raise _unknown(name, "lists no tensors")
+    try:
+        places = _places(stored)
+        paths = _paths(held.get("planner_data"))
+        found = [(key, *_tensor(entry)) for key, entry in described.items() if _is_tensor(entry)]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise _unknown(name, f"cannot be understood ({printable(error, 80)})") from error
+    names = {place[0] for place in places.values()}
+    check_names(names, name)
+    if len(names) > FILES:
+        raise _unknown(name, f"names over {FILES:,} files")
+    files = _Files(open_file)
+    tensors = []
+    for key, dtype, shape, chunks in found:
+        if dtype not in WIDTHS:
+            continue
+        path = paths.get(key, (key_name(key),))
+        pieces = [
+            Piece(*chunk, partial(_read, files, place, chunk[1], dtype, name), place)
+            for chunk in chunks
+            for place in [_place(key, chunk, places, name)]
+        ]
+        if pieces:
+            tensors.append(gathered(path, dtype, pieces, name, shape))
+    by_key = {tensor.key: tensor for tensor in tensors}
+    top = dict.fromkeys(paths.get(key, (key_name(key),))[0] for key in described)
+    ends: dict[str, int] = {}
+    for file, start, length in places.values():
+        ends[file] = max(ends.get(file, 0), start + length)
+    return Checkpoint(name, "dcp", sum(ends.values()) + metadata.size, by_key, tuple(top))
+
+
+class _Files:
+    """The files of the folder, each opened once and only when it is needed."""
+
+    def __init__(self, open_file: Callable[[str], ByteSource]) -> None:
+        self._open = open_file
+        self._opened: dict[str, ByteSource] = {}
+
+    def __getitem__(self, file: str) -> ByteSource:
+        if file not in self._opened:
+            self._opened[file] = self._open(file)
+        return self._opened[file]
+
+
+def _is_tensor(entry: Any) -> bool:
+    return isinstance(entry, Opaque) and entry.kind.endswith(".TensorStorageMetadata")
+
+
+def _tensor(entry: Opaque) -> tuple[str, tuple[int, ...], list[_Chunk]]:
+    """Type, shape and pieces of one tensor."""
+    held = entry.attributes
+    properties = held["properties"].state  # (dtype, layout, requires_grad, memory format, pinned)
+    dtype = properties[0] if isinstance(properties, tuple) else properties["dtype"]
+    if not isinstance(dtype, Name):
+        raise TypeError("a type that is none")
+    blocks = (chunk.attributes for chunk in held["chunks"])
+    chunks = [(_sizes(block["offsets"]), _sizes(block["sizes"])) for block in blocks]
+    return dtype.name, _sizes(held["size"]), chunks
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    return tuple(map(natural, values))
+
+
+def _places(stored: Mapping[Any, Any]) -> dict[tuple[str, tuple[int, ...]], _Place]:
+    """Where each piece is: by the name of its tensor and its offsets in it."""
+    places = {}
+    for index, info in stored.items():
+        if not isinstance(index, Opaque) or not isinstance(info, Opaque):
+            continue
+        at, where = index.attributes, info.attributes
+        if where.get("transform_descriptors"):
+            raise ValueError("its files are compressed")
+        offsets = _sizes(at["offset"]) if at.get("offset") is not None else ()
+        place = (str(where["relative_path"]), natural(where["offset"]), natural(where["length"]))
+        places[str(at["fqn"]), offsets] = place
+    return places
+
+
+def _paths(planned: Any) -> dict[str, tuple[str, ...]]:
+    """The nested keys of each flattened name, as the writer's planner noted them."""
+    if not isinstance(planned, dict):
+        return {}
+    return {
+        str(name): tuple(map(key_name, path))
+        for name, path in planned.items()
+        if isinstance(path, tuple) and path
+    }
+
+
+def _place(
+    key: str, chunk: _Chunk, places: Mapping[tuple[str, tuple[int, ...]], _Place], name: str
+) -> _Place:
+    place = places.get((str(key), chunk[0])) or places.get((str(key), ()))
+    if place is None:
+        raise _unknown(name, f"does not say where a piece of {printable(key)!r} is")
+    return place
+
+
+def _read(files: _Files, place: _Place, shape: tuple[int, ...], dtype: str, name: str) -> Values:
+    """One piece: a tensor that torch.save wrote into the middle of a file."""
+    file, start, length = place
+    where = f"{name}/{printable(file)}"
+    archive = ZipArchive(Part(files[file], start, length, where), where)
+    folder = index_folder(archive)
+    tensor = read_index(archive.read(f"{folder}data.pkl", INDEX_BYTES), where).root
+    if not isinstance(tensor, TensorRef) or tensor.shape != shape or tensor.dtype != dtype:
+        raise _unknown(where, "holds another tensor than the index says")
+    member = archive.members.get(f"{folder}data/{tensor.storage.key}")
+    if member is None:
+        raise _unknown(where, "holds no values")
+    little = archive.read(f"{folder}byteorder", 16) != b"big"
+    read = partial(archive.read_part, member)
+    return read_view(tensor, member.file_size, read, name=where, little=little)
+
+
+def _unknown(name: str, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name}: a checkpoint of torch.distributed.checkpoint whose index {what}.",
+        hint="Compare the folder with its source; if it is whole, load it in the training code and "
+        "save its state dict with torch.save.",
+    )

@@ -1,0 +1,363 @@
+"""Read a pickle as data, with a machine that cannot run anything.
+
+The index of a torch file is a pickle program. This machine interprets the part of the language
+that builds data (https://docs.python.org/3/library/pickletools.html). A name such as
+``torch._utils._rebuild_tensor_v2`` stands for itself: nothing is imported or called. What comes
+out are dictionaries, lists, tuples, plain values, :class:`TensorRef`, and an :class:`Opaque` for
+every object of a type that is not known here. Nothing turns this off.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import IO, Any
+
+from collapse_audit.containers.limits import INDEX_BYTES, OPERATIONS
+from collapse_audit.containers.pickle_names import is_known, means_harm
+from collapse_audit.containers.pickled import Name, Opaque, StorageRef, storage_of, tensor_of
+from collapse_audit.errors import CheckpointError, CollapseAuditError, UnsafePickleError
+from collapse_audit.words import megabytes, printable
+
+_MARK = object()
+_WRAPPED_CALLS = 64  # calls that make a call: two in genuine files
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What a pickle describes.
+
+    Attributes:
+        root: The outermost object.
+        unread: Names of the unknown types of objects in it, in the order of the file.
+        storages: Every block of values that it names, also those of no tensor.
+    """
+
+    root: Any
+    unread: tuple[str, ...]
+    storages: dict[str, StorageRef]
+
+
+def read_index(program: bytes | IO[bytes], name: str) -> Index:
+    """Interpret one pickle program as data.
+
+    Args:
+        program: The program, or a file that stands at its beginning and is left behind its end.
+        name: What to call the file in messages.
+
+    Returns:
+        What it describes.
+
+    Raises:
+        UnsafePickleError: If it names or does something that only an attack needs.
+        CheckpointError: If it is damaged or absurdly long.
+    """  # noqa: DOC501  (made by a function below)
+    if isinstance(program, bytes) and len(program) > INDEX_BYTES:
+        raise too_long(name, len(program))
+    machine = _Machine(name)
+    try:
+        for opcode, argument, _ in pickletools.genops(program):
+            machine.step(opcode.name, argument)
+    except CollapseAuditError:
+        raise
+    # A damaged program makes the steps fail in all these ways; they mean the same.
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        raise CheckpointError(
+            f"{name}: damaged or truncated: its index ends in {type(error).__name__} "
+            f"({printable(error, 80)}).",
+            hint="Download it again and compare its size with the source.",
+        ) from None
+    return Index(machine.result, tuple(machine.unread), machine.storages)
+
+
+def too_long(name: str, size: int | None = None) -> CheckpointError:
+    """The error for an index that no checkpoint needs.
+
+    Args:
+        name: What to call the file.
+        size: Its bytes, if they are what is too many.
+
+    Returns:
+        The error, to be raised.
+    """
+    what = (
+        f"declares {megabytes(size)}" if size is not None else f"has over {OPERATIONS:,} operations"
+    )
+    return CheckpointError(
+        f"{name}: its index {what}; it was not read.",
+        hint=f"A checkpoint's index has about 1 MB; at most {megabytes(INDEX_BYTES)} are read.",
+    )
+
+
+class _Machine:
+    """A stack, a memo, and one method for each kind of operation."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._work = 0
+        self.result: Any = None
+        self.unread: dict[str, None] = {}
+        self.storages: dict[str, StorageRef] = {}
+
+    def step(self, opcode: str, argument: Any) -> None:
+        self._count(1)
+        if opcode in _CONSTANTS:
+            self._stack.append(argument)
+        elif opcode in _VALUES:
+            self._stack.append(_VALUES[opcode]())
+        elif handler := _HANDLERS.get(opcode):
+            handler(self, argument)
+        elif opcode not in {"PROTO", "FRAME"}:
+            raise self._unsafe(f"uses the operation {opcode}")
+
+    def _count(self, work: int) -> None:
+        self._work += work
+        if self._work > OPERATIONS:
+            raise too_long(self._name)
+
+    def _unsafe(self, what: str) -> UnsafePickleError:
+        return UnsafePickleError(
+            f"{self._name}: its pickle {what}, which no checkpoint needs; nothing was executed.",
+            hint="Whoever unpickles this file runs it: do not. Get it from its source again.",
+        )
+
+    # -- the stack and the memo ------------------------------------------------------------
+
+    def _pop(self) -> Any:
+        value = self._stack.pop()
+        if value is _MARK:
+            raise ValueError("a mark where a value should be")
+        return value
+
+    def _pop_to_mark(self) -> list[Any]:
+        for position in range(len(self._stack) - 1, -1, -1):
+            if self._stack[position] is _MARK:
+                items = self._stack[position + 1 :]
+                del self._stack[position:]
+                self._count(len(items))
+                return items
+        raise ValueError("no mark")
+
+    def _top(self) -> Any:
+        if self._stack[-1] is _MARK:
+            raise ValueError("a mark where a value should be")
+        return self._stack[-1]
+
+    def _stop(self, _: Any) -> None:
+        self.result = self._pop()
+
+    def _put(self, index: Any) -> None:
+        self._memo[int(index)] = self._top()
+
+    def _memoize(self, _: Any) -> None:
+        self._memo[len(self._memo)] = self._top()
+
+    def _get(self, index: Any) -> None:
+        self._stack.append(self._memo[int(index)])
+
+    def _duplicate(self, _: Any) -> None:
+        self._stack.append(self._top())
+
+    # -- containers ------------------------------------------------------------------------
+
+    def _append(self, _: Any) -> None:
+        self._extend([self._pop()])
+
+    def _appends(self, _: Any) -> None:
+        self._extend(self._pop_to_mark())
+
+    def _extend(self, values: list[Any]) -> None:
+        target = self._top()
+        if isinstance(target, list):
+            target.extend(values)
+        elif not isinstance(target, Opaque):
+            raise TypeError("an item for something that holds none")
+
+    def _set_item(self, _: Any) -> None:
+        value, key = self._pop(), self._pop()
+        self._fill(self._top(), [key, value])
+
+    def _set_items(self, _: Any) -> None:
+        items = self._pop_to_mark()
+        self._fill(self._top(), items)
+
+    def _dict(self, _: Any) -> None:
+        self._stack.append(self._fill({}, self._pop_to_mark()))
+
+    @staticmethod
+    def _fill(holder: Any, items: list[Any]) -> Any:
+        target = holder.items if isinstance(holder, Opaque) else holder
+        if not isinstance(target, dict):
+            raise TypeError("an item for something that holds none")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Hashing nested tuples can take for ever; no path to a tensor has such a key.
+            plain = key is None or isinstance(key, str | int | float | bytes | Opaque)
+            target[key if plain else Opaque(type(key).__name__)] = value
+        return holder
+
+    def _list(self, _: Any) -> None:
+        self._stack.append(self._pop_to_mark())
+
+    def _tuple(self, _: Any) -> None:
+        self._stack.append(tuple(self._pop_to_mark()))
+
+    def _tuple_of(self, count: int) -> None:
+        items = [self._pop() for _ in range(count)]
+        self._stack.append(tuple(reversed(items)))
+
+    # -- names, calls and states -----------------------------------------------------------
+
+    def _global(self, argument: Any) -> None:
+        module, _, name = str(argument).partition(" ")
+        self._stack.append(self._named(module, name))
+
+    def _stack_global(self, _: Any) -> None:
+        name, module = self._pop(), self._pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise TypeError("a name that is no text")
+        self._stack.append(self._named(module, name))
+
+    def _named(self, module: str, name: str) -> Name:
+        if means_harm(module, name):
+            raise self._unsafe(f"names {printable(f'{module}.{name}', 120)}")
+        found = Name(module, name)
+        if not is_known(str(found)):
+            self.unread[printable(found, 120)] = None
+        return found
+
+    def _persistent(self, _: Any) -> None:
+        identifier = self._pop()
+        # files before torch 1.6 wrap the class of a module together with its source text
+        is_class = identifier[0] == "module" and isinstance(identifier[1], Name)
+        if is_class:
+            self._stack.append(identifier[1])
+            return
+        storage = storage_of(identifier)
+        self.storages[storage.key] = storage
+        self._stack.append(storage)
+
+    def _reduce(self, _: Any) -> None:
+        arguments, function = self._pop(), self._pop()
+        self._stack.append(self._call(function, arguments))
+
+    def _new_with_keywords(self, _: Any) -> None:
+        self._pop()
+        self._reduce(_)
+
+    def _instance(self, argument: Any) -> None:
+        arguments = self._pop_to_mark()
+        module, _, name = str(argument).partition(" ")
+        self._stack.append(self._call(self._named(module, name), tuple(arguments)))
+
+    def _object(self, _: Any) -> None:
+        function, *arguments = self._pop_to_mark()
+        self._stack.append(self._call(function, tuple(arguments)))
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        """What a call would give, for the calls that lead to tensors; else an opaque object."""
+        for _ in range(_WRAPPED_CALLS):
+            if isinstance(function, Opaque):  # what a call of an unknown name gave is called
+                return Opaque(function.kind)
+            if not isinstance(function, Name) or not isinstance(arguments, tuple):
+                raise self._unsafe("calls something that is no name")
+            if function.name != "_rebuild_from_type_v2":
+                return self._made(function, arguments)
+            function, arguments = arguments[0], arguments[2]
+        raise self._unsafe("makes calls that make calls")
+
+    def _made(self, function: Name, arguments: tuple[Any, ...]) -> Any:  # noqa: PLR0911
+        match function.name:
+            case "_rebuild_tensor_v2" | "_rebuild_tensor":
+                return tensor_of(arguments)
+            case "_rebuild_tensor_v3":
+                return tensor_of(arguments, arguments[6])
+            case "_rebuild_parameter" | "_rebuild_parameter_with_state" | "Parameter" | "Buffer":
+                return arguments[0] if arguments else Opaque(str(function))
+            case "OrderedDict" | "dict" | "defaultdict" | "Counter":
+                return self._fill({}, self._pairs(arguments))
+            case "Size" | "tuple" | "list":
+                held = arguments[0] if arguments else ()
+                return held if isinstance(held, tuple | list) else Opaque(str(function))
+            case "_reconstructor":  # of protocol 0 and 1: (class, base, state of the base)
+                made = self._call(arguments[0], ())
+                held = arguments[2] if len(arguments) > 2 else None
+                return self._fill(made, self._pairs((held,))) if isinstance(held, dict) else made
+        return Opaque(str(function))
+
+    def _pairs(self, arguments: tuple[Any, ...]) -> list[Any]:
+        """Keys and values in turn, of a call that fills a dictionary."""
+        held = arguments[-1] if arguments else None
+        pairs: Iterable[Any] = held.items() if isinstance(held, dict) else ()
+        if isinstance(held, list):
+            pairs = [pair for pair in held if isinstance(pair, tuple | list) and len(pair) == 2]
+        self._count(len(held) if isinstance(held, dict | list) else 0)
+        return [part for pair in pairs for part in pair]
+
+    def _build(self, _: Any) -> None:
+        state = self._pop()
+        target = self._top()
+        if isinstance(target, Opaque):
+            target.state = state
+
+    def _drop(self, _: Any) -> None:
+        self._stack.pop()
+
+    def _pop_mark(self, _: Any) -> None:
+        self._pop_to_mark()
+
+    def _mark(self, _: Any) -> None:
+        self._stack.append(_MARK)
+
+
+_CONSTANTS = frozenset({
+    "INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BYTEARRAY8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+})  # fmt: skip
+_VALUES: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": list,  # order and repetition do not matter, and lists need no hash
+}
+_HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": _Machine._mark,
+    "POP": _Machine._drop,
+    "POP_MARK": _Machine._pop_mark,
+    "DUP": _Machine._duplicate,
+    "STOP": _Machine._stop,
+    "PUT": _Machine._put,
+    "BINPUT": _Machine._put,
+    "LONG_BINPUT": _Machine._put,
+    "MEMOIZE": _Machine._memoize,
+    "GET": _Machine._get,
+    "BINGET": _Machine._get,
+    "LONG_BINGET": _Machine._get,
+    "APPEND": _Machine._append,
+    "APPENDS": _Machine._appends,
+    "ADDITEMS": _Machine._appends,
+    "SETITEM": _Machine._set_item,
+    "SETITEMS": _Machine._set_items,
+    "DICT": _Machine._dict,
+    "LIST": _Machine._list,
+    "FROZENSET": _Machine._list,
+    "TUPLE": _Machine._tuple,
+    "TUPLE1": lambda machine, _: machine._tuple_of(1),
+    "TUPLE2": lambda machine, _: machine._tuple_of(2),
+    "TUPLE3": lambda machine, _: machine._tuple_of(3),
+    "GLOBAL": _Machine._global,
+    "STACK_GLOBAL": _Machine._stack_global,
+    "BINPERSID": _Machine._persistent,
+    "REDUCE": _Machine._reduce,
+    "NEWOBJ": _Machine._reduce,
+    "NEWOBJ_EX": _Machine._new_with_keywords,
+    "INST": _Machine._instance,
+    "OBJ": _Machine._object,
+    "BUILD": _Machine._build,
+}

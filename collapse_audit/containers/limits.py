@@ -1,0 +1,25 @@
+"""What a checkpoint may ask of its reader: one table, for files here and files anywhere.
+
+Published checkpoints stay far below every line. Together they bound the time (seconds) and the
+memory (some 300 MB beside the tensors asked for) of opening a file that means harm.
+"""
+
+#: Bytes of one index: a pickle, or the header of a safetensors file. Published: 20 kB to 1 MB.
+INDEX_BYTES = 16 * 1024**2
+#: Bytes of the directory of a zip archive: over 100,000 members.
+DIRECTORY_BYTES = 32 * 1024**2
+#: Operations of one pickle, and the items that they copy. A tensor takes about 40.
+OPERATIONS = 1_500_000
+#: Dictionaries, lists and modules inside one another, from the outermost object to a tensor.
+DEPTH = 32
+#: Characters of one key; deep wrappers make long keys, but not as long as this.
+KEY_CHARACTERS = 1000
+#: Dimensions of a tensor, as in torch.
+DIMENSIONS = 64
+#: Bytes that a compressed member may have when unpacked: K = 262,144, D = 512 in float64, the
+#: largest head known.
+UNPACKED_BYTES = 1024**3
+#: Bytes that a tensor may have if fewer are stored: an expanded view of some of them.
+EXPANDED_BYTES = 64 * 1024**2
+#: Files of one checkpoint in several: shards, or those of a distributed run.
+FILES = 20_000

@@ -1,0 +1,245 @@
+"""What the index of a torch file is made of: tensors by reference, and objects that stay names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from collapse_audit.containers.limits import DEPTH, DIMENSIONS, KEY_CHARACTERS
+from collapse_audit.words import printable
+
+STORAGE_TYPES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
+    "BoolStorage": "bool", "UntypedStorage": "uint8", "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128", "QInt8Storage": "qint8", "QUInt8Storage": "quint8",
+    "QInt32Storage": "qint32",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StorageRef:
+    """A block of values in the file.
+
+    Attributes:
+        key: Its name among the blocks of the file.
+        dtype: Type of its values.
+        numel: How many there are.
+        offset: First value, for a view of a larger block (files before torch 0.4).
+        root_numel: Values of the whole block.
+    """
+
+    key: str
+    dtype: str
+    numel: int
+    offset: int
+    root_numel: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorRef:
+    """A tensor as a view of a storage, counted in values.
+
+    Attributes:
+        storage: The storage.
+        dtype: Type of the values.
+        offset: First value.
+        shape: Its shape.
+        strides: Distance to the next value along each dimension; 0 along those of one value.
+    """
+
+    storage: StorageRef
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Name:
+    """Something that the pickle wants to import; here it stays a name.
+
+    Attributes:
+        module: Where it is.
+        name: What it is called there.
+    """
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(slots=True, eq=False)
+class Opaque:
+    """An object of a type that is not known here: its data, and nothing that it could do.
+
+    Attributes:
+        kind: Name of its type, or of the function that would have made it.
+        state: What it would have been given to restore itself.
+        items: What was put into it, if it is a kind of dictionary.
+    """
+
+    kind: str
+    state: Any = None
+    items: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> Mapping[Any, Any]:
+        """Its attributes, where its state is a plain dictionary."""
+        state = self.state
+        if isinstance(state, tuple) and len(state) == 2:  # (attributes, slots)
+            state = {**_mapping(state[0]), **_mapping(state[1])}
+        return _mapping(state)
+
+
+Node: TypeAlias = "Mapping[Any, Any] | list[Any] | tuple[Any, ...] | Opaque"
+
+
+def natural(number: Any) -> int:
+    """A number that counts something.
+
+    Args:
+        number: What the pickle gives.
+
+    Returns:
+        It.
+
+    Raises:
+        ValueError: If it is no whole number from 0 to 2^63 - 1; ``True`` is none.
+    """
+    if type(number) is not int or not 0 <= number < 1 << 63:
+        raise ValueError("not a natural number")
+    return number
+
+
+def storage_of(identifier: Any) -> StorageRef:
+    """A storage from (``"storage"``, type, key, device, values[, view]), as torch writes it.
+
+    Args:
+        identifier: The persistent id of the pickle.
+
+    Returns:
+        The storage.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    kind, storage_type, key, _device, numel = identifier[:5]
+    if kind != "storage" or not isinstance(storage_type, Name) or not isinstance(key, str):
+        raise ValueError("not a storage")
+    dtype = STORAGE_TYPES.get(storage_type.name, storage_type.name.removesuffix("Storage").lower())
+    whole = natural(numel)
+    if view := identifier[5] if len(identifier) > 5 else None:
+        _key, offset, part = view
+        return StorageRef(key, dtype, natural(part), natural(offset), whole)
+    return StorageRef(key, dtype, whole, 0, whole)
+
+
+def tensor_of(arguments: tuple[Any, ...], dtype: Any = None) -> TensorRef:
+    """A tensor from (storage, offset, shape, strides, ...), as torch's own functions take them.
+
+    Args:
+        arguments: Of the function.
+        dtype: Type of the values; by default that of the storage.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    storage, offset, shape, strides = arguments[:4]
+    if not isinstance(storage, StorageRef) or len(shape) != len(strides):
+        raise ValueError("not a tensor")
+    if len(shape) > DIMENSIONS:
+        raise ValueError("too many dimensions")
+    sizes = tuple(map(natural, shape))
+    steps = tuple(0 if n == 1 else natural(step) for n, step in zip(sizes, strides, strict=True))
+    return TensorRef(
+        storage=storage,
+        dtype=dtype.name if isinstance(dtype, Name) else storage.dtype,
+        offset=natural(offset) + storage.offset,
+        shape=sizes,
+        strides=steps,
+    )
+
+
+def tensors_below(root: Node) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
+    """Every tensor of an index, with the keys that lead to it.
+
+    A module that was saved whole gives the keys of its state dict.
+
+    Args:
+        root: The outermost object.
+
+    Yields:
+        Path and tensor; every dictionary is entered once, for they may hold one another.
+    """
+    yield from _walk(root, (), set())
+
+
+def _walk(
+    node: Any, path: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
+    if isinstance(node, TensorRef):
+        yield path, node
+    elif isinstance(node, dict | list | tuple | Opaque) and len(path) < DEPTH:
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+        if isinstance(node, Opaque):
+            if is_module(node):
+                prefix = f"{path[-1]}." if path else ""
+                for key, tensor in _of_module(node, seen, 0):
+                    yield (*path[:-1], prefix + key), tensor
+            children: Any = node.items.items()
+        else:
+            children = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, child in children:
+            if isinstance(child, TensorRef | dict | list | tuple | Opaque):
+                yield from _walk(child, (*path, key_name(key)), seen)
+
+
+def is_module(node: Any) -> bool:
+    """Whether an object is a network: an ``nn.Module`` saved whole, or one of TorchScript.
+
+    Args:
+        node: Anything of an index.
+
+    Returns:
+        True for those.
+    """
+    return isinstance(node, Opaque) and (
+        "_parameters" in node.attributes or node.kind.startswith("__torch__.")
+    )
+
+
+def _of_module(module: Opaque, seen: set[int], depth: int) -> Iterator[tuple[str, TensorRef]]:
+    """The state dict of a module that was saved whole."""
+    held = module.attributes
+    own = {**_mapping(held.get("_parameters")), **_mapping(held.get("_buffers"))}
+    inner: dict[Any, Any] = dict(_mapping(held.get("_modules")))
+    if module.kind.startswith("__torch__."):
+        own = {**own, **{key: value for key, value in held.items() if isinstance(value, TensorRef)}}
+        inner |= {key: value for key, value in held.items() if is_module(value)}
+    for key, value in own.items():
+        if isinstance(value, TensorRef):
+            yield key_name(key), value
+    for key, child in inner.items():
+        if isinstance(child, Opaque) and id(child) not in seen and depth < DEPTH:
+            seen.add(id(child))
+            for name, tensor in _of_module(child, seen, depth + 1):
+                yield f"{key_name(key)}.{name}", tensor
+
+
+def key_name(key: object) -> str:
+    """A dictionary key as part of a path: never empty, and safe to print."""
+    return printable(key, KEY_CHARACTERS) or "''"
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, dict) else value.items if isinstance(value, Opaque) else {}

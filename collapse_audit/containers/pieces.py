@@ -1,0 +1,103 @@
+"""Tensors of which several files hold a piece each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from collapse_audit.containers.tensors import StoredTensor, Values
+from collapse_audit.errors import CheckpointError
+from collapse_audit.words import printable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A block of a tensor.
+
+    Attributes:
+        start: Where its first value is in the whole tensor, along each dimension.
+        shape: Its shape.
+        read: Reads its values.
+        place: Where its bytes are: equal for the same bytes.
+    """
+
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    read: Callable[[], Values]
+    place: Hashable
+
+
+def gathered(
+    path: tuple[str, ...],
+    dtype: str,
+    pieces: Sequence[Piece],
+    name: str,
+    shape: tuple[int, ...] | None = None,
+) -> StoredTensor:
+    """One tensor of its pieces.
+
+    Args:
+        path: Keys that lead to it.
+        dtype: Type it is stored in.
+        pieces: At least one.
+        name: What to call the checkpoint in messages.
+        shape: Of the whole tensor; by default as far as the pieces reach.
+
+    Returns:
+        The tensor; reading it reads its pieces and nothing else.
+
+    Raises:
+        CheckpointError: If a piece reaches beyond the shape, or all of them leave a gap.
+    """  # noqa: DOC501  (made by a function below)
+    where = f"{name}: {printable('/'.join(path))}"
+    ranks = {len(piece.start) for piece in pieces} | {len(piece.shape) for piece in pieces}
+    if len(ranks) != 1 or (shape is not None and ranks != {len(shape)}):
+        raise _damaged(where, "its pieces have different numbers of dimensions")
+    ends = [
+        tuple(at + n for at, n in zip(piece.start, piece.shape, strict=True)) for piece in pieces
+    ]
+    whole = shape if shape is not None else tuple(map(max, zip(*ends, strict=True)))
+    if any(end > n for reach in ends for end, n in zip(reach, whole, strict=True)):
+        raise _damaged(where, "a piece reaches beyond the whole")
+    distinct = {(piece.start, piece.shape): piece for piece in pieces if 0 not in piece.shape}
+    if sum(math.prod(piece.shape) for piece in distinct.values()) != math.prod(whole):
+        raise _damaged(where, f"its {len(distinct)} pieces do not make up {list(whole)}")
+
+    def read() -> Values:
+        if len(distinct) == 1:
+            (piece,) = distinct.values()
+            return piece.read().reshape(whole)
+        if _overlap([*distinct]):
+            raise _damaged(where, f"its {len(distinct)} pieces overlap")
+        values: Values | None = None
+        for piece in distinct.values():
+            part = piece.read().reshape(piece.shape)
+            if values is None:
+                values = np.zeros(whole, part.dtype)
+            place = tuple(slice(at, at + n) for at, n in zip(piece.start, piece.shape, strict=True))
+            values[place] = part
+        return np.zeros(whole, np.float32) if values is None else values
+
+    storage = tuple(sorted(str(piece.place) for piece in distinct.values()))
+    return StoredTensor(path, whole, dtype, storage, read)
+
+
+def _overlap(places: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
+    """Whether two blocks of (start, shape) share a value."""
+    starts = np.array([start for start, _ in places], dtype=np.int64)
+    ends = starts + np.array([shape for _, shape in places], dtype=np.int64)
+    for row in range(len(places)):
+        both = (starts[:row] < ends[row]) & (starts[row] < ends[:row])
+        if both.all(axis=1).any():
+            return True
+    return False
+
+
+def _damaged(where: str, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{where}: {what}.",
+        hint="Files of the checkpoint are missing or damaged: compare the folder with its source.",
+    )

@@ -1,0 +1,70 @@
+"""Tensors as views of stored blocks: bounds checked, values in one contiguous array."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from collapse_audit.containers.limits import EXPANDED_BYTES
+from collapse_audit.containers.pickled import TensorRef
+from collapse_audit.containers.tensors import WIDTHS, Values, as_values
+from collapse_audit.errors import CheckpointError
+from collapse_audit.words import printable
+
+
+def read_view(
+    tensor: TensorRef,
+    block: int,
+    read: Callable[[int, int], bytes],
+    *,
+    name: str,
+    little: bool = True,
+) -> Values:
+    """Read the values of a tensor, and of its storage nothing but the span they lie in.
+
+    Args:
+        tensor: The view.
+        block: Bytes of the storage that the file holds.
+        read: Reads a part of the storage: first byte, number of bytes.
+        name: File and key, for messages.
+        little: Whether the values are little-endian.
+
+    Returns:
+        Its values in its shape, contiguous; without values, an empty array of as many dimensions.
+
+    Raises:
+        CheckpointError: If they lie outside the storage, or are many more than it has.
+    """
+    width = WIDTHS[tensor.dtype]
+    wanted = math.prod(tensor.shape) * width
+    span = _span(tensor) * width
+    offset = tensor.offset * width
+    stored = tensor.storage.root_numel * WIDTHS.get(tensor.storage.dtype, width)
+    if wanted and (offset + span > min(block, stored) or stored > block):
+        raise CheckpointError(
+            f"{name}: has shape {printable(list(tensor.shape))}, "
+            f"but its storage has only {block:,} bytes.",
+            hint="The file is damaged or truncated: compare its size with the source.",
+        )
+    if wanted > max(span, EXPANDED_BYTES):
+        raise CheckpointError(
+            f"{name}: a tensor of shape {printable(list(tensor.shape))} "
+            f"over only {span:,} stored bytes.",
+            hint="It is an expanded view of few values: save the tensor itself (tensor.clone()).",
+        )
+    flat = as_values(read(offset, span) if wanted else b"", tensor.dtype, little=little)
+    steps = [step * flat.itemsize for step in tensor.strides]
+    if not wanted:
+        return np.empty([min(n, 1) for n in tensor.shape], flat.dtype)
+    view = np.lib.stride_tricks.as_strided(flat, tensor.shape, steps, writeable=False)
+    return np.ascontiguousarray(view).reshape(tensor.shape)
+
+
+def _span(tensor: TensorRef) -> int:
+    """Values from the first to the last of a view."""
+    if 0 in tensor.shape:
+        return 0
+    pairs = zip(tensor.shape, tensor.strides, strict=True)
+    return 1 + sum((n - 1) * step for n, step in pairs)

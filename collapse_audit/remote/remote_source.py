@@ -1,0 +1,175 @@
+"""A remote file as the readers of containers want it: bytes that can be read in parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from collapse_audit.containers.byte_source import LocalFile
+from collapse_audit.errors import SourceError
+from collapse_audit.remote.addresses import Remote, not_in_cache
+from collapse_audit.remote.cache import RangeCache
+from collapse_audit.remote.opening import open_remote, sends_true_ranges, try_mirrors
+from collapse_audit.remote.remote_files import RangesUnusableError, RemoteFile, has_changed
+from collapse_audit.remote.reporting import SILENT, Reporter
+from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.remote.transfers import exclusive, fetch_part
+from collapse_audit.remote.whole_files import cached_file, fetch_file, file_of_other_tools
+
+_BAR_FROM_BYTES = 1 << 20
+
+
+def open_source(remote: Remote, settings: RemoteSettings, reporter: Reporter) -> RemoteSource:
+    """Open a remote file; of a file that is not in a cache yet the first bytes are fetched.
+
+    Files whose SHA-256 the manifest knows are fetched whole, for only the whole file can be
+    compared with it; so are those of servers that cannot send a part of a file.
+
+    Args:
+        remote: The file.
+        settings: Cache, limits and patience.
+        reporter: Told when a file must be downloaded whole, and how large it is.
+
+    Returns:
+        The file.
+
+    Raises:
+        SourceError: If it cannot be fetched.
+        IntegrityError: If it is not the file of the manifest or of the lock file.
+    """
+    path = cached_file(remote, settings) or file_of_other_tools(remote, reporter)
+    if path is None and remote.sha256 is not None:
+        path = fetch_file(remote, settings, reporter, why="its SHA-256 is to be verified")
+    return RemoteSource(remote, settings, reporter, path)
+
+
+def is_cached(remote: Remote, settings: RemoteSettings) -> bool:
+    """Whether something of a file is on this machine: in the cache, or fetched by another tool.
+
+    Args:
+        remote: The file.
+        settings: Where the cache is.
+
+    Returns:
+        True if it is; offline mode may still lack the part that is wanted.
+    """
+    return (
+        RangeCache(remote, settings).version.size is not None
+        or cached_file(remote, settings) is not None
+        or file_of_other_tools(remote, SILENT) is not None
+    )
+
+
+class RemoteSource:
+    """A remote file as a :class:`~collapse_audit.containers.byte_source.ByteSource`.
+
+    :func:`open_source` makes one. What was read is in the cache, and nothing is fetched twice.
+
+    Attributes:
+        remote: Where the file is, and what to call it.
+        size: Its length in bytes.
+    """
+
+    def __init__(
+        self, remote: Remote, settings: RemoteSettings, reporter: Reporter, path: Path | None
+    ) -> None:
+        self.remote = remote
+        self._settings = settings
+        self._reporter = reporter
+        self._cache = RangeCache(remote, settings)
+        self._files: dict[str, RemoteFile] = {}
+        self._local = LocalFile(path) if path else None
+        self._read(0, 0)
+        self.size = self._local.size if self._local else self._cache.version.size or 0
+
+    @property
+    def local_path(self) -> Path | None:
+        """The whole file, if it is on this machine; it is then read from there."""
+        return self._local.path if self._local else None
+
+    def read(self, start: int, n: int) -> bytes:
+        """Read a part, from the cache or the server.
+
+        Args:
+            start: First byte.
+            n: Number of bytes.
+
+        Returns:
+            Exactly that many.
+
+        Raises:
+            SourceError: If they lie outside the file, the server does not give them, the file has
+                changed, or offline mode is on and the cache does not hold them.
+        """
+        if not 0 <= start <= start + n <= self.size:
+            raise SourceError(
+                f"{self.remote.name}: has {self.size:,} bytes, but {n:,} from {start:,} on were "
+                "asked for.",
+                hint="The file is damaged: compare its size with the source.",
+            )
+        return self._read(start, n)
+
+    def sibling(self, name: str) -> RemoteSource:
+        """Open a file of the same folder.
+
+        Args:
+            name: Its file name.
+
+        Returns:
+            The file.
+
+        Raises:
+            SourceError: If it cannot be fetched, or the name would lead out of the folder.
+        """
+        return open_source(self.remote.sibling(name), self._settings, self._reporter)
+
+    def _read(self, start: int, n: int) -> bytes:
+        """Read a part that exists; without true ranges, the whole file is fetched first."""
+        if self._local is None:
+            try:
+                data = self._cache.read(start, n)
+                return self._fetch(start, n) if data is None else data
+            except RangesUnusableError as error:
+                path = fetch_file(self.remote, self._settings, self._reporter, why=error.why)
+                self._local = LocalFile(path)
+        return self._local.read(start, n)
+
+    def _fetch(self, start: int, n: int) -> bytes:
+        """Fetch what the cache lacks of a part."""
+        if self._settings.offline:
+            raise not_in_cache(self.remote.name)
+        with exclusive(self._cache.folder, self._settings):
+            self._cache.reload()
+            data = self._cache.read(start, n)
+            if data is None:
+                try_mirrors(self.remote, lambda url: self._bring(url, start, n), self._reporter)
+                data = self._cache.read(start, n)
+        if data is None:
+            raise SourceError(
+                f"{self.remote.name}: the cache does not keep what is written to it.",
+                hint="Check the disk, or choose another folder with --cache-dir.",
+            )
+        return data
+
+    def _bring(self, url: str, start: int, n: int) -> None:
+        """Fetch what the cache lacks of a part from one address."""
+        file = self._files.get(url) or open_remote(self.remote, url, self._settings)
+        stored = self._cache.read(0, len(file.head))
+        if file.version.differs_from(self._cache.version) or stored not in {None, file.head}:
+            raise has_changed(
+                file.shown,
+                "since it was read first",
+                "To take the new file, run `collapse-audit cache clear` first.",
+            )
+        if url not in self._files and len(file.head) != file.version.size:
+            if not file.has_ranges:
+                raise RangesUnusableError(file.shown, "the server does not send parts of it")
+            if not sends_true_ranges(file):
+                raise RangesUnusableError(file.shown, "the server sends wrong parts of it")
+        self._files[url] = file
+        if self._cache.version.size is None:
+            self._cache.begin(file.version, file.head)
+        for first, length in self._cache.missing(start, n):
+            partial = self._cache.path(first, length).with_suffix(".partial")
+            reporter = self._reporter if length > _BAR_FROM_BYTES else SILENT
+            fetch_part(file, first, length, partial, settings=self._settings, reporter=reporter)
+            self._cache.add(first, length, partial)

@@ -1,0 +1,79 @@
+"""Rows of cells as columns of text, or as a Markdown table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from collapse_audit.words import printable
+
+# an underscore between letters is no markup: ids stay readable where Markdown is not rendered
+_MARKDOWN: Final = re.compile(r"[\\`*\[\]<>|#~$]|(?<!\w)_++|_++(?!\w)")
+
+
+def text_columns(
+    titles: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    layout: str = "",
+    *,
+    gap: str = "  ",
+    most: int | None = None,
+) -> list[str]:
+    """Lay cells out in columns as wide as their widest cell.
+
+    Args:
+        titles: The first line; there is none if empty.
+        rows: The cells; their control characters are escaped.
+        layout: One word per column, ``<`` or ``>`` for left or right, with the smallest width
+            behind it if there is one: ``"< >9"``. All to the left by default.
+        gap: What stands between two columns.
+        most: Rows shown; a last line tells how many more there are.
+
+    Returns:
+        The lines.
+
+    Example:
+        >>> text_columns(("head", "K"), [("a", "64"), ("dino", "65,536")], "< >")
+        ['head       K', 'a         64', 'dino  65,536']
+    """
+    cells = [[printable(cell, None) for cell in row] for row in rows]
+    shown = [*([titles] if titles else []), *cells[:most]]
+    words = layout.split() or ["<"] * max(map(len, shown), default=0)
+    widths = [
+        max(int(word[1:] or 0), *map(len, column), 0)
+        for word, *column in zip(words, *shown, strict=True)
+    ]
+    lines = [
+        gap.join(
+            cell.rjust(width) if word[0] == ">" else cell.ljust(width)
+            for cell, word, width in zip(row, words, widths, strict=True)
+        ).rstrip()
+        for row in shown
+    ]
+    more = len(cells) - len(cells[:most])
+    return [*lines, f"… and {more:,} more"] if more else lines
+
+
+def pipe_table(titles: Sequence[str], rows: Iterable[Sequence[str]], layout: str = "") -> list[str]:
+    """Write a table of GitHub-flavoured Markdown.
+
+    Args:
+        titles: The first line, as it is.
+        rows: The cells, which are escaped.
+        layout: ``<`` or ``>`` per column, as for :func:`text_columns`.
+
+    Returns:
+        The lines.
+    """
+    words = layout.split() or ["<"] * len(titles)
+    return [
+        f"| {' | '.join(titles)} |",
+        f"|{''.join('--:|' if word[0] == '>' else '---|' for word in words)}",
+        *(f"| {' | '.join(map(escape, row))} |" for row in rows),
+    ]
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _MARKDOWN.sub(lambda run: "".join(f"\\{c}" for c in run[0]), printable(text, None))

@@ -1,0 +1,324 @@
+"""The documents that ``--format json`` prints, as types.
+
+A key that is ``NotRequired`` may be missing from a report that an earlier version wrote.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NotRequired, TypeAlias, TypedDict
+
+from collapse_audit.version import __version__
+
+SCHEMA_VERSION: Final = "1.0"
+REPORT_SCHEMA: Final = "collapse-audit/report"
+ERROR_SCHEMA: Final = "collapse-audit/error"
+VERDICT_SCHEMA: Final = "collapse-audit/verdict"
+COMPARISON_SCHEMA: Final = "collapse-audit/comparison"
+INFO_SCHEMA: Final = "collapse-audit/info"
+
+_Branch: TypeAlias = Literal["teacher", "student"] | None
+_Number: TypeAlias = int | float
+
+
+class _Tool(TypedDict):
+    name: str
+    version: str
+
+
+TOOL: Final[_Tool] = {"name": "collapse-audit", "version": __version__}
+
+
+class _Document(TypedDict):
+    schema: str
+    schema_version: str
+    tool: _Tool
+
+
+class SourceDocument(TypedDict):
+    """What was audited: as typed, and what is known of it."""
+
+    spec: str
+    id: str | None
+    family: str | None
+    sha256: str | None
+
+
+class Parameters(TypedDict):
+    """How the counts were made."""
+
+    epsilon: float
+    rule: str
+    certified: bool
+
+
+class _Counts(TypedDict):
+    greedy: int
+    components: int
+    isolated: int
+
+
+class _Level(_Counts):
+    epsilon: float
+
+
+class _Unique(_Counts):
+    bracket: NotRequired[list[int]]
+    order_range: NotRequired[list[int] | None]
+    definition_independent: NotRequired[bool]
+
+
+class _Factors(TypedDict):
+    max: int
+    mean: float
+    gini: float
+    effective_number: float
+    top: list[int]
+    histogram: list[list[int]]
+
+
+class Quantiles(TypedDict):
+    """Quantiles of the cosine to the nearest other prototype."""
+
+    q01: float
+    q05: float
+    median: float
+    q95: float
+    q99: float
+
+
+class NearestCosine(Quantiles):
+    """The same of a head, which has ends."""
+
+    min: float
+    max: float
+
+
+class NormsDocument(TypedDict):
+    """Lengths of the prototypes."""
+
+    min: float
+    median: float
+    max: float
+    max_spread_in_group: float
+
+
+class NullDocument(TypedDict):
+    """What as many random directions would give."""
+
+    probability: float
+    expected_pairs: float
+    nearest_cosine: NotRequired[Quantiles | None]
+
+
+class CountDocument(TypedDict):
+    """A count that a paper reports."""
+
+    unique: int
+    source: str | None
+
+
+class PublishedDocument(CountDocument):
+    """The count to compare with first, and the others."""
+
+    others: NotRequired[list[CountDocument]]
+
+
+class DivergencesDocument(TypedDict):
+    """Entropy of a distribution, and how far it is from its prior."""
+
+    entropy: float
+    perplexity: float
+    kl_to_prior: float | None  # None where it is infinite
+    kl_from_prior: float | None
+    js: float
+    tv: float
+
+
+class UsageDocument(TypedDict):
+    """Classes that are used, and where the mass is."""
+
+    used: int
+    dead: int
+    expected_used: float
+    head_mass: float
+    medium_mass: float
+    tail_mass: float
+
+
+class _Agreement(TypedDict):
+    mutual_information: float
+    merged: int
+
+
+class LabelsDocument(TypedDict):
+    """Latent classes against labels."""
+
+    number: int
+    k: _Agreement
+    m: NotRequired[_Agreement]
+
+
+class MLCDDocument(TypedDict):
+    """A marginal latent class distribution, over prototypes (k) and unique ones (m)."""
+
+    n: int
+    branch: _Branch
+    temperature: float
+    centre: Literal["file", "estimated", "none"]
+    mean_entropy: float
+    mutual_information: float
+    k: DivergencesDocument
+    m: DivergencesDocument | None
+    usage: dict[Literal["k", "m"], UsageDocument]
+    prior: str
+    assignment: str
+    mutual_information_corrected: float
+    mean_entropy_error: NotRequired[float | None]
+    mean_max_probability: float
+    kl_to_redundancy: NotRequired[float | None]
+    hidden_divergence: NotRequired[float | None]
+    labels: NotRequired[LabelsDocument | None]
+
+
+class HeadDocument(TypedDict):
+    """One head of a report."""
+
+    name: str
+    branch: _Branch
+    tensor_keys: list[str]
+    tensor_sha256: NotRequired[dict[str, str]]
+    notes: NotRequired[list[str]]
+    k: int
+    d: int
+    dtype: str
+    unique: _Unique
+    unique_fraction: float
+    redundancy_factors: _Factors
+    sweep: list[_Level]
+    nearest_cosine: NearestCosine | None
+    norms: NotRequired[NormsDocument | None]
+    exact_duplicates: NotRequired[int | None]
+    mean_direction_norm: NotRequired[float]
+    null: NotRequired[NullDocument | None]
+    published: PublishedDocument | None
+    mlcd: MLCDDocument | None
+
+
+class ReportDocument(_Document):
+    """All audited heads of one source."""
+
+    source: SourceDocument
+    parameters: Parameters
+    heads: list[HeadDocument]
+
+
+class _Problem(TypedDict):
+    type: str
+    message: str
+    hint: str
+
+
+class ErrorDocument(TypedDict):
+    """What stands in for a report where there is none."""
+
+    schema: str
+    error: _Problem
+
+
+class CheckDocument(TypedDict):
+    """One threshold on one head."""
+
+    head: str
+    branch: str | None
+    threshold: str
+    metric: str
+    value: _Number
+    baseline: _Number | None
+    limit: str
+    status: Literal["passed", "failed", "skipped"]
+
+
+class VerdictDocument(_Document):
+    """All thresholds on all heads."""
+
+    source: str
+    baseline: str | None
+    passed: bool
+    checks: list[CheckDocument]
+
+
+class _Parts(TypedDict):
+    group: int
+    parts: list[int]
+
+
+class RegroupingDocument(TypedDict):
+    """What became of the groups of one head in another."""
+
+    unchanged: int
+    split: int
+    merged: int
+    pairs: dict[Literal["kept", "parted", "joined"], int]
+    splits: list[_Parts]
+    merges: list[_Parts]
+
+
+class MetricDocument(TypedDict):
+    """One metric of every source, and how it changed from the first."""
+
+    metric: str
+    values: list[_Number | None]
+    deltas: list[_Number | None]
+    judgements: list[Literal["better", "worse", "same", "changed"] | None]
+
+
+class ComparedHead(TypedDict):
+    """One head in all sources."""
+
+    name: str
+    branch: str | None
+    metrics: list[MetricDocument]
+    regroupings: list[RegroupingDocument | None]
+
+
+class ComparisonDocument(_Document):
+    """Heads side by side."""
+
+    sources: list[str]
+    heads: list[ComparedHead]
+
+
+class _StoredHead(TypedDict):
+    name: str
+    branch: str | None
+    k: int
+    d: int
+    dtype: str
+    parametrisation: str
+    tensor_keys: list[str]
+    aliases: list[str]
+    default: bool
+    audited: bool
+    notes: list[str]
+
+
+class _Matrix(TypedDict):
+    key: str
+    shape: list[int]
+    dtype: str
+
+
+class InfoDocument(TypedDict):
+    """What a file holds."""
+
+    schema: str
+    schema_version: str
+    source: dict[Literal["spec", "family"], str | None]
+    container: str
+    size: int
+    top_level: list[dict[str, str | int]]
+    tree: list[dict[str, str | int]]
+    heads: list[_StoredHead]
+    centre_keys: list[str]
+    matrices: list[_Matrix]
+    notes: list[str]

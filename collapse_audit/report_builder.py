@@ -1,0 +1,167 @@
+"""What was measured on a head -> its entry in a report; heads -> the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from collapse_audit.prototypes import Prototypes
+from collapse_audit.redundancy import Redundancy
+from collapse_audit.report.documents import (
+    REPORT_SCHEMA,
+    SCHEMA_VERSION,
+    TOOL,
+    CountDocument,
+    HeadDocument,
+    NearestCosine,
+    NormsDocument,
+    NullDocument,
+    PublishedDocument,
+    Quantiles,
+    ReportDocument,
+    SourceDocument,
+)
+from collapse_audit.similarity import Nearest, duplicate_probability, nearest_cosine_quantiles
+
+if TYPE_CHECKING:
+    from collapse_audit.mlcd import MLCD
+
+_TOP_FACTORS: Final = 20
+_QUANTILES: Final = (0.01, 0.05, 0.5, 0.95, 0.99)
+
+
+def report_document(
+    source: SourceDocument, epsilon: float, heads: Sequence[HeadDocument]
+) -> ReportDocument:
+    """The report of one source.
+
+    Args:
+        source: What was audited.
+        epsilon: Of all heads.
+        heads: At least one.
+
+    Returns:
+        Plain values, as the shipped JSON Schema describes.
+    """
+    return {
+        "schema": REPORT_SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "tool": TOOL,
+        "source": source,
+        "parameters": {"epsilon": epsilon, "rule": "greedy", "certified": True},
+        "heads": list(heads),
+    }
+
+
+def head_document(
+    prototypes: Prototypes,
+    redundancy: Redundancy,
+    published: Sequence[tuple[int, str]] = (),
+    mlcd: MLCD | None = None,
+) -> HeadDocument:
+    """The entry of one head.
+
+    Args:
+        prototypes: The head.
+        redundancy: Its groups, counts, sweep and nearest prototypes.
+        published: Counts that papers report for it, with their sources; the one to compare with
+            first.
+        mlcd: Its class distribution, if it was measured.
+
+    Returns:
+        Plain values.
+    """
+    p, r, bracket, nearest = prototypes, redundancy, redundancy.bracket, redundancy.nearest
+    return {
+        "name": p.name,
+        "branch": p.branch,
+        "tensor_keys": list(p.tensor_keys),
+        "tensor_sha256": dict(p.tensor_sha256),
+        "notes": list(p.notes),
+        "k": p.k,
+        "d": p.d,
+        "dtype": p.dtype,
+        "unique": {
+            "greedy": r.num_unique,
+            "components": r.components,
+            "isolated": r.isolated,
+            "bracket": [bracket.low, bracket.high],
+            "order_range": bracket.order_range and list(bracket.order_range),
+            "definition_independent": bracket.definition_independent,
+        },
+        "unique_fraction": r.unique_fraction,
+        "redundancy_factors": {
+            "max": int(r.redundancy_factors[0]),
+            "mean": r.mean_redundancy,
+            "gini": r.gini,
+            "effective_number": r.effective_number,
+            "top": [int(factor) for factor in r.redundancy_factors[:_TOP_FACTORS]],
+            "histogram": [list(bar) for bar in r.histogram],
+        },
+        "sweep": [
+            {
+                "epsilon": level.epsilon,
+                "greedy": level.greedy,
+                "components": level.components,
+                "isolated": level.isolated,
+            }
+            for level in r.sweep
+        ],
+        "nearest_cosine": None if nearest is None else _nearest_cosine(nearest),
+        "norms": _norms(p, r),
+        "exact_duplicates": None if nearest is None else nearest.copies,
+        "mean_direction_norm": _mean_direction_norm(p),
+        "null": _null(p, r.epsilon),
+        "published": _published(published),
+        "mlcd": None if mlcd is None else mlcd.to_dict(),
+    }
+
+
+def _nearest_cosine(nearest: Nearest) -> NearestCosine:
+    cosine = nearest.cosine
+    inner = _quantiles(np.quantile(cosine, _QUANTILES).tolist())
+    return {"min": float(cosine.min()), **inner, "max": float(cosine.max())}
+
+
+def _null(prototypes: Prototypes, epsilon: float) -> NullDocument:
+    """The same measurements for as many random directions."""
+    k, d = prototypes.k, prototypes.d
+    probability = duplicate_probability(epsilon, d)
+    return {
+        "probability": probability,
+        "expected_pairs": probability * k * (k - 1) / 2,
+        "nearest_cosine": _quantiles(nearest_cosine_quantiles(_QUANTILES, k, d).tolist()),
+    }
+
+
+def _quantiles(values: Sequence[float]) -> Quantiles:
+    q01, q05, median, q95, q99 = values
+    return {"q01": q01, "q05": q05, "median": median, "q95": q95, "q99": q99}
+
+
+def _norms(prototypes: Prototypes, redundancy: Redundancy) -> NormsDocument:
+    norms, m = prototypes.norms, redundancy.num_unique
+    largest, smallest = np.zeros(m), np.full(m, np.inf)
+    np.maximum.at(largest, redundancy.groups, norms)
+    np.minimum.at(smallest, redundancy.groups, norms)
+    return {
+        "min": float(norms.min()),
+        "median": float(np.median(norms)),
+        "max": float(norms.max()),
+        "max_spread_in_group": float((largest / smallest).max()),
+    }
+
+
+def _mean_direction_norm(prototypes: Prototypes) -> float:
+    total = np.zeros(prototypes.d)
+    for start in range(0, prototypes.k, 8192):
+        total += prototypes.unit_rows(slice(start, start + 8192)).sum(axis=0)
+    return float(np.linalg.norm(total / prototypes.k))
+
+
+def _published(counts: Sequence[tuple[int, str]]) -> PublishedDocument | None:
+    documents: list[CountDocument]
+    documents = [{"unique": unique, "source": source} for unique, source in counts]
+    return {**documents[0], "others": documents[1:]} if documents else None

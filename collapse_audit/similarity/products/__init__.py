@@ -1,0 +1,1 @@
+"""Products of unit rows, made fast in several arithmetics, and how wrong each may be."""

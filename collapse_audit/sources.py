@@ -1,0 +1,368 @@
+"""What the user typed -> a checkpoint that is open: the one place where a source is resolved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from collapse_audit.checkpoints import (
+    CheckpointDescription,
+    HeadLocation,
+    describe,
+    discover_heads,
+    guess_family,
+    load_located,
+    select_default,
+    select_heads,
+)
+from collapse_audit.containers import Checkpoint, read_checkpoint, read_path
+from collapse_audit.errors import NoPrototypesError, SourceError
+from collapse_audit.files import sha256_of
+from collapse_audit.manifest import (
+    CheckpointEntry,
+    candidate_file_names,
+    fetch_hint,
+    load_manifest,
+)
+from collapse_audit.prototypes import Branch, Prototypes
+from collapse_audit.similarity import Progress, silent
+from collapse_audit.words import did_you_mean, printable
+
+if TYPE_CHECKING:
+    from collapse_audit.remote import Remote, RemoteSettings, Reporter
+
+#: The word for the head inside the package.
+DEMO: Final = "demo"
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedSource:
+    """A source that was found, its index read and nothing else.
+
+    Attributes:
+        spec: What the user typed, for reports; of an absolute path only the file name, so that
+            reports can be shared and compared.
+        checkpoint: Its tensors.
+        file: Its file name.
+        entry: Row of the manifest, if the source is its id.
+        path: The file on this machine, if it is one file here.
+        remote: Where it is, if it is somewhere else.
+        settings: How it is fetched, if it is somewhere else.
+    """
+
+    spec: str
+    checkpoint: Checkpoint
+    file: str
+    entry: CheckpointEntry | None = None
+    path: Path | None = None
+    remote: Remote | None = None
+    settings: RemoteSettings | None = None
+
+    @property
+    def id(self) -> str | None:
+        """Manifest id, if it was one."""
+        return self.entry.id if self.entry else None
+
+    @cached_property
+    def heads(self) -> tuple[HeadLocation, ...]:
+        """Every head of the checkpoint, in file order."""
+        return discover_heads(self.checkpoint)
+
+    @cached_property
+    def family(self) -> str | None:
+        """Method family: what the manifest says of an id, else what the layout tells."""
+        if self.entry is not None:
+            return self.entry.family
+        return guess_family(self.checkpoint, [head.name for head in self.heads])
+
+    def select(self, *, branch: Branch, head: str | None) -> tuple[HeadLocation, ...]:
+        """Heads of one branch, or the one asked for.
+
+        Args:
+            branch: The network, where the method has two.
+            head: Name of a head, or (the end of) a key of any matrix; all heads by default.
+
+        Returns:
+            One or more heads.
+
+        Raises:
+            NoPrototypesError: If there are none; the hint has the address of the full checkpoint
+                where the manifest knows the file.
+        """
+        try:
+            return select_heads(
+                self.checkpoint,
+                self.heads,
+                branch=branch,
+                head=head,
+                spec=self.spec,
+                file=self.file,
+            )
+        except NoPrototypesError as error:
+            known = _full_checkpoint_hint(self.file)
+            raise NoPrototypesError(error.message, hint=known or error.hint) from error
+
+    def load(self, heads: Sequence[HeadLocation]) -> tuple[Prototypes, ...]:
+        """Read the prototypes of some heads.
+
+        Args:
+            heads: Of :meth:`select`.
+
+        Returns:
+            One entry per head. Of a remote file their checksums are compared with the lock file.
+        """
+        loaded = load_located(self.checkpoint, heads, self.spec, family=self.family)
+        if self.remote is not None and self.settings is not None:
+            from collapse_audit.remote import check_and_record
+
+            digests = {
+                f"tensor:{key}": digest
+                for prototypes in loaded
+                for key, digest in prototypes.tensor_sha256
+            }
+            check_and_record(self.remote, digests, self.settings)
+        return loaded
+
+    def sha256(self, progress: Progress = silent) -> str | None:
+        """Checksum of the file.
+
+        Args:
+            progress: Told how far the work is, in bytes.
+
+        Returns:
+            64 hexadecimal digits; ``None`` of a folder, and of what was read in parts from an
+            address.
+        """
+        return None if self.path is None else sha256_of(self.path, progress)
+
+
+def resolve_source(
+    source: str | Path,
+    *,
+    checkpoint_dir: Path | None = None,
+    settings: RemoteSettings | None = None,
+    reporter: Reporter | None = None,
+) -> ResolvedSource:
+    """Find and open what a source means.
+
+    Args:
+        source: A path of a file, or of a folder that is a checkpoint; an id of the manifest, such
+            as ``dino_vits16``; an address (``https://``, ``hf://``, ``s3://`` ...); or ``demo``,
+            the head inside the package. With a separator or a dot in it, it is a path.
+        checkpoint_dir: Folder in which the files of ids, and paths that are not here, are looked
+            for; after it comes the cache.
+        settings: Cache, limits and patience for what is somewhere else; by default those of the
+            environment.
+        reporter: Told what is fetched.
+
+    Returns:
+        The source; of its file only the index has been read.
+
+    Raises:
+        SourceError: If there is no such file, folder or id, it cannot be fetched, or a word is the
+            name of both a file here and an id.
+        CheckpointError: If it is damaged or no checkpoint.
+        UnsafePickleError: If its pickle names something that only an attack needs.
+    """
+    typed = str(source)
+    if _is_address(typed):
+        from collapse_audit.remote import remote_of_url
+
+        return _open_remote(remote_of_url(typed), None, settings, reporter)
+    if os.sep in typed or Path(typed).suffix:  # no id has either
+        return _open_path(typed, checkpoint_dir)
+    if typed == DEMO:
+        from collapse_audit.examples import embedded_head
+
+        path = embedded_head()
+        return ResolvedSource(DEMO, read_path(path, DEMO), path.name, path=path)
+    entries = {entry.id: entry for entry in load_manifest().entries}
+    entry = entries.get(typed)
+    if entry is None:
+        return _open_path(typed, checkpoint_dir, ids=tuple(entries))
+    if Path(typed).exists():
+        raise SourceError(
+            f"{typed}: is an id of the manifest and a file in this folder.",
+            hint=f"Write {os.curdir}{os.sep}{typed} for the file.",
+        )
+    return _open_entry(entry, checkpoint_dir, settings, reporter)
+
+
+def find_remote(source: str) -> Remote:
+    """The remote file that an address or a manifest id means; nothing is opened.
+
+    Args:
+        source: An address, such as ``https://...`` or ``hf://...``, or an id.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        SourceError: If it is no usable address, or the file must be fetched by hand.
+        ManifestError: If there is no such id.
+    """
+    from collapse_audit.remote import remote_of_entry, remote_of_url
+
+    return (
+        remote_of_url(source)
+        if _is_address(source)
+        else remote_of_entry(load_manifest().get(source))
+    )
+
+
+def load_prototypes(
+    source: str | Path, *, branch: Branch = "teacher", head: str | None = None
+) -> Prototypes:
+    """Load the prototypes of one head.
+
+    Args:
+        source: As for :func:`resolve_source`.
+        branch: The network, where the method has two. The default, the teacher, is the one that
+            the literature audits; a file without one gives the student, with a warning, or its
+            single network.
+        head: Name of a head, or key of any matrix of the file, or the end of a key that no other
+            shares. By default the image-level head, with a warning that names the others.
+
+    Returns:
+        Its prototypes.
+
+    Raises:
+        SourceError: If there is no such file, or it cannot be fetched.
+        CheckpointError: If it is damaged, no checkpoint, or lacks the head or branch.
+        UnsafePickleError: If its pickle names something that only an attack needs.
+        NoPrototypesError: If no prototypes are found in it.
+        PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
+    """
+    resolved = resolve_source(source)
+    chosen = resolved.select(branch=branch, head=head)
+    (prototypes,) = resolved.load([select_default(chosen, resolved.spec)])
+    return prototypes
+
+
+def load_heads(
+    source: str | Path,
+    *,
+    branch: Branch = "teacher",
+    head: str | None = None,
+    checkpoint_dir: Path | None = None,
+) -> tuple[Prototypes, ...]:
+    """Load the prototypes of every head of a branch.
+
+    Args:
+        source: As for :func:`resolve_source`.
+        branch: As for :func:`load_prototypes`.
+        head: As for :func:`load_prototypes`, but all heads by default.
+        checkpoint_dir: Folder in which the files of ids are looked for before the cache.
+
+    Returns:
+        One entry per head, in file order. They are never pooled: heads are independent.
+
+    Raises:
+        SourceError: If there is no such file, or it cannot be fetched.
+        CheckpointError: If it is damaged, no checkpoint, or lacks the head or branch.
+        UnsafePickleError: If its pickle names something that only an attack needs.
+        NoPrototypesError: If no prototypes are found in it.
+        PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
+    """
+    resolved = resolve_source(source, checkpoint_dir=checkpoint_dir)
+    return resolved.load(resolved.select(branch=branch, head=head))
+
+
+def describe_source(resolved: ResolvedSource) -> CheckpointDescription:
+    """What a source holds, without any mathematics.
+
+    Args:
+        resolved: The source.
+
+    Returns:
+        Container, keys and heads. A file without heads is described too.
+    """
+    family = resolved.entry.family if resolved.entry else None
+    return describe(resolved.checkpoint, resolved.spec, family)
+
+
+def _is_address(typed: str) -> bool:
+    scheme, separator, _ = typed.partition("://")
+    return bool(separator) and len(scheme) > 1 and scheme.replace("+", "").isalnum()
+
+
+def _open_path(typed: str, checkpoint_dir: Path | None, ids: Sequence[str] = ()) -> ResolvedSource:
+    """A file or folder of this machine."""
+    try:
+        path = Path(typed).expanduser()
+        spec = path.name if path.is_absolute() else typed
+        if not path.exists() and checkpoint_dir is not None:
+            path = checkpoint_dir / path
+        if path.is_dir():
+            return ResolvedSource(spec, read_path(path, printable(typed)), path.name)
+        if path.is_file():
+            checkpoint = read_path(path, printable(typed))
+            return ResolvedSource(spec, checkpoint, path.name, path=path)
+        if path.exists():
+            raise SourceError(f"{printable(typed)}: is not a regular file.")
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    except (OSError, RuntimeError, ValueError) as error:  # a loop, no home, a name too long
+        reason = getattr(error, "strerror", None) or printable(error)
+        raise SourceError(f"{printable(typed)}: cannot be opened ({reason}).") from error
+    close = did_you_mean(path.name, beside, most=1) or did_you_mean(typed, ids)
+    raise SourceError(f"{printable(typed)}: no such file.", hint=close or "Check the path.")
+
+
+def _open_entry(
+    entry: CheckpointEntry,
+    checkpoint_dir: Path | None,
+    settings: RemoteSettings | None,
+    reporter: Reporter | None,
+) -> ResolvedSource:
+    """The local copy of a manifest row, or else its address."""
+    from collapse_audit.remote import RemoteSettings, remote_of_entry
+
+    settings = settings or RemoteSettings.from_environment()
+    folders = [folder for folder in (checkpoint_dir, settings.cache_dir) if folder is not None]
+    for folder in folders:
+        for name in candidate_file_names(entry):
+            path = folder / name
+            if path.is_file():
+                checkpoint = read_path(path, entry.id)
+                return ResolvedSource(entry.id, checkpoint, name, entry=entry, path=path)
+    try:
+        remote = remote_of_entry(entry)
+    except SourceError as error:
+        raise SourceError(
+            f"{entry.id}: its file is not on this machine.", hint=fetch_hint(entry, folders[0])
+        ) from error
+    return _open_remote(remote, entry, settings, reporter)
+
+
+def _open_remote(
+    remote: Remote,
+    entry: CheckpointEntry | None,
+    settings: RemoteSettings | None,
+    reporter: Reporter | None,
+) -> ResolvedSource:
+    from collapse_audit.remote import RemoteSettings, Reporter, open_source
+
+    settings = settings or RemoteSettings.from_environment()
+    source = open_source(remote, settings, reporter or Reporter())
+    checkpoint = read_checkpoint(source, remote.name, file=remote.file_name, sibling=source.sibling)
+    return ResolvedSource(
+        spec=remote.name,
+        checkpoint=checkpoint,
+        file=remote.file_name,
+        entry=entry,
+        path=source.local_path,
+        remote=remote,
+        settings=settings,
+    )
+
+
+def _full_checkpoint_hint(file: str) -> str:
+    """Where the head of a backbone-only file is, if the manifest knows the file by its name."""
+    for entry in load_manifest().entries:
+        if entry.backbone_url and entry.url and Path(entry.backbone_url).name == file:
+            return f"Its head is in the full checkpoint {entry.url} (id {entry.id})."
+    return ""

@@ -1,0 +1,54 @@
+"""TOML and YAML files of settings."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from collapse_audit.errors import ManifestError, ParameterError
+from collapse_audit.settings import read_settings
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.toml", 'k = 3\nnames = ["x", "y"]\n[nested]\nday = 2026-01-31\n'),
+        ("a.yaml", "k: 3\nnames: [x, y]\nnested: {day: 2026-01-31}\n"),
+        ("a.yml", "base: &b {day: 2026-01-31}\nk: 3\nnames: [x, y]\nnested: {<<: *b}\n"),
+    ],
+)
+def test_both_formats_say_the_same(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    found = read_settings(tmp_path / name)
+    found.pop("base", None)
+    assert found == {"k": 3, "names": ["x", "y"], "nested": {"day": datetime.date(2026, 1, 31)}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", b"k = 1\nk = 2\n", "not valid TOML: Cannot overwrite a value"),
+        ("a.toml", b"[", "not valid TOML: "),
+        ("a.toml", b"\xff", "not valid TOML: 'utf-8' codec"),
+        ("a.yaml", b"a:\n  k: 1\n  j: 2\n  k: 3\n", "not valid YAML: line 4: k stands there twice"),
+        ("a.yaml", b"[1: 2", "not valid YAML: "),
+        ("a.yaml", b"? [a]\n: b\n", "not valid YAML: "),
+        ("a.yaml", b"!!python/object/apply:os.getcwd []", "not valid YAML: could not determine"),
+        ("a.yaml", b"day: 2024-13-45", "not valid YAML: month must be in 1..12"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_the_name(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ParameterError, match=message) as caught:
+        read_settings(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: not valid")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_caller_chooses_the_error(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"cannot be read \(No such file or directory\)"):
+        read_settings(tmp_path / "absent.yaml", ManifestError)
