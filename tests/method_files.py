@@ -276,7 +276,7 @@ METHODS = {
         "teacher.head",
         0.05,
         twins=(("teacher.", "student."),),
-        metadata={"config": json.dumps(OWN)},
+        metadata={"format": "collapse-audit/head", "config": json.dumps(OWN)},
     ),
 }
 METHODS["pmsn"] = METHODS["msn"]

@@ -247,11 +247,13 @@ def head_model_of(
 
 def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """What the run wrote down: the script's arguments, or our trainer's configuration."""
+    if checkpoint.metadata.get("format") != "collapse-audit/head":
+        return checkpoint.options
     with suppress(ValueError):
         config = json.loads(checkpoint.metadata.get("config", ""))
         if isinstance(config, dict):
-            return config
-    return checkpoint.options
+            return {**config, "centring": config.get("objective") == "dino"}
+    return {}
 
 
 def _build(
