@@ -78,8 +78,8 @@ def read_settings(path: Path) -> CheckSettings:
         The settings.
 
     Raises:
-        ParameterError: If the file is missing or malformed, has no such table, or holds an
-            unknown key or a value of a wrong type.
+        ParameterError: If the file is malformed, has no such table, or holds an unknown key or a
+            value of a wrong type.
     """
     table = _table(path)
     if table is None:
