@@ -35,6 +35,7 @@ class LoopbackServer:
         encoding: Content-Encoding that every answer claims.
         promise: Added to the true Content-Length.
         redirects: New address by name.
+        redirect_body: What comes with it.
         sent: Bytes of all bodies.
         connections: How many were accepted; one stays open for request after request.
         requests: Name and range of every request, with its headers.
@@ -53,6 +54,7 @@ class LoopbackServer:
         self.promise = 0
         self.encoding = ""
         self.redirects: dict[str, str] = {}
+        self.redirect_body = b""
         self.sent = 0
         self.connections = 0
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -125,7 +127,7 @@ def _answer(server: LoopbackServer, handler: BaseHTTPRequestHandler) -> None:
     if refusal is not None:
         _send(handler, refusal[0], b"", refusal[1], server)
     elif name in server.redirects:
-        _send(handler, 302, b"", {"Location": server.redirects[name]}, server)
+        _send(handler, 302, server.redirect_body, {"Location": server.redirects[name]}, server)
     elif name not in server.files:
         _send(handler, 404, b"", {}, server)
     else:

@@ -140,7 +140,7 @@ class HttpFile:
             if not block:
                 return
             received += len(block)
-            if received > self._max_bytes:
+            if left is None and received > self._max_bytes:
                 raise too_large(self.shown, None, self._max_bytes)
             yield block
 
