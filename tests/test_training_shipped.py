@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.checkpoints import load_prototypes
+from collapse_audit.sources import load_prototypes
 from collapse_audit.training.checkpointing import load_network, read_provenance
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import load_data
