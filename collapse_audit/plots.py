@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,29 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from collapse_audit.mlcd import MLCD
+    from collapse_audit.similarity import SweepLevel
 
 # Blue and vermilion of Okabe and Ito (2008): told apart with any colour vision, and in print.
 _K_COLOUR, _M_COLOUR, _NULL_COLOUR = "#0072B2", "#D55E00", "#767676"
-
-
-class SweepPoint(Protocol):
-    """One epsilon of a sweep, as :attr:`CollapseAudit.sweep` holds them."""
-
-    @property
-    def epsilon(self) -> float:
-        """Cosine distance."""
-
-    @property
-    def greedy(self) -> int:
-        """Leaders of the greedy cover."""
-
-    @property
-    def components(self) -> int:
-        """Connected components."""
-
-    @property
-    def isolated(self) -> int:
-        """Prototypes without a neighbour."""
 
 
 def plot_rank_frequency(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
@@ -172,7 +153,7 @@ def plot_redundancy_factors(redundancy_factors: npt.ArrayLike, *, ax: Axes | Non
     return ax
 
 
-def plot_sweep(sweep: Sequence[SweepPoint], *, ax: Axes | None = None) -> Axes:
+def plot_sweep(sweep: Sequence[SweepLevel], *, ax: Axes | None = None) -> Axes:
     """Unique prototypes at every epsilon, by each of the three counting rules.
 
     Args:

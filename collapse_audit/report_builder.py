@@ -15,11 +15,8 @@ from collapse_audit.report.documents import (
     TOOL,
     CountDocument,
     HeadDocument,
-    NearestCosine,
-    NormsDocument,
     NullDocument,
     PublishedDocument,
-    Quantiles,
     ReportDocument,
     SourceDocument,
 )
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
     from collapse_audit.mlcd import MLCD
 
 _TOP_FACTORS: Final = 20
-_QUANTILES: Final = (0.01, 0.05, 0.5, 0.95, 0.99)
+_QUANTILES: Final = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99": 0.99}
 
 
 def report_document(
@@ -48,7 +45,7 @@ def report_document(
     return {
         "schema": REPORT_SCHEMA,
         "schema_version": SCHEMA_VERSION,
-        "tool": TOOL,
+        "tool": TOOL.copy(),
         "source": source,
         "parameters": {"epsilon": epsilon, "rule": "greedy", "certified": True},
         "heads": list(heads),
@@ -119,29 +116,26 @@ def head_document(
     }
 
 
-def _nearest_cosine(nearest: Nearest) -> NearestCosine:
+def _nearest_cosine(nearest: Nearest) -> dict[str, float]:
     cosine = nearest.cosine
-    inner = _quantiles(np.quantile(cosine, _QUANTILES).tolist())
-    return {"min": float(cosine.min()), **inner, "max": float(cosine.max())}
+    inner = np.quantile(cosine, list(_QUANTILES.values())).tolist()
+    inside = dict(zip(_QUANTILES, inner, strict=True))
+    return {"min": float(cosine.min()), **inside, "max": float(cosine.max())}
 
 
 def _null(prototypes: Prototypes, epsilon: float) -> NullDocument:
     """The same measurements for as many random directions."""
     k, d = prototypes.k, prototypes.d
     probability = duplicate_probability(epsilon, d)
+    inner = nearest_cosine_quantiles(list(_QUANTILES.values()), k, d).tolist()
     return {
         "probability": probability,
         "expected_pairs": probability * k * (k - 1) / 2,
-        "nearest_cosine": _quantiles(nearest_cosine_quantiles(_QUANTILES, k, d).tolist()),
+        "nearest_cosine": dict(zip(_QUANTILES, inner, strict=True)),
     }
 
 
-def _quantiles(values: Sequence[float]) -> Quantiles:
-    q01, q05, median, q95, q99 = values
-    return {"q01": q01, "q05": q05, "median": median, "q95": q95, "q99": q99}
-
-
-def _norms(prototypes: Prototypes, redundancy: Redundancy) -> NormsDocument:
+def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
     norms, m = prototypes.norms, redundancy.num_unique
     largest, smallest = np.zeros(m), np.full(m, np.inf)
     np.maximum.at(largest, redundancy.groups, norms)

@@ -58,14 +58,6 @@ class ReproductionRow:
     measured: tuple[Measured, ...] = ()
     problem: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values.
-
-        Returns:
-            The row of the JSON table.
-        """
-        return asdict(self)
-
 
 def reproduce(
     entries: Iterable[CheckpointEntry],
@@ -98,7 +90,7 @@ def reproduce(
             reporter.note(f"{entry.id}: measuring")
             row = _measure(entry, settings, reporter, epsilon)
             rows[entry.id] = row
-            values = [row.to_dict() for row in rows.values()]
+            values = [asdict(row) for row in rows.values()]
             write_json(state, {"schema": _SCHEMA, "schema_version": "1.0", "rows": values})
         result.append(row)
     return tuple(result)

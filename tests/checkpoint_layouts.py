@@ -309,7 +309,7 @@ LAYOUTS = {
         },
         {(None, "prototypes0"): 1},
         (None, "prototypes0"),
-        "vissl",
+        "vissl_swav",
     ),
     "VISSL DINO: the teacher is in the loss": Layout(
         {
@@ -318,7 +318,7 @@ LAYOUTS = {
         },
         {("teacher", "prototypes0"): 1, ("student", "prototypes0"): 2},
         ("teacher", "prototypes0"),
-        "vissl",
+        "vissl_dino",
     ),
     "lightly DINO": Layout(
         {
@@ -329,13 +329,13 @@ LAYOUTS = {
         },
         {("teacher", "projection_head"): 1, ("student", "student_projection_head"): 2},
         ("teacher", "projection_head"),
-        "lightly",
+        "lightly_dino",
     ),
     "lightly iBOT: one head under three names": Layout(
         {"pytorch-lightning_version": "2.0.3", "state_dict": lightly_ibot()},
         {("teacher", "teacher_head"): 1, ("student", "student_head"): 2},
         ("teacher", "teacher_head"),
-        "lightly",
+        "lightly_ibot",
     ),
     "lightly SwAV: a bias": Layout(
         {
@@ -344,7 +344,7 @@ LAYOUTS = {
         },
         {(None, "prototypes0"): 1},
         (None, "prototypes0"),
-        "lightly",
+        "lightly_swav",
         bias=True,
     ),
     "lightly-train": Layout(
@@ -356,7 +356,7 @@ LAYOUTS = {
         },
         {("teacher", "dino_head"): 1, ("teacher", "ibot_head"): 3, ("student", "dino_head"): 2},
         ("teacher", "dino_head"),
-        "lightly",
+        "dinov2",
     ),
     "solo-learn DINO": Layout(
         {
@@ -365,13 +365,13 @@ LAYOUTS = {
         },
         {("teacher", "momentum_head"): 1, ("student", "head"): 2},
         ("teacher", "momentum_head"),
-        None,
+        "solo_dino",
     ),
     "solo-learn SwAV": Layout(
         {"state_dict": normed("prototypes", 1) | mlp("projector")},
         {(None, "prototypes"): 1},
         (None, "prototypes"),
-        None,
+        "solo_swav",
     ),
     "a compiled and sharded model": Layout(
         {"teacher": ddp(dino(1), "_orig_mod._fsdp_wrapped_module.module.")},

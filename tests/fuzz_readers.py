@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from collapse_audit.checkpoints.ranged_files import read_index
 from collapse_audit.checkpoints.reading import read_checkpoint
+
 from collapse_audit.errors import CollapseAuditError
 from collapse_audit.remote.remote_files import FileVersion
 

@@ -16,10 +16,12 @@ def page(repository: Path) -> str:
     return (repository / "docs" / "mlcd.md").read_text(encoding="utf-8")
 
 
-def test_the_toy_of_the_authors_gives_what_the_page_shows(page: str) -> None:
-    (block,) = re.findall(r"```pycon\n(.*?)```", page, flags=re.DOTALL)
-    example = doctest.DocTestParser().get_doctest(block, {}, "mlcd", "docs/mlcd.md", 0)
-    assert doctest.DocTestRunner().run(example).failed == 0
+def test_the_examples_in_python_give_what_the_page_shows(page: str) -> None:
+    blocks = re.findall(r"```pycon\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        example = doctest.DocTestParser().get_doctest(block, {}, "mlcd", "docs/mlcd.md", 0)
+        assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_mlcd_of_the_demo_prints_what_the_page_shows(

@@ -51,7 +51,7 @@ def test_unknown_numbers_are_dashes() -> None:
 
 def test_family_and_with_head_narrow_the_list() -> None:
     assert len(run("--family", "msn").splitlines()) == 1 + 5
-    assert len(run("--with-head").splitlines()) == 1 + 118
+    assert len(run("--with-head").splitlines()) == 1 + 122
     assert len(run("--family", "dinov2", "--with-head").splitlines()) == 1 + 1
 
 
@@ -62,13 +62,15 @@ def test_a_family_without_public_heads_gives_the_headings_alone() -> None:
 def test_json_has_all_fields_of_all_rows() -> None:
     rows = json.loads(run("--json"))
 
-    assert len(rows) == 123
+    assert len(rows) == 127
     for row in rows:
         assert set(row) == {*CheckpointEntry.__slots__, "file_name"}
     resnet = next(row for row in rows if row["id"] == "dino_resnet50")
     assert resnet["k"] == 60000
     assert [count["unique"] for count in resnet["published"]] == [984, 908]
     assert resnet["file_name"] == "dino_resnet50.pth"
+    assert resnet["recipe"]["teacher_temperature"] == 0.07
+    assert "main_dino.py" in resnet["recipe"]["sources"]["student_temperature"]
 
 
 def test_json_of_an_empty_list_is_still_json() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from collapse_audit.errors import ManifestError
-from collapse_audit.manifest import Manifest, load_manifest
+from collapse_audit.manifest import Manifest, Recipe, load_manifest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHIPPED = REPOSITORY / "checkpoints_manifest.yaml"
@@ -40,8 +40,12 @@ def a_document() -> Document:
                 "licence": "MIT",
                 "k": 64,
                 "d": 8,
-                "preprocessing": "plain",
                 "note": "from the family",
+                "recipe": {
+                    "repository": "some/where@0123456",
+                    "teacher_temperature": {"value": 0.07, "source": "main.py:71"},
+                    "preprocessing": {"value": "plain", "source": "eval.py:3-5"},
+                },
             }
         },
         "checkpoints": [
@@ -53,6 +57,7 @@ def a_document() -> Document:
                 "k": 32,
                 "note": None,
                 "published": [{"unique": 5, "source": "a paper"}],
+                "recipe": {"teacher_temperature": {"value": None, "source": "its args are lost"}},
             },
         ],
     }
@@ -100,6 +105,23 @@ def test_a_row_inherits_what_it_does_not_set_and_null_takes_it_back(
     assert second.published[0].unique == 5
 
 
+def test_a_row_states_what_its_recipe_has_other_than_the_family(
+    load: Callable[[Document], Manifest],
+) -> None:
+    manifest = load(a_document())
+    first, second = (entry.recipe for entry in manifest.entries)
+
+    assert first == manifest.recipe("dino")
+    assert (first.teacher_temperature, second.teacher_temperature) == (0.07, None)
+    assert second.preprocessing == first.preprocessing == "plain"
+    assert first.sources == {
+        "teacher_temperature": "some/where@0123456 main.py:71",
+        "preprocessing": "some/where@0123456 eval.py:3-5",
+    }
+    assert second.sources["teacher_temperature"] == "its args are lost"
+    assert manifest.recipe(None) == manifest.recipe("never heard of") == Recipe()
+
+
 def spoil(*path: str | int, value: object) -> Callable[[Document], None]:
     def change(document: Document) -> None:
         target: Any = document
@@ -123,6 +145,8 @@ def drop(*path: str | int) -> Callable[[Document], None]:
 ROW = ("checkpoints", 0)
 SECOND = ("checkpoints", 1)
 FAMILY = ("families", "dino")
+RECIPE = (*FAMILY, "recipe")
+TEMPERATURE = (*RECIPE, "teacher_temperature")
 
 
 @pytest.mark.parametrize(
@@ -142,9 +166,20 @@ FAMILY = ("families", "dino")
         (spoil(*ROW, "k", value=1.5), r"'first': k is 1.5"),
         (spoil(*ROW, "k", value=[1, 2]), r"'first': k is \[1, 2\]"),
         (spoil(*ROW, "batch_norm", value=1), r"'first': batch_norm is 1, .*true or false"),
-        (spoil(*ROW, "student_temperature", value=0), r"student_temperature is 0, .*above 0"),
-        (spoil(*ROW, "student_temperature", value=float("nan")), r"student_temperature is nan"),
-        (spoil(*ROW, "student_temperature", value=float("inf")), r"student_temperature is inf"),
+        (spoil(*TEMPERATURE, "value", value=0), r"teacher_temperature is 0, .*above 0"),
+        (spoil(*TEMPERATURE, "value", value=float("nan")), r"teacher_temperature is nan"),
+        (spoil(*TEMPERATURE, "value", value=float("inf")), r"teacher_temperature is inf"),
+        (drop(*TEMPERATURE, "source"), r"'dino': recipe: teacher_temperature needs .* source"),
+        (drop(*TEMPERATURE, "value"), r"'dino': recipe: teacher_temperature needs a value"),
+        (spoil(*TEMPERATURE, value=0.07), r"teacher_temperature: 0.07 is not a mapping"),
+        (spoil(*TEMPERATURE, "sauce", value="x"), r"no field is called 'sauce'.*Did you mean sour"),
+        (spoil(*RECIPE, "temperature", value={}), r"'dino': recipe: no field is called 'temperat"),
+        (spoil(*RECIPE, "sources", value={}), r"'dino': recipe: no field is called 'sources'"),
+        (spoil(*RECIPE, "repository", value=3), r"'dino': recipe: repository is 3, .*be text"),
+        (
+            spoil(*RECIPE, "activation", value={"value": "tanh", "source": "x"}),
+            r"activation is 'tanh', .*one of gelu, relu",
+        ),
         (spoil(*ROW, "linear_layers", value=-1), r"linear_layers is -1, .*at least 0"),
         (spoil(*ROW, "note", value="  "), r"'first': note is '  ', but must be text or null"),
         (spoil(*ROW, "tensor_keys", value="a"), r"tensor_keys is 'a', .*list of texts"),
@@ -159,7 +194,14 @@ FAMILY = ("families", "dino")
         (spoil(*ROW, "container", value="rar"), r"container is 'rar', .*one of zip, legacy"),
         (spoil(*ROW, "query_env", value="a b"), r"query_env is 'a b', .*environment variable"),
         (spoil(*ROW, "sha256", value="abc"), r"'first': sha256 is 'abc', .*64 .*hexadecimal"),
-        (spoil(*ROW, "preprocessing", value="plane"), r"preprocessing is 'plane'.*Profiles: plain"),
+        (
+            spoil(*RECIPE, "preprocessing", "value", value="plane"),
+            r"family 'dino': preprocessing is 'plane'.*Profiles: plain",
+        ),
+        (
+            spoil(*ROW, "recipe", value={"preprocessing": {"value": "plane", "source": "x"}}),
+            r"'first': preprocessing is 'plane'.*Profiles: plain",
+        ),
         (spoil(*ROW, "family", value="dinoo"), r"'first': family is 'dinoo'.*Did you mean dino"),
         (spoil(*ROW, "family", value=["dino"]), r"'first': family is \['dino'\]"),
         (drop(*ROW, "family"), r"'first': family is None"),

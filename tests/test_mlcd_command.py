@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 
 import jsonschema
 import numpy as np
@@ -97,16 +98,19 @@ def test_every_format_holds_both_levels(run, mlcd_of):
     assert int(row["mlcd_m_used"]) == mlcd["usage"]["m"]["used"]
 
 
-def test_an_id_brings_the_facts_of_its_row(tmp_path, mlcd_of):
-    """The manifest gives MSN's target network a temperature of 0.025, the default is 0.07."""
+def test_an_id_brings_the_facts_of_its_row(tmp_path, mlcd_of, run):
+    """The manifest gives MSN's target network a temperature of 0.025; a matrix alone tells none."""
     generator = torch.Generator().manual_seed(0)
     file = tmp_path / "msn_vits16.pth.tar"
     torch.save({"prototypes": torch.randn(12, 16, generator=generator)}, file)
     features = np.random.default_rng(0).standard_normal((8, 16))
     np.savez(tmp_path / "x.npz", features=features)
-    by_path = mlcd_of(file, "--data", tmp_path / "x.npz")
+    code, _, err = run(file, "--data", tmp_path / "x.npz")
+    assert code == 2
+    assert re.search(r"the softmax temperature of a file laid out like this .* --temperature", err)
+    by_path = mlcd_of(file, "--data", tmp_path / "x.npz", "--temperature", "0.5")
     by_id = mlcd_of("msn_vits16", "--checkpoint-dir", tmp_path, "--data", tmp_path / "x.npz")
-    assert (by_path["temperature"], by_id["temperature"]) == (0.07, 0.025)
+    assert (by_path["temperature"], by_id["temperature"]) == (0.5, 0.025)
 
 
 @pytest.mark.parametrize(

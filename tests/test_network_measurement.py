@@ -1,4 +1,6 @@
+import errno
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from collapse_audit.errors import (
     ParameterError,
     SourceError,
 )
+from collapse_audit.manifest import Recipe
 from collapse_audit.mlcd import MLCDAccumulator
 from collapse_audit.network import (
     HeadModel,
@@ -22,8 +25,15 @@ from collapse_audit.network import (
     profiles,
 )
 from collapse_audit.network.datasets import choose
-from collapse_audit.network.projection import Recipe, build_projection
+from collapse_audit.network.extraction import image_batches
+from collapse_audit.network.heads import build_projection
 from collapse_audit.prototypes import Prototypes
+
+RECIPE = Recipe(
+    teacher_temperature=0.1,
+    student_temperature=0.1,
+    sources=dict.fromkeys(("use_norms", "normalize_features"), "this test"),
+)
 
 
 @pytest.fixture
@@ -33,7 +43,7 @@ def model():
     return HeadModel(
         prototypes=Prototypes.from_weight(weight),
         projection=build_projection({}, activation="gelu"),
-        recipe=Recipe(teacher_temperature=0.1),
+        recipe=RECIPE,
         family=None,
         centre=None,
         backbone=None,
@@ -138,6 +148,75 @@ def test_more_than_one_in_a_hundred_unreadable_images_is_an_error(folder, model)
         measure_mlcd(model, open_samples(folder))
 
 
+class Failing:
+    """Images of which the third meets an error of the system."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise OSError(self.number, os.strerror(self.number))
+        return pictures(1)[0]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_failing_storage_is_no_unreadable_image(model, number, workers):
+    with pytest.raises(SourceError, match=r"image 2 \(.*storage that fails, not the image"):
+        measure_mlcd(model, Samples(images=Failing(number)), workers=workers)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
+def test_an_image_that_may_not_be_read_is_skipped(model, number):
+    with pytest.warns(CollapseAuditWarning, match="skipped 1 of 200"):
+        assert measure_mlcd(model, Samples(images=Failing(number))).n == 199
+
+
+def test_batches_leave_the_caller_its_own_gradient_mode(model):
+    batches = image_batches(
+        model,
+        Samples(images=pictures(4)),
+        np.arange(4),
+        preprocessing=preprocessing_for("in1k_bicubic", resize="none"),
+        batch_size=2,
+        workers=0,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    for batch in batches:
+        assert not torch.is_inference_mode_enabled()
+        assert batch.rows.shape == (2, 16)
+
+
+def test_a_folder_lists_its_images_in_the_order_of_their_paths(tmp_path):
+    names = ["b/2.png", "b/10.png", "b-c/1.JPG", "a/x/z.webp", "a/y.jpeg", "B/1.tiff"]
+    for name in [*names, "b/notes.txt", "c.png/1.png", ".hidden/1.png"]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    samples = open_samples(tmp_path)
+    found = [tmp_path / name for name in samples.names]
+    assert found == sorted(p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".txt")
+    classes = sorted({name.split("/")[0] for name in samples.names})
+    assert samples.labels.tolist() == [classes.index(n.split("/")[0]) for n in samples.names]
+    assert samples.labels.dtype == np.int64
+    (tmp_path / "top.png").touch()
+    assert open_samples(tmp_path).labels is None
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_with_its_name(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SourceError, match=rf"{tmp_path}.*cannot be read \(Permission denied\)"):
+        open_samples(tmp_path)
+
+
 def test_images_that_do_not_fit_are_refused_by_name(folder, model):
     Image.fromarray(pictures(1, 5)[0]).save(folder / "cat" / "large.png")
     with pytest.raises(ParameterError, match=r"\(cat/large\.png\) is 5 x 5 pixels, others are 4"):
@@ -234,7 +313,7 @@ def test_the_centre_is_that_of_the_family_unless_told_otherwise(model):
 
     samples = Samples(images=pictures())
     assert measure_mlcd(model, samples).centre == "none"
-    centring = replace(model, recipe=Recipe(centring=True))
+    centring = replace(model, recipe=replace(RECIPE, centring=True))
     assert measure_mlcd(centring, samples).centre == "estimated"
     assert measure_mlcd(replace(centring, centre=np.zeros(12)), samples).centre == "file"
     assert measure_mlcd(centring, samples, centre="none").centre == "none"
@@ -254,8 +333,9 @@ def test_features_are_cached_and_reused(folder, model, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     with pytest.raises(SourceError, match="made with seed '1', not '2'"):
         cached_features(model, str(folder), cache, limit=4, seed=2)
+    (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SourceError, match="cannot be written"):
-        cached_features(model, str(folder), tmp_path / "no" / "folder.safetensors")
+        cached_features(model, str(folder), tmp_path / "file" / "folder.safetensors")
 
 
 def test_the_dino_pair_agrees_with_the_official_code_from_image_to_result(shared_checkpoints):

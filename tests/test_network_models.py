@@ -11,7 +11,8 @@ from collapse_audit.errors import CheckpointError, ParameterError
 from collapse_audit.manifest import load_manifest
 from collapse_audit.network import backbones, load_head_model
 from collapse_audit.network.backbones import build_backbone, input_size
-from collapse_audit.network.projection import build_projection, input_width, recipe_for
+from collapse_audit.network.heads import build_projection, input_width
+from collapse_audit.sources import resolve_source
 
 # width of the features, whether the file holds a centre, arguments that no tensor tells
 FILES = {
@@ -229,13 +230,6 @@ def test_an_unknown_layer_of_a_projection_head_is_refused(state, message):
         build_projection(state, activation="gelu")
 
 
-def test_temperatures_follow_the_branch():
-    assert recipe_for("carp").normalize_features is False
-    assert recipe_for("msn").temperature(None) == 0.025
-    assert recipe_for("dino").temperature("student") == 0.1
-    assert recipe_for(None) == recipe_for("never heard of")
-
-
 def test_a_head_alone_takes_pixels_and_says_so(tmp_path):
     from safetensors.numpy import save_file
 
@@ -276,20 +270,6 @@ def test_a_head_of_our_own_trainer_brings_its_backbone_along(tmp_path):
     assert model.centre.tolist() == list(range(9))
 
 
-def test_the_facts_of_a_manifest_row_come_before_those_of_its_family():
-    entries = load_manifest().entries
-    named = dict.fromkeys(("activation", "teacher_temperature", "preprocessing"), 0)
-    for entry in entries:
-        recipe = recipe_for(entry.family, entry)
-        for field in named:
-            if (fact := getattr(entry, field)) is not None:
-                assert getattr(recipe, field) == fact, (entry.id, field)
-                named[field] += 1
-        if entry.l2_before_prototypes is not None:
-            assert recipe.normalize_features is entry.l2_before_prototypes, entry.id
-    assert min(named.values()) > 10  # else the loop above proves nothing
-
-
 def test_every_timm_name_of_the_manifest_is_a_model():
     import timm
 
@@ -314,7 +294,7 @@ def test_the_listed_timm_model_is_used_where_it_fits_the_file(listed, used, tmp_
     monkeypatch.setattr(
         "collapse_audit.network.backbones._load", record_fits(models, backbones._load)
     )
-    model = load_head_model(tmp_path / "file.pth", entry=entry)
+    model = load_head_model(replace(resolve_source(tmp_path / "file.pth"), entry=entry))
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(model.features_of(images), twin(images))
     assert [name for name in models if name] == used
@@ -328,3 +308,41 @@ def record_fits(models, load):
         models.append(getattr(model, "default_cfg", None) and model.default_cfg["architecture"])
 
     return recording
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("vit_tiny_patch16_224", {"embed_dim": -1}, "negative dimension"),
+        ("vit_tiny_patch16_224", {"num_heads": 0}, "modulo by zero"),
+        ("vit_tiny_patch16_224", {"num_classes": 3}, "multiple values"),
+        ("vit_tiny_patch16_224.nope", {}, "Invalid pretrained tag"),
+        ("vit_tiny_patch16", {}, "no such model.*Did you mean .*vit_tiny_patch16_224"),
+        ("hf-hub:some/where", {}, "no such model"),
+    ],
+)
+def test_arguments_that_timm_cannot_use_are_one_line(name, arguments, message):
+    with pytest.raises(ParameterError, match=message) as caught:
+        build_backbone(_vit().state_dict(), name=name, arguments=arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+        ),
+    ],
+)
+def test_a_machine_that_fails_is_not_blamed_on_the_arguments(fault, monkeypatch):
+    def failing(*_arguments, **_options):
+        raise fault
+
+    state = _vit().state_dict()
+    monkeypatch.setattr("timm.models.vision_transformer.VisionTransformer", failing)
+    with pytest.raises(RuntimeError) as caught:
+        build_backbone(state)
+    assert caught.value is fault

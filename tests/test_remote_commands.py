@@ -19,7 +19,7 @@ from collapse_audit.cli.commands.cache import cache_command
 from collapse_audit.cli.commands.download import download_command
 from collapse_audit.cli.commands.reproduce import reproduce_command
 from collapse_audit.errors import ReportError, SourceError
-from collapse_audit.manifest import Manifest, PublishedCount, load_manifest
+from collapse_audit.manifest import Manifest, PublishedCount, Recipe, load_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def two_rows(server: Any, small_dino: bytes, monkeypatch: pytest.MonkeyPatch) ->
         )
         for name in ("one", "two")
     )
-    manifest = Manifest(entries=entries, families=("dino",), preprocessing={})
+    manifest = Manifest(entries=entries, recipes={"dino": Recipe()}, preprocessing={})
     for module in ("manifest", "checkpoints.ids", "checkpoints.remote"):
         monkeypatch.setattr(f"collapse_audit.{module}.load_manifest", lambda: manifest)
 

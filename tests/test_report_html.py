@@ -143,7 +143,7 @@ def test_the_sweep_is_drawn_on_a_logarithmic_axis(report: dict[str, Any]) -> Non
     positions = {label: x for x, label in drawing.ticks}
     assert positions["0.05"] == pytest.approx(svg.WIDTH / 2, abs=0.01)  # the geometric middle
     assert drawing.mark == positions["0.025"]
-    greedy = drawing.curves[0].dots
+    greedy = drawing.curves["greedy"]
     assert greedy[2][1] == pytest.approx(svg.HEIGHT * (1 - 137 / 990), abs=0.01)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
-from collapse_audit.sources import load_prototypes
-from collapse_audit.training.checkpointing import load_network, read_provenance
+from collapse_audit.checkpoints import load_prototypes
+from collapse_audit.training.checkpointing import load_network
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import load_data
 from collapse_audit.training.shipped import RECIPES, shipped_audit
@@ -38,7 +39,8 @@ def test_files_are_small_and_readable_by_all(head: Path) -> None:
 
 
 def test_the_file_says_how_it_was_made(head: Path) -> None:
-    provenance = read_provenance(head)
+    with safe_open(head, framework="pt") as file:
+        provenance = file.metadata()
     settings = json.loads(provenance["config"])
     assert HeadTrainingConfig.from_mapping(settings) == RECIPES[head.stem]
     assert provenance["iteration"] == str(RECIPES[head.stem].iterations)

@@ -98,7 +98,7 @@ class HeadsSideBySide:
         return {
             "schema": COMPARISON_SCHEMA,
             "schema_version": SCHEMA_VERSION,
-            "tool": TOOL,
+            "tool": TOOL.copy(),
             "sources": list(self.sources),
             "heads": [
                 {

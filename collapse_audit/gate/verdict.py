@@ -76,7 +76,7 @@ class Verdict:
         return {
             "schema": VERDICT_SCHEMA,
             "schema_version": SCHEMA_VERSION,
-            "tool": TOOL,
+            "tool": TOOL.copy(),
             "source": self.source,
             "baseline": self.baseline,
             "passed": self.passed,

@@ -12,6 +12,7 @@ from collapse_audit.manifest.entries import (
     fetch_hint,
 )
 from collapse_audit.manifest.reading import COMMANDS, load_manifest
+from collapse_audit.manifest.recipes import Recipe
 
 __all__ = [
     "COMMANDS",
@@ -19,6 +20,7 @@ __all__ = [
     "Manifest",
     "PreprocessingProfile",
     "PublishedCount",
+    "Recipe",
     "candidate_file_names",
     "fetch_hint",
     "load_manifest",

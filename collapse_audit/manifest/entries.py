@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from collapse_audit.errors import ManifestError
+from collapse_audit.manifest.recipes import Recipe
 from collapse_audit.words import did_you_mean
 
 _SUFFIXES = (".pth.tar", ".pth", ".torch", ".ckpt", ".safetensors")
@@ -82,18 +83,14 @@ class CheckpointEntry:
     patch_size: int | None = None
     dataset: str | None = None
     epochs: int | None = None
-    preprocessing: str | None = None
     in_dim: int | None = None
     hidden_dim: int | None = None
     linear_layers: int | None = None
     batch_norm: bool | None = None
-    activation: str | None = None
-    l2_before_prototypes: bool | None = None
     norm_last_layer: bool | None = None
-    student_temperature: float | None = None
-    teacher_temperature: float | None = None
     centre_key: str | None = None
     patch_centre_key: str | None = None
+    recipe: Recipe = field(default_factory=Recipe)
     original_name: str | None = field(default=None, metadata={"derived": True})
 
     @property
@@ -114,13 +111,29 @@ class Manifest:
 
     Attributes:
         entries: The rows.
-        families: Names of the families, in the order of the file.
-        preprocessing: Profiles that the rows name.
+        recipes: Recipe of every family, in the order of the file.
+        preprocessing: Profiles that the recipes name.
     """
 
     entries: tuple[CheckpointEntry, ...]
-    families: tuple[str, ...]
+    recipes: Mapping[str, Recipe]
     preprocessing: Mapping[str, PreprocessingProfile]
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Names of the families, in the order of the file."""
+        return tuple(self.recipes)
+
+    def recipe(self, family: str | None) -> Recipe:
+        """How the heads of a family are run.
+
+        Args:
+            family: Its name; ``None`` if it is unknown.
+
+        Returns:
+            Its recipe, which states nothing if there is no such family.
+        """
+        return self.recipes.get(family or "", Recipe())
 
     def get(self, checkpoint_id: str) -> CheckpointEntry:
         """The row with this id.

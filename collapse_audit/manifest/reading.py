@@ -19,6 +19,7 @@ from collapse_audit.manifest.entries import (
     PublishedCount,
     base_name,
 )
+from collapse_audit.manifest.recipes import Recipe
 from collapse_audit.settings import read_settings
 from collapse_audit.words import did_you_mean
 
@@ -100,6 +101,7 @@ _FIELD_RULES = {
     "query_env": _Rule("the name of an environment variable", _matching(r"[A-Z][A-Z0-9_]*")),
     "sha256": _Rule("64 lower-case hexadecimal digits", _matching(r"[0-9a-f]{64}")),
     "linear_layers": _INT,
+    "activation": _one_of("gelu", "relu"),
     "mean": _RGB,
     "std": _RGB,
 }
@@ -131,10 +133,16 @@ def load_manifest(path: Path | None = None) -> Manifest:
     if not isinstance(rows, list):
         raise ManifestError(f"{path.name}: checkpoints is {reprlib.repr(rows)}, not a list.")
     entries = _entries(rows, families, path.name)
+    recipes = {name: values.get("recipe", Recipe()) for name, values in families.items()}
+    for name, recipe in recipes.items():
+        _check_profile(recipe, profiles, f"{path.name}: family {name!r}")
     for entry in entries:
-        _check_entry(entry, profiles, f"{path.name}: checkpoint {entry.id!r}")
+        _check_entry(entry, f"{path.name}: checkpoint {entry.id!r}")
+        _check_profile(entry.recipe, profiles, f"{path.name}: checkpoint {entry.id!r}")
     return Manifest(
-        entries=entries, families=tuple(families), preprocessing=MappingProxyType(profiles)
+        entries=entries,
+        recipes=MappingProxyType(recipes),
+        preprocessing=MappingProxyType(profiles),
     )
 
 
@@ -174,6 +182,8 @@ def _checked(f: Field[Any], value: Any, where: str) -> Any:
     if f.name == "published":
         counts = value if isinstance(value, list) else [value]
         return tuple(_build(PublishedCount, v, f"{where}: published") for v in counts)
+    if f.name == "recipe":
+        return _recipe(value, f"{where}: recipe")
     rule = _FIELD_RULES.get(f.name) or _TYPE_RULES[choices[0]]
     if not rule.accepts(value):
         null = " or null" if NoneType in choices else ""
@@ -191,9 +201,29 @@ def _checked_fields(cls: type[T], values: object, where: str) -> dict[str, Any]:
     return {name: _checked(known[name], value, where) for name, value in mapping.items()}
 
 
+def _recipe(values: object, where: str) -> Recipe:
+    """A recipe, in which nothing is set without its source."""
+    known, stated, sources = _known(Recipe), {}, {}
+    mapping = dict(_mapping(values, where))
+    repository = mapping.pop("repository", None)
+    if repository is not None and not _is_text(repository):
+        raise ManifestError(f"{where}: repository is {repository!r}, but must be text.")
+    _check_names(mapping, known, where)
+    for name, pair in mapping.items():
+        _check_names(_mapping(pair, f"{where}: {name}"), ("value", "source"), f"{where}: {name}")
+        if "value" not in pair or not _is_text(pair.get("source")):
+            raise ManifestError(f"{where}: {name} needs a value and the source of it.")
+        stated[name] = _checked(known[name], pair["value"], where)
+        sources[name] = f"{repository} {pair['source']}" if repository else pair["source"]
+    return Recipe(**stated, sources=sources)
+
+
 def _build(cls: type[T], values: object, where: str, inherited: dict[str, Any] | None = None) -> T:
     """A dataclass from a mapping; `inherited` is checked already."""
-    checked = {**(inherited or {}), **_checked_fields(cls, values, where)}
+    own, inherited = _checked_fields(cls, values, where), inherited or {}
+    checked = {**inherited, **own}
+    if "recipe" in own and "recipe" in inherited:
+        checked["recipe"] = inherited["recipe"].changed_by(own["recipe"])
     for name, f in _known(cls).items():
         if f.default is MISSING and name not in checked:
             raise ManifestError(f"{where}: {name} is missing.")
@@ -246,17 +276,19 @@ def _with_original_names(entries: Iterable[CheckpointEntry]) -> tuple[Checkpoint
     )
 
 
-def _check_entry(
-    entry: CheckpointEntry, profiles: dict[str, PreprocessingProfile], where: str
-) -> None:
+def _check_profile(recipe: Recipe, profiles: dict[str, PreprocessingProfile], where: str) -> None:
+    """A recipe names a profile of the file, or none."""
+    if "preprocessing" in recipe.sources and recipe.preprocessing not in profiles:
+        raise ManifestError(
+            f"{where}: preprocessing is {recipe.preprocessing!r}, which is not there.",
+            hint=f"Profiles: {', '.join(profiles)}.",
+        )
+
+
+def _check_entry(entry: CheckpointEntry, where: str) -> None:
     """The rules that tie several fields together."""
     if entry.id in COMMANDS:
         raise ManifestError(f"{where}: id is the name of a command; choose another.")
-    if entry.preprocessing is not None and entry.preprocessing not in profiles:
-        raise ManifestError(
-            f"{where}: preprocessing is {entry.preprocessing!r}, which is not there.",
-            hint=f"Profiles: {', '.join(profiles)}.",
-        )
     if (entry.evidence == "N") != (entry.url is None):
         raise ManifestError(
             f"{where}: evidence is {entry.evidence!r} and url is {entry.url!r}; "

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from collapse_audit.prototypes import Branch
-    from collapse_audit.report.documents import LabelsDocument, MLCDDocument, UsageDocument
+    from collapse_audit.report.documents import LabelsDocument, MLCDDocument
 
 CentreSource: TypeAlias = Literal["file", "estimated", "none"]
 Level: TypeAlias = Literal["k", "m"]
@@ -247,7 +247,7 @@ class MLCD:
             Plain numbers, strings, lists and ``None``; all that is in nats is so.
         """
         levels: tuple[Level, ...] = ("k",) if self.groups is None else ("k", "m")
-        usage: dict[Level, UsageDocument] = {}
+        usage: dict[Level, dict[str, float]] = {}
         for level in levels:
             measured = self.usage(level)
             head, medium, tail = self.split_mass(level)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
-
-if TYPE_CHECKING:
-    from collapse_audit.report.documents import DivergencesDocument
 
 Prior: TypeAlias = Literal["uniform", "power-law"]
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -44,14 +41,13 @@ class Divergences:
     js: float
     tv: float
 
-    def to_dict(self) -> DivergencesDocument:
+    def to_dict(self) -> dict[str, float | None]:
         """Values by name; an infinite one becomes ``None``, which JSON can hold.
 
         Returns:
             The six numbers.
         """
-        finite = {name: v if math.isfinite(v) else None for name, v in asdict(self).items()}
-        return cast("DivergencesDocument", finite)
+        return {name: v if math.isfinite(v) else None for name, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)

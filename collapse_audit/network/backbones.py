@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from collapse_audit.errors import CheckpointError, ParameterError
-from collapse_audit.words import printable
+from collapse_audit.words import did_you_mean, printable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-State = dict[str, "Tensor"]
+    from collapse_audit.network.tensors import State
 
 _SHOWN = 6
 # Buffers that a model computes for itself, counters, and tensors that only training uses.
 _EXPENDABLE = re.compile(
     r"(?:.*\.)?(?:relative_position_index|attn_mask|num_batches_tracked|mask_token|masked_embed)"
 )
+# How timm and torch refuse arguments; a RuntimeError may also be a machine that fails.
+_REFUSALS = (
+    TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError,
+)  # fmt: skip
+_FAULT = re.compile(r"CUDA|out of memory|allocate memory")
 _FEATURES = "Compute the features with the official code and give them with --data FILE.npz."
 _ANOTHER = f"Try --backbone TIMM_NAME and --backbone-arg. {_FEATURES}"
 
@@ -63,9 +69,12 @@ def build_backbone(
         )
     _, build, rename = _KINDS[kind or "ResNet"]
     renamed = rename(dict(state)) if kind else dict(state)
+    make = partial(_create, name) if name else partial(build, dict(state))
     try:
-        model = _create(name, options) if name else build(dict(state), options)
-    except (TypeError, RuntimeError, AssertionError) as error:
+        model = make(options)
+    except _REFUSALS as error:
+        if _FAULT.search(str(error)):
+            raise
         reason = printable(str(error).partition("\n")[0]) or type(error).__name__
         message = f"timm cannot build {name or kind} with {options}: {reason}"
         if name or options:
@@ -84,6 +93,8 @@ def input_size(model: nn.Module) -> int | None:
 def _create(name: str, options: dict[str, Any]) -> nn.Module:
     import timm  # seconds
 
+    if not timm.is_model(name):  # it would look for hf-hub:... in the network
+        raise ValueError(f"it has no such model. {did_you_mean(name, timm.list_models())}".strip())
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
     return model
 
@@ -277,7 +288,7 @@ def _rename_xcit(state: State) -> State:
     return renamed
 
 
-_Build = Callable[[State, dict[str, Any]], "nn.Module"]
+_Build: TypeAlias = "Callable[[State, dict[str, Any]], nn.Module]"
 _KINDS: dict[str, tuple[str, _Build, Callable[[State], State]]] = {
     "XCiT": ("cls_attn_blocks.0.norm1.weight", _xcit, _rename_xcit),
     "Swin": ("layers.0.blocks.0.attn.relative_position_bias_table", _swin, _rename_swin),

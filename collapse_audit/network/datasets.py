@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
+from collapse_audit.errors import ParameterError, SourceError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Labels = npt.NDArray[np.int64]
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _ARRAYS = ("images", "features", "logits")
 _CHOICES = (
     "Give a folder of images, digits, fashion-mnist:FOLDER, a torchvision data set as "
@@ -61,17 +64,18 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFiles:
-    """Image files, opened one at a time."""
+    """Image files, opened one at a time; plain names, because a folder may hold millions."""
 
-    paths: tuple[Path, ...]
+    folder: Path
+    names: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Image:
         from PIL import Image
 
-        with Image.open(self.paths[index]) as image:
+        with Image.open(self.folder / self.names[index]) as image:
             image.load()  # a truncated file shows here, not in the preprocessing
             return image
 
@@ -160,23 +164,35 @@ def _fashion_mnist(folder: Path | None) -> Samples:
         )
     raw = folder / "FashionMNIST" / "raw"  # where torchvision puts them
     folder = raw if raw.is_dir() else folder
-    images = _read_idx(folder, "t10k-images-idx3-ubyte")
-    labels = _read_idx(folder, "t10k-labels-idx1-ubyte").astype(np.int64)
+    images = read_idx(folder, "t10k-images-idx3-ubyte")
+    labels = read_idx(folder, "t10k-labels-idx1-ubyte").astype(np.int64)
     return Samples(images=images, labels=labels)
 
 
-def _read_idx(folder: Path, name: str) -> npt.NDArray[np.uint8]:
-    """One IDX file: 00 00, type 08 (uint8), number of axes, sizes (big-endian), values."""
+def read_idx(folder: Path, name: str, *, hint: str = "") -> npt.NDArray[np.uint8]:
+    """Read one IDX file of bytes: 00 00 08, number of axes, sizes (big-endian), values.
+
+    Args:
+        folder: Where it is.
+        name: Its name, without the suffix ``.gz`` that it may have.
+        hint: What to do if it is not there.
+
+    Returns:
+        The values in their shape.
+
+    Raises:
+        SourceError: If it is not there, or is damaged.
+    """
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
     if path is None:
-        raise SourceError(f"{folder}: no {name} or {name}.gz.")
+        raise SourceError(f"{folder}: no {name} or {name}.gz.", hint=hint)
     content = path.read_bytes()
     try:
         content = gzip.decompress(content) if path.suffix == ".gz" else content
         axes = content[3]
         sizes = np.frombuffer(content, ">u4", count=axes, offset=4).astype(int)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
-    except (OSError, EOFError, IndexError, ValueError) as error:
+    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
         raise SourceError(f"{path}: not a readable IDX file ({error}).") from error
     if content[:3] != b"\x00\x00\x08" or values.size != math.prod(sizes):
         raise SourceError(f"{path}: not an IDX file of bytes, or truncated.")
@@ -184,14 +200,28 @@ def _read_idx(folder: Path, name: str) -> npt.NDArray[np.uint8]:
 
 
 def _folder(folder: Path) -> Samples:
-    paths = tuple(sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES))
-    if not paths:
+    try:
+        names = tuple(_image_names(folder))
+    except OSError as error:
+        raise SourceError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+    if not names:
         raise SourceError(f"{folder}: no images in this folder.", hint=_CHOICES)
-    names = tuple(str(path.relative_to(folder)) for path in paths)
-    classes = sorted({name.split("/")[0] for name in names if "/" in name})
-    labelled = all("/" in name for name in names) and len(classes) > 1
-    labels = np.array([classes.index(name.split("/")[0]) for name in names]) if labelled else None
-    return Samples(images=ImageFiles(paths), labels=labels, names=names)
+    tops = [name.partition("/")[0] if "/" in name else "" for name in names]
+    numbers = {top: number for number, top in enumerate(sorted(set(tops)))}
+    labelled = "" not in numbers and len(numbers) > 1
+    labels = np.fromiter(map(numbers.__getitem__, tops), np.int64) if labelled else None
+    return Samples(images=ImageFiles(folder, names), labels=labels, names=names)
+
+
+def _image_names(folder: Path, below: str = "") -> Iterator[str]:
+    """Images in a folder and the folders in it, in the order of their paths."""
+    with os.scandir(folder / below) as entries:
+        found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
+    for name, is_folder in found:
+        if is_folder:
+            yield from _image_names(folder, f"{below}{name}/")
+        elif name.lower().endswith(_SUFFIXES):
+            yield below + name
 
 
 def _torchvision(name: str, folder: str) -> Samples:
@@ -220,15 +250,7 @@ def _torchvision(name: str, folder: str) -> Samples:
 
 
 def _array_file(path: Path) -> Samples:
-    try:
-        arrays = load_arrays(path)
-    except CollapseAuditError:
-        raise
-    except Exception as error:
-        # damaged bytes make the readers fail in any way there is; all of them mean the same
-        raise SourceError(
-            f"{path}: not a readable .npz or safetensors file ({type(error).__name__})."
-        ) from error
+    arrays = load_arrays(path)
     held = [name for name in _ARRAYS if name in arrays]
     if len(held) != 1:
         raise SourceError(
@@ -267,13 +289,29 @@ def _check_values(path: Path, name: str, values: npt.NDArray[Any]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of a ``.npz`` or safetensors file, by name; nothing is unpickled."""
-    if path.suffix == ".npz":
+    """Read a ``.npz`` or safetensors file; nothing is unpickled.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its arrays by name.
+
+    Raises:
+        SourceError: If it is neither, or damaged.
+    """
+    if path.suffix not in (".npz", ".safetensors"):
+        raise SourceError(f"{path}: is neither .npz nor .safetensors.", hint=_CHOICES)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            return dict(load_file(path))
         # an open file, not a path: numpy leaves the file of a damaged archive open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
-
-        return dict(load_file(path))
-    raise SourceError(f"{path}: is neither .npz nor .safetensors.", hint=_CHOICES)
+    except Exception as error:
+        # damaged bytes make the readers fail in any way there is; all of them mean the same
+        raise SourceError(
+            f"{path}: not a readable .npz or safetensors file ({type(error).__name__})."
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _TOLERATED = 0.01  # share of unreadable images beyond which the data, not an image, is broken
 _SKIPPED_SHOWN = 3
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L"})
+# What the system says of one file; Pillow's own errors have no number. Any other is a fault.
+_OF_ONE_FILE = frozenset({None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +47,8 @@ class _Item:
     index: int
     pixels: npt.NDArray[Any] | None
     problem: str = ""
-    fatal: bool = False
+    is_deep: bool = False
+    is_fault: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,10 +65,13 @@ class _PreparedImages:
         try:
             image = self.images[index]
             if getattr(image, "mode", "") in _DEEP_MODES:
-                return _Item(index, None, f"mode {image.mode}, not 8 bits per channel", fatal=True)  # type: ignore[union-attr]
+                deep = f"mode {image.mode}, not 8 bits per channel"  # type: ignore[union-attr]
+                return _Item(index, None, deep, is_deep=True)
             return _Item(index, self.preprocessing(image))
         except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
-            return _Item(index, None, str(error).splitlines()[0] if str(error) else "unreadable")
+            problem = str(error).splitlines()[0] if str(error) else "unreadable"
+            fault = isinstance(error, OSError) and error.errno not in _OF_ONE_FILE
+            return _Item(index, None, problem, is_fault=fault)
 
 
 def image_batches(
@@ -94,7 +101,7 @@ def image_batches(
         Backbone features. Unreadable images are skipped, with one warning at the end.
 
     Raises:
-        SourceError: If more than 1 % of the images cannot be read.
+        SourceError: If more than 1 % of the images cannot be read, or the storage fails.
         ParameterError: If an image has a mode or size that does not fit.
     """
     import torch  # seconds
@@ -114,8 +121,12 @@ def image_batches(
         for item in items:
             if item.pixels is None:
                 skipped.append(f"{_name(samples, item.index)} ({item.problem})")
-                if item.fatal:
+                if item.is_deep:
                     raise ParameterError(f"{skipped[-1]}: convert this image to 8 bits first.")
+                if item.is_fault:
+                    raise SourceError(
+                        f"{skipped[-1]}: it is the storage that fails, not the image."
+                    )
         if len(skipped) > max(1, math.floor(_TOLERATED * len(index))) or len(skipped) == len(index):
             raise SourceError(
                 f"{len(skipped)} of {len(index)} images cannot be read, more than 1 %: "
@@ -124,10 +135,9 @@ def image_batches(
             )
         if good:
             pixels = torch.from_numpy(_stack(good, samples)).to(device, dtype)
-            with torch.inference_mode():
-                yield FeatureBatch(
-                    model.features_of(pixels), np.array([item.index for item in good])
-                )
+            with torch.inference_mode():  # left before the yield: it would hold for the caller too
+                features = model.features_of(pixels)
+            yield FeatureBatch(features, np.array([item.index for item in good]))
     if skipped:
         warnings.warn(
             f"skipped {len(skipped)} of {len(index)} images that cannot be read: "

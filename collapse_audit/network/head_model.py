@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,25 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints import find_heads, load_prototypes, locate_source
-from collapse_audit.checkpoints.layouts import guess_family
-from collapse_audit.checkpoints.reading import read_checkpoint
+from collapse_audit.checkpoints import select_default
+from collapse_audit.checkpoints.roles import is_patch_level
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
-from collapse_audit.manifest import CheckpointEntry, load_manifest
+from collapse_audit.manifest import CheckpointEntry, Recipe, load_manifest
 from collapse_audit.network.backbones import build_backbone, input_size
-from collapse_audit.network.projection import (
-    Network,
-    Recipe,
-    build_projection,
-    find_centre,
-    input_width,
-    recipe_for,
-)
+from collapse_audit.network.heads import input_width, projection_of
+from collapse_audit.network.tensors import backbone_state, centre_of
+from collapse_audit.sources import ResolvedSource, resolve_source
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from collapse_audit.checkpoints import HeadLocation
+    from collapse_audit.containers import Checkpoint
     from collapse_audit.prototypes import Branch, Prototypes
 
 
@@ -53,6 +50,29 @@ class HeadModel:
     family: str | None
     centre: npt.NDArray[np.float64] | None
     backbone: nn.Module | None
+
+    @property
+    def temperature(self) -> float:
+        """Softmax temperature of this branch.
+
+        Raises:
+            ParameterError: If nothing tells it.
+        """
+        known = self.recipe.temperature(self.prototypes.branch)
+        if known is None:
+            raise ParameterError(
+                f"{self.prototypes.source}: the softmax temperature of "
+                f"{self.family or 'a file laid out like this'} is not known.",
+                hint="Give the one it was trained with, as --temperature T.",
+            )
+        return known
+
+    @property
+    def assumed(self) -> list[str]:
+        """Fields of the recipe that decide how features become logits and that nothing states."""
+        layers = sum(1 for name, _ in self.projection.named_parameters() if name.endswith("weight"))
+        needed = ["use_norms", "normalize_features"] + ["activation"] * (layers > 1)
+        return [name for name in needed if name not in self.recipe.sources]
 
     @property
     def width(self) -> int:
@@ -132,68 +152,108 @@ class HeadModel:
 
 
 def load_head_model(
-    source: str | Path,
+    source: str | Path | ResolvedSource,
     *,
     branch: Branch = "teacher",
     head: str | None = None,
     images: bool = True,
     backbone: str | None = None,
     backbone_arguments: Mapping[str, Any] | None = None,
-    family: str | None = None,
-    entry: CheckpointEntry | None = None,
 ) -> HeadModel:
     """Rebuild a head, and the backbone if images are to be run through it.
 
     Args:
-        source: A checkpoint file, or an id of the manifest whose file is in the cache.
-        branch: Which network, as for :func:`~collapse_audit.checkpoints.load_prototypes`.
+        source: As for :func:`~collapse_audit.sources.resolve_source`, or what it gave. The facts of
+            a row of the manifest come before those of its family; where its timm model does not
+            fit the tensors of the file, the file is right.
+        branch: Which network, as for :func:`~collapse_audit.load_prototypes`.
         head: Which head.
         images: Whether the backbone is needed.
         backbone: A timm model to use instead of the recognised one.
         backbone_arguments: Passed to the model, such as ``num_heads``.
-        family: Method family; by default that of the entry, else what the file's layout tells.
-        entry: Row of the manifest that ``source`` is the file of; by default that of the id. Its
-            facts come before those of the family. Where its timm model does not fit the tensors
-            of the file, the file is right.
 
     Returns:
         The model, in evaluation mode on the CPU.
-
-    Raises:
-        CheckpointError: If a weight finds no place, or the family has no timm twin.
-        SourceError: If there is no such file.
     """
-    prototypes = load_prototypes(source, branch=branch, head=head)
-    resolved = locate_source(source)
-    heads = find_heads(source)
-    checkpoint = read_checkpoint(resolved.path)
-    location = next((h for h in heads if h.tensor_keys == prototypes.tensor_keys), None)
-    if location is None:
-        raise CheckpointError(
-            f"{resolved.spec}: {prototypes.name} is not a known head, so what stands before it "
-            "is unknown.",
-            hint="Leave the head out, or give logits with --data FILE.npz.",
-        )
-    if entry is None and resolved.id is not None:
-        entry = load_manifest().get(resolved.id)
-    if family is None:
-        family = entry.family if entry else guess_family(checkpoint, (h.name for h in heads))
-    network, recipe = Network.around(checkpoint, location), recipe_for(family, entry)
-    projection = build_projection(network.projection_state(), activation=recipe.activation)
+    resolved = source if isinstance(source, ResolvedSource) else resolve_source(source)
+    location = select_default(resolved.select(branch=branch, head=head), resolved.spec)
+    (prototypes,) = resolved.load([location])
+    return head_model_of(
+        resolved.checkpoint,
+        location,
+        prototypes,
+        family=resolved.family,
+        entry=resolved.entry,
+        images=images,
+        backbone=backbone,
+        backbone_arguments=backbone_arguments,
+    )
+
+
+def head_model_of(
+    checkpoint: Checkpoint,
+    location: HeadLocation,
+    prototypes: Prototypes,
+    *,
+    family: str | None = None,
+    entry: CheckpointEntry | None = None,
+    images: bool = True,
+    backbone: str | None = None,
+    backbone_arguments: Mapping[str, Any] | None = None,
+) -> HeadModel:
+    """Rebuild a head of an open checkpoint.
+
+    Args:
+        checkpoint: The file.
+        location: Where the prototypes are in it.
+        prototypes: The prototypes.
+        family: Method family, if known.
+        entry: Its row of the manifest, if it has one.
+        images: As for :func:`load_head_model`.
+        backbone: As for :func:`load_head_model`.
+        backbone_arguments: As for :func:`load_head_model`.
+
+    Returns:
+        The model, in evaluation mode on the CPU.
+    """
+    recipe = entry.recipe if entry else load_manifest().recipe(family)
+    recipe = recipe.told_by(
+        _training_options(checkpoint),
+        source=f"training options in {checkpoint.name}",
+        patches=is_patch_level(location.name),
+    )
     built = None
     if images:
-        state = network.backbone_state()
+        state = backbone_state(checkpoint, location)
         if state or backbone is not None:
             listed = entry.timm_name if entry and not backbone_arguments else None
             built = _build(state, backbone, backbone_arguments, listed)
         else:
             warnings.warn(
-                f"{resolved.spec}: holds no backbone; the pixels themselves stand in for features.",
+                f"{prototypes.source}: holds no backbone; the pixels themselves stand in for "
+                "features.",
                 CollapseAuditWarning,
                 stacklevel=2,
             )
-    centre = find_centre(checkpoint, location)
-    return HeadModel(prototypes, projection, recipe, family, centre, built)
+    return HeadModel(
+        prototypes,
+        projection_of(checkpoint, location, recipe),
+        recipe,
+        family,
+        centre_of(checkpoint, location),
+        built,
+    )
+
+
+def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """What the run wrote down: the script's arguments, or our trainer's configuration."""
+    if checkpoint.metadata.get("format") != "collapse-audit/head":
+        return checkpoint.options
+    with suppress(ValueError):
+        config = json.loads(checkpoint.metadata.get("config", ""))
+        if isinstance(config, dict):
+            return {**config, "centring": config.get("objective") == "dino"}
+    return {}
 
 
 def _build(

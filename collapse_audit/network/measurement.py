@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.devices import pick_device
-from collapse_audit.errors import CheckpointError, ParameterError
+from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.network.cache import check_origin, save_features
 from collapse_audit.network.datasets import Samples, choose, open_samples
 from collapse_audit.network.extraction import FeatureBatch, array_batches, image_batches
@@ -50,7 +51,8 @@ def measure_mlcd(
         model: The head; its networks are moved to ``device`` and ``dtype``.
         samples: Images, backbone features, or logits.
         groups: Group number of every prototype (k), for the distribution over unique ones.
-        temperature: By default that of the family's teacher (or student) at the end of training.
+        temperature: By default that of the teacher (or student) at the end of training; needed
+            where neither the file nor the manifest tells it.
         centre: By default the file's for a teacher, else an estimate for the families that
             centre their logits, else none.
         prior: Prior of the divergences.
@@ -77,10 +79,18 @@ def measure_mlcd(
 
     from collapse_audit.mlcd import MLCDAccumulator  # imports torch
 
-    branch, place = model.prototypes.branch, torch.device(pick_device(device))
+    place = torch.device(pick_device(device))
+    temperature = model.temperature if temperature is None else temperature
+    if samples.logits is None and (assumed := model.assumed):
+        warnings.warn(
+            f"{model.prototypes.source}: nothing tells {', '.join(assumed)} of "
+            f"{model.family or 'a file laid out like this'}; DINO's are taken.",
+            CollapseAuditWarning,
+            stacklevel=2,
+        )
     accumulator = MLCDAccumulator(
         model.prototypes,
-        temperature=model.recipe.temperature(branch) if temperature is None else temperature,
+        temperature=temperature,
         centre=_centre(model, centre),
         groups=groups,
         prior=prior,

@@ -9,7 +9,7 @@ from typing import Any
 
 from collapse_audit.report.documents import HeadDocument, ReportDocument
 from collapse_audit.report.mlcd_cells import mlcd_columns
-from collapse_audit.report.words import QUANTILES
+from collapse_audit.report.words import QUANTILES, notes
 
 
 def to_csv(report: ReportDocument) -> str:
@@ -23,14 +23,10 @@ def to_csv(report: ReportDocument) -> str:
     Returns:
         A header and one line per head; what a report does not hold is an empty cell.
     """
-    text = io.StringIO()
-    writer = None
-    for head in report["heads"]:
-        row = flat_row(report, head)
-        if writer is None:
-            writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
+    text, rows = io.StringIO(), [flat_row(report, head) for head in report["heads"]]
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -78,7 +74,7 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
         "published_unique": published.get("unique"),
         "published_source": published.get("source"),
         **mlcd_columns(head["mlcd"]),
-        "notes": " ".join(head.get("notes", ())),
+        "notes": notes(head),
     }
 
 

@@ -18,6 +18,8 @@ INFO_SCHEMA: Final = "collapse-audit/info"
 
 _Branch: TypeAlias = Literal["teacher", "student"] | None
 _Number: TypeAlias = int | float
+#: Numbers by name; the JSON Schema lists the names.
+_Numbers: TypeAlias = dict[str, float]
 
 
 class _Tool(TypedDict):
@@ -76,38 +78,12 @@ class _Factors(TypedDict):
     histogram: list[list[int]]
 
 
-class Quantiles(TypedDict):
-    """Quantiles of the cosine to the nearest other prototype."""
-
-    q01: float
-    q05: float
-    median: float
-    q95: float
-    q99: float
-
-
-class NearestCosine(Quantiles):
-    """The same of a head, which has ends."""
-
-    min: float
-    max: float
-
-
-class NormsDocument(TypedDict):
-    """Lengths of the prototypes."""
-
-    min: float
-    median: float
-    max: float
-    max_spread_in_group: float
-
-
 class NullDocument(TypedDict):
     """What as many random directions would give."""
 
     probability: float
     expected_pairs: float
-    nearest_cosine: NotRequired[Quantiles | None]
+    nearest_cosine: NotRequired[_Numbers | None]
 
 
 class CountDocument(TypedDict):
@@ -121,28 +97,6 @@ class PublishedDocument(CountDocument):
     """The count to compare with first, and the others."""
 
     others: NotRequired[list[CountDocument]]
-
-
-class DivergencesDocument(TypedDict):
-    """Entropy of a distribution, and how far it is from its prior."""
-
-    entropy: float
-    perplexity: float
-    kl_to_prior: float | None  # None where it is infinite
-    kl_from_prior: float | None
-    js: float
-    tv: float
-
-
-class UsageDocument(TypedDict):
-    """Classes that are used, and where the mass is."""
-
-    used: int
-    dead: int
-    expected_used: float
-    head_mass: float
-    medium_mass: float
-    tail_mass: float
 
 
 class _Agreement(TypedDict):
@@ -167,9 +121,9 @@ class MLCDDocument(TypedDict):
     centre: Literal["file", "estimated", "none"]
     mean_entropy: float
     mutual_information: float
-    k: DivergencesDocument
-    m: DivergencesDocument | None
-    usage: dict[Literal["k", "m"], UsageDocument]
+    k: dict[str, float | None]  # None where it is infinite
+    m: dict[str, float | None] | None
+    usage: dict[Literal["k", "m"], _Numbers]
     prior: str
     assignment: str
     mutual_information_corrected: float
@@ -195,8 +149,8 @@ class HeadDocument(TypedDict):
     unique_fraction: float
     redundancy_factors: _Factors
     sweep: list[_Level]
-    nearest_cosine: NearestCosine | None
-    norms: NotRequired[NormsDocument | None]
+    nearest_cosine: _Numbers | None
+    norms: NotRequired[_Numbers | None]
     exact_duplicates: NotRequired[int | None]
     mean_direction_norm: NotRequired[float]
     null: NotRequired[NullDocument | None]
@@ -258,7 +212,7 @@ class RegroupingDocument(TypedDict):
     unchanged: int
     split: int
     merged: int
-    pairs: dict[Literal["kept", "parted", "joined"], int]
+    pairs: dict[str, int]
     splits: list[_Parts]
     merges: list[_Parts]
 
@@ -288,7 +242,9 @@ class ComparisonDocument(_Document):
     heads: list[ComparedHead]
 
 
-class _StoredHead(TypedDict):
+class InfoHead(TypedDict):
+    """A head as it is stored."""
+
     name: str
     branch: str | None
     k: int
@@ -313,12 +269,12 @@ class InfoDocument(TypedDict):
 
     schema: str
     schema_version: str
-    source: dict[Literal["spec", "family"], str | None]
+    source: dict[str, str | None]
     container: str
     size: int
     top_level: list[dict[str, str | int]]
     tree: list[dict[str, str | int]]
-    heads: list[_StoredHead]
+    heads: list[InfoHead]
     centre_keys: list[str]
     matrices: list[_Matrix]
     notes: list[str]

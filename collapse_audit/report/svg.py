@@ -36,29 +36,16 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """One count over epsilon, as a share of K.
-
-    Attributes:
-        name: ``greedy``, ``components`` or ``isolated``.
-        dots: Its points, y downwards.
-    """
-
-    name: str
-    dots: tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class SweepDrawing:
     """M over epsilon, on a logarithmic epsilon axis.
 
     Attributes:
-        curves: One per count.
+        curves: The points of each count by its name, y downwards.
         ticks: Position and label of every epsilon.
         mark: Position of the report's own epsilon, or ``None`` if it is outside the sweep.
     """
 
-    curves: tuple[Curve, ...]
+    curves: dict[str, tuple[tuple[float, float], ...]]
     ticks: tuple[tuple[float, str], ...]
     mark: float | None
 
@@ -106,12 +93,12 @@ def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
     def across(value: float) -> float:
         return round(WIDTH * (math.log(value) - low) / (high - low), 2)
 
-    curves = []
-    for name in ("greedy", "components", "isolated"):
-        dots = tuple(
+    curves = {
+        name: tuple(
             (across(row["epsilon"]), round(HEIGHT * (1 - row[name] / head["k"]), 2)) for row in rows
         )
-        curves.append(Curve(name, dots))
+        for name in ("greedy", "components", "isolated")
+    }
     ticks = tuple((across(row["epsilon"]), f"{row['epsilon']:g}") for row in rows)
     inside = rows[0]["epsilon"] <= epsilon <= rows[-1]["epsilon"]
-    return SweepDrawing(tuple(curves), ticks, across(epsilon) if inside else None)
+    return SweepDrawing(curves, ticks, across(epsilon) if inside else None)

@@ -25,7 +25,7 @@ def audit_rows(rows: Tensor, *, epsilon: float = 0.025, full: bool = True) -> di
 
     prototypes = Prototypes.from_weight(rows.detach().clone())
     audit = audit_prototypes(prototypes, epsilon=epsilon, sweep=full, nearest=False)
-    head = audit.to_dict()["heads"][0]
+    head = audit.head_report()
     return {
         "k": prototypes.k,
         "unique": dict(head["unique"]),

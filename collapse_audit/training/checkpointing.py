@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from collapse_audit.errors import CheckpointError
+from collapse_audit.errors import CheckpointError, SourceError
 from collapse_audit.files import replacing, write_atomically
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.heads import Network, make_network
@@ -38,7 +37,7 @@ def save_state(state: TrainingState, path: Path) -> None:
         path: File to replace.
 
     Raises:
-        OSError: Never to the caller: it becomes a :class:`SourceError`.
+        SourceError: If it cannot be written; an earlier state is untouched.
     """
     content = state.state_dict()
     with replacing(path, hint=_HINT) as file:
@@ -46,7 +45,8 @@ def save_state(state: TrainingState, path: Path) -> None:
             torch.save(content, file)
         except RuntimeError as error:  # torch has an error of its own for a full disk
             line = " ".join(str(error).split())
-            raise OSError(f"probably no space left: {line}") from error
+            reason = f"{path}: cannot be written (probably no space left: {line})."
+            raise SourceError(reason, hint=_HINT) from error
 
 
 def load_state(state: TrainingState, path: Path) -> None:
@@ -149,19 +149,6 @@ def load_network(
         )
     network.load_state_dict(tensors)
     return network
-
-
-def read_provenance(path: Path) -> dict[str, Any]:
-    """Metadata of a head written by :func:`save_head`.
-
-    Args:
-        path: A safetensors file.
-
-    Returns:
-        Strings by name.
-    """
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from collapse_audit.errors import ParameterError, SourceError
+from collapse_audit.network.datasets import load_arrays, read_idx
 from collapse_audit.training.augmentation import augment
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.images import ImageData, image_data
@@ -25,6 +25,10 @@ _FASHION_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                   "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")  # fmt: skip
 # where Debian's package dataset-fashion-mnist puts the original files
 _FASHION_ROOT = "/usr/share/datasets/fashion-mnist"
+_FASHION_HINT = (
+    "Give --data-root the folder with Fashion-MNIST's original files "
+    "(Debian: apt install dataset-fashion-mnist)."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +169,9 @@ def _digits(config: HeadTrainingConfig) -> TrainingData:
 def _fashion_mnist(config: HeadTrainingConfig) -> TrainingData:
     """Fashion-MNIST from its original IDX files, halved to 14 x 14; 5000 images to test."""
     root = Path(config.data_root or _FASHION_ROOT)
-    images, labels, test_images, test_labels = (_idx(root, name) for name in _FASHION_FILES)
+    images, labels, test_images, test_labels = (
+        read_idx(root, name, hint=_FASHION_HINT) for name in _FASHION_FILES
+    )
     halved = [
         (part.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)) / 255).astype(np.float32)
         for part in (images[: config.limit], test_images[:5000])
@@ -173,25 +179,6 @@ def _fashion_mnist(config: HeadTrainingConfig) -> TrainingData:
     return _image_data(
         config, halved[0], labels.astype(np.int64), halved[1], test_labels[:5000].astype(np.int64)
     )
-
-
-def _idx(root: Path, name: str) -> npt.NDArray[np.uint8]:
-    """One IDX file (big-endian magic, sizes, bytes), plain or gzipped."""
-    path = next((p for p in (root / name, root / f"{name}.gz") if p.is_file()), None)
-    if path is None:
-        raise SourceError(
-            f"{root}: no {name} or {name}.gz.",
-            hint="Give --data-root the folder with Fashion-MNIST's original files "
-            "(Debian: apt install dataset-fashion-mnist).",
-        )
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    sizes = np.frombuffer(content, ">i4", count=content[3], offset=4)
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
-    if values.size != int(np.prod(sizes)):
-        raise SourceError(f"{path}: {values.size} values, but its header promises {sizes}.")
-    return values.reshape(sizes)
 
 
 def _from_file(config: HeadTrainingConfig) -> Data:
@@ -240,15 +227,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             hint=did_you_mean(str(path), ("digits", "fashion-mnist"))
             or "Use digits, fashion-mnist, or a file of features (.npz, .safetensors).",
         )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            return dict(load_file(path))
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except Exception as error:
-        raise SourceError(f"{path}: not a readable .npz or .safetensors file ({error}).") from error
+    return load_arrays(path)
 
 
 def _matrix(arrays: dict[str, npt.NDArray[Any]], name: str, path: Path) -> npt.NDArray[np.float32]:

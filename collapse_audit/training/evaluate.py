@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from collapse_audit.mlcd import MLCDAccumulator
+from collapse_audit.prototypes import Prototypes
 from collapse_audit.report.columns import text_columns
 from collapse_audit.training.data import Data
 from collapse_audit.training.heads import Network
@@ -23,21 +26,6 @@ _NEIGHBOURS = 5
 _LINEAR_SAMPLES = 5000
 # samples per forward pass; images of 224 x 224 fit in memory
 _CHUNK = 128
-
-
-@dataclass(frozen=True, slots=True)
-class ClassDistribution:
-    """Marginal latent class distribution of a network over a data set, in three numbers.
-
-    Attributes:
-        perplexity: exp of the entropy over the K prototypes; copies inflate it.
-        unique_perplexity: The same over groups of duplicates; copies do not.
-        mutual_information: H(p) - mean H(p(.|x)) in nats; copies do not change it either.
-    """
-
-    perplexity: float
-    unique_perplexity: float
-    mutual_information: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +45,7 @@ class Probes:
 
 def class_distribution(
     network: Network, data: Data, objective: Objective, groups: npt.NDArray[np.int64]
-) -> ClassDistribution:
+) -> dict[str, float]:
     """Class distribution of the teacher over the training samples, without augmentation.
 
     Args:
@@ -67,30 +55,28 @@ def class_distribution(
         groups: Group number of every prototype (k).
 
     Returns:
-        Perplexities and mutual information.
+        ``perplexity`` over the K prototypes, which copies inflate, ``unique_perplexity`` over the
+        groups, and ``mutual_information`` in nats.
     """
-    device = network.prototypes.device
-    total = torch.zeros(network.prototypes.shape[0], dtype=torch.float64, device=device)
-    entropy = 0.0
+    device, temperature = network.prototypes.device, objective.teacher_temperature
+    in_logits = {"none": 0.0, "logits": 1.0, "log-probabilities": temperature}
+    mlcd = MLCDAccumulator(
+        Prototypes.from_weight(network.prototypes),
+        temperature=temperature,
+        centre=objective.centre.double() * in_logits[objective.centre_rule],
+        groups=groups,
+        dtype="float64",
+        device=device,
+    )
     with _evaluating(network):
         for chunk in torch.split(data.train, _CHUNK):
-            logits = network(chunk.to(device))[2].double()
-            if objective.centre_rule == "logits":
-                logits = logits - objective.centre
-            scores = logits / objective.teacher_temperature
-            if objective.centre_rule == "log-probabilities":
-                scores = scores - objective.centre
-            log_probability = scores.log_softmax(dim=1)
-            probability = log_probability.exp()
-            total += probability.sum(dim=0)
-            entropy -= float((probability * log_probability).sum())
-    marginal = (total / len(data.train)).cpu().numpy()
-    over_groups = np.bincount(groups, weights=marginal).astype(np.float64)
-    return ClassDistribution(
-        perplexity=float(np.exp(_entropy(marginal))),
-        unique_perplexity=float(np.exp(_entropy(over_groups))),
-        mutual_information=_entropy(marginal) - entropy / len(data.train),
-    )
+            mlcd.update_logits(network(chunk.to(device))[2])
+    found = mlcd.result()
+    return {
+        "perplexity": found.k.perplexity,
+        "unique_perplexity": math.nan if found.m is None else found.m.perplexity,
+        "mutual_information": found.mutual_information,
+    }
 
 
 def probe(network: Network, data: Data) -> Probes | None:
@@ -142,7 +128,7 @@ def summarise(
     probes = probe(network, data)
     return (
         numbers
-        | asdict(class_distribution(network, data, objective, groups))
+        | class_distribution(network, data, objective, groups)
         | {"probes": None if probes is None else asdict(probes)}
     )
 
@@ -159,7 +145,7 @@ def comparison_table(before: dict[str, Any], after: dict[str, Any]) -> str:
     """
     rows = []
     for label, keys in _TABLE:
-        values = [_look_up(summary, keys) for summary in (before, after)]
+        values = [look_up(summary, keys) for summary in (before, after)]
         if None not in values:
             rows.append((label, *(f"{value:.4g}" for value in values)))
     return "\n".join(text_columns(("", "before", "after"), rows, "< > >"))
@@ -180,11 +166,12 @@ _TABLE = (
 )
 
 
-def _look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> float | None:
+def look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    """A number inside nested dictionaries; ``None`` if it was not measured."""
     value: Any = summary
     for key in keys:
         value = None if value is None else value.get(key)
-    return None if value is None else float(value)
+    return value
 
 
 def _embed(
@@ -207,8 +194,3 @@ def _evaluating(network: Network) -> Iterator[None]:
             yield
     finally:
         network.train(mode)
-
-
-def _entropy(p: npt.NDArray[np.float64]) -> float:
-    positive = p[p > 0]
-    return float(-(positive * np.log(positive)).sum())

@@ -52,13 +52,11 @@ class RunLog:
                 "iteration": state.iteration,
                 **losses,
                 "unique": unique,
-                "perplexity": classes.perplexity,
-                "unique_perplexity": classes.unique_perplexity,
-                "mutual_information": classes.mutual_information,
+                **classes,
                 "lr": state.optimiser.param_groups[1]["lr"],
             }
         )
-        return {"loss": losses["loss"], "M": unique, "perplexity": classes.perplexity}
+        return {"loss": losses["loss"], "M": unique, "perplexity": classes["perplexity"]}
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record.

@@ -17,6 +17,7 @@ from collapse_audit.files import replacing
 from collapse_audit.report.columns import pipe_table
 from collapse_audit.training.checkpointing import write_text
 from collapse_audit.training.config import HeadTrainingConfig, setting_type
+from collapse_audit.training.evaluate import look_up
 from collapse_audit.training.run import run_training
 from collapse_audit.words import did_you_mean
 
@@ -185,15 +186,9 @@ def _numbers(config: HeadTrainingConfig, folder: Path, *, quiet: bool) -> dict[s
         result = run_training(config, folder, resume=True, quiet=quiet)
         after, stopped = result.after, result.stopped
         memory = result.peak_megabytes
-    numbers = {name: _look_up(after, keys) for name, keys in _COLUMNS.items()}
+    found = {name: look_up(after, keys) for name, keys in _COLUMNS.items()}
+    numbers = {name: math.nan if value is None else value for name, value in found.items()}
     return numbers | {_MEMORY: memory, "stopped": stopped or None}
-
-
-def _look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
-    value: Any = summary
-    for key in keys:
-        value = None if value is None else value.get(key)
-    return math.nan if value is None else value
 
 
 def _write_results(rows: list[dict[str, Any]], folder: Path) -> None:

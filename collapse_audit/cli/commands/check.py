@@ -6,7 +6,6 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,7 +38,7 @@ from collapse_audit.gate import (
     require_gates,
     write_report,
 )
-from collapse_audit.prototypes import Branch, check_epsilon
+from collapse_audit.prototypes import check_epsilon
 from collapse_audit.report import ReportDocument, VerdictDocument, to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
@@ -60,49 +59,6 @@ _FORMATS: Final[dict[str, Callable[[VerdictDocument], str]]] = {
 #: Formats that a CI system reads also if there is no verdict; JSON is the entry point's own.
 _ERROR_FORMATS: Final = {"junit": error_to_junit, "github": error_to_github}
 _SUFFIXES: Final = {".json": "json", ".md": "markdown", ".xml": "junit"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A check with the settings and the options of the command line settled."""
-
-    source: str
-    thresholds: tuple[Threshold, ...]
-    baseline: Path | None
-    missing: str
-    update: bool
-    opener: Opener
-
-    def run(self) -> tuple[Verdict, Path | None]:
-        """The verdict, and the baseline file if it was written."""
-        opened = self.opener
-        old = None if self.update else self._read_baseline()
-        report = opened.report(self.source)
-        verdict = check(
-            report,
-            old,
-            self.thresholds,
-            allow=opened.allow,
-            skip_changes=old is None and self.baseline is not None,
-        )
-        writes = self.update or (old is None and self.missing == "create")
-        if self.baseline is None or not writes or not verdict.passed:
-            return verdict, None
-        write_report(report, self.baseline)
-        return verdict, self.baseline
-
-    def _read_baseline(self) -> ReportDocument | None:
-        if self.baseline is None:
-            return None
-        if self.baseline.exists():
-            return read_report(self.baseline, allow=self.opener.allow)
-        if self.missing != "fail":
-            return None
-        command = ["collapse-audit", "check", self.source, "--baseline", str(self.baseline)]
-        raise ReportError(
-            f"{self.baseline}: there is no baseline yet.",
-            hint=f"Create it with: {shlex.join([*command, '--update-baseline'])}",
-        )
 
 
 @click.command(
@@ -192,7 +148,7 @@ def check_command(
     if output is not None:
         check_output(output, source)
     with _errors_in(form, output):
-        verdict, written = _request(source, **given).run()
+        verdict, written = _run(source, **given)
     document = verdict.to_dict()
     emit(_FORMATS[form](document), output)
     session = ctx.ensure_object(Session)
@@ -203,7 +159,7 @@ def check_command(
     ctx.exit(0 if exit_zero else verdict.exit_code)
 
 
-def _request(
+def _run(
     source: str,
     *,
     baseline: Path | None,
@@ -213,18 +169,16 @@ def _request(
     allow: tuple[Difference, ...],
     config: Path | None,
     epsilon: float | None,
-    head: str | None,
-    branch: Branch,
-    checkpoint_dir: Path | None,
-    device: str,
     fetching: RemoteSettings,
     progress: bool,
-) -> _Request:
-    """Settle options and settings, and refuse what could only fail after the work."""
+    **audit: Any,
+) -> tuple[Verdict, Path | None]:
+    """The verdict, and the baseline file if it was written."""
     settings = find_settings(Path.cwd()) if config is None else read_settings(config)
     baseline = baseline or settings.baseline
     missing = missing_baseline or settings.missing_baseline or "fail"
     thresholds = tuple(parse_threshold(text) for text in fail_on or settings.fail_on)
+    # what could only fail after the work is refused before it
     if update_baseline and baseline is None:
         raise ParameterError("--update-baseline needs --baseline FILE.")
     if baseline is not None:
@@ -235,22 +189,35 @@ def _request(
     writes = update_baseline or missing == "create"
     options = AuditOptions(
         epsilon=check_epsilon(EPSILON if chosen is None else chosen),
-        head=head,
-        branch=branch,
-        checkpoint_dir=checkpoint_dir,
         # a baseline is a full report; a check measures what its thresholds ask for
         sweep=writes or _asks_for(thresholds, "sweep"),
         nearest=writes or _asks_for(thresholds, "nearest_cosine", "exact_duplicates"),
-        device=device,
+        **audit,
     )
-    allow = allow or settings.allow
-    return _Request(
-        source=source,
-        thresholds=thresholds,
-        baseline=baseline,
-        missing=missing,
-        update=update_baseline,
-        opener=Opener(options, allow, progress, fetching, epsilon=chosen),
+    opener = Opener(options, allow or settings.allow, progress, fetching, epsilon=chosen)
+    old = None
+    if baseline is not None and not update_baseline:
+        old = _read_baseline(source, baseline, opener.allow, missing)
+    report = opener.report(source)
+    skip = old is None and baseline is not None
+    verdict = check(report, old, thresholds, allow=opener.allow, skip_changes=skip)
+    if baseline is None or old is not None or not writes or not verdict.passed:
+        return verdict, None
+    write_report(report, baseline)
+    return verdict, baseline
+
+
+def _read_baseline(
+    source: str, baseline: Path, allow: tuple[Difference, ...], missing: str
+) -> ReportDocument | None:
+    """The baseline; ``None`` if there is none and that is no error."""
+    if baseline.exists():
+        return read_report(baseline, allow=allow)
+    if missing != "fail":
+        return None
+    command = ["collapse-audit", "check", source, "--baseline", str(baseline), "--update-baseline"]
+    raise ReportError(
+        f"{baseline}: there is no baseline yet.", hint=f"Create it with: {shlex.join(command)}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def reproduce_command(
     ]
     rows = reproduce(entries, state, fetching, reporter())
     if form == "json":
-        document = {"schema": "collapse-audit/reproduction", "rows": [r.to_dict() for r in rows]}
+        document = {"schema": "collapse-audit/reproduction", "rows": [asdict(row) for row in rows]}
         click.echo(json.dumps(document, indent=2))
     else:
         click.echo(to_markdown(rows))

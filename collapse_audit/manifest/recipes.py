@@ -1,0 +1,79 @@
+"""What the code of a method does between features and probabilities, beyond its tensors."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collapse_audit.prototypes import Branch
+
+# What this package, DINO and those after it, and Mugs call a temperature in their options.
+_OPTIONS = ("{}_temperature", "{}_temp", "group_{}_temp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a head is run. What no source states is DINO's, but for the temperatures.
+
+    Attributes:
+        teacher_temperature: Of the teacher, or the single network, at the end of training.
+        student_temperature: Of the student.
+        centring: Whether the teacher's logits are centred, so that a centre missing from the
+            file should be estimated.
+        use_norms: Whether logits carry the norms of the prototypes.
+        normalize_features: Whether features are scaled to unit norm before the prototypes.
+        activation: Between the linear layers of the projection head.
+        final_activation: Whether it follows the last of them too.
+        preprocessing: Name of the evaluation profile.
+        sources: For each field that something states, what: a line of the official code, mostly.
+    """
+
+    teacher_temperature: float | None = None
+    student_temperature: float | None = None
+    centring: bool = False
+    use_norms: bool = True
+    normalize_features: bool = True
+    activation: Literal["gelu", "relu"] = "gelu"
+    final_activation: bool = False
+    preprocessing: str = "in1k_bicubic"
+    sources: Mapping[str, str] = field(default_factory=dict, hash=False, metadata={"derived": True})
+
+    def temperature(self, branch: "Branch | None") -> float | None:
+        """Temperature of a branch; a single network has the teacher's; ``None`` if unknown."""
+        return self.student_temperature if branch == "student" else self.teacher_temperature
+
+    def changed_by(self, other: "Recipe") -> "Recipe":
+        """The same with what another one states.
+
+        Args:
+            other: Its stated fields come first, also those it states to be unknown.
+
+        Returns:
+            A new recipe.
+        """
+        stated: dict[str, Any] = {name: getattr(other, name) for name in other.sources}
+        return replace(self, **stated, sources={**self.sources, **other.sources})
+
+    def told_by(self, options: Mapping[str, Any], *, source: str, patches: bool) -> "Recipe":
+        """The same with what a run itself has written down.
+
+        Args:
+            options: Training options by name.
+            source: Where they stand.
+            patches: Whether it is a head for patches.
+
+        Returns:
+            A new recipe.
+        """
+        told: dict[str, Any] = {}
+        for branch in ("teacher", "student"):
+            of_patches = (f"{branch}_patch_temp",) if patches else ()  # iBOT
+            names = (*of_patches, *(name.format(branch) for name in _OPTIONS))
+            value: Any = next((options[name] for name in names if name in options), None)
+            is_number = isinstance(value, float | int) and not isinstance(value, bool)
+            if is_number and 0 < value < math.inf:
+                told[f"{branch}_temperature"] = float(value)
+        if isinstance(options.get("centring"), bool):
+            told["centring"] = options["centring"]
+        return self.changed_by(Recipe(**told, sources=dict.fromkeys(told, source)))
