@@ -319,7 +319,7 @@ def _open_entry(
     reporter: Reporter | None,
 ) -> ResolvedSource:
     """The local copy of a manifest row, or else its address."""
-    from collapse_audit.remote import RemoteSettings, remote_of_entry
+    from collapse_audit.remote import RemoteSettings, is_cached, remote_of_entry
 
     settings = settings or RemoteSettings.from_environment()
     folders = [folder for folder in (checkpoint_dir, settings.cache_dir) if folder is not None]
@@ -329,12 +329,15 @@ def _open_entry(
             if path.is_file():
                 checkpoint = read_path(path, entry.id)
                 return ResolvedSource(entry.id, checkpoint, name, entry=entry, path=path)
+    missing = SourceError(
+        f"{entry.id}: its file is not on this machine.", hint=fetch_hint(entry, folders[0])
+    )
     try:
         remote = remote_of_entry(entry)
     except SourceError as error:
-        raise SourceError(
-            f"{entry.id}: its file is not on this machine.", hint=fetch_hint(entry, folders[0])
-        ) from error
+        raise missing from error
+    if settings.offline and not is_cached(remote, settings):
+        raise missing
     return _open_remote(remote, entry, settings, reporter)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from collapse_audit.audit import audit_prototypes
-from collapse_audit.checkpoints import load_prototypes
+from collapse_audit.sources import load_prototypes
 from collapse_audit.examples import embedded_head
 
 

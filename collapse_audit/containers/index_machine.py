@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from collapse_audit.containers.limits import INDEX_BYTES, OPERATIONS
+from collapse_audit.containers.limits import INDEX_BYTES, KEY_CHARACTERS, OPERATIONS
 from collapse_audit.containers.pickle_names import is_known, means_harm
 from collapse_audit.containers.pickled import Name, Opaque, StorageRef, storage_of, tensor_of
 from collapse_audit.errors import CheckpointError, CollapseAuditError, UnsafePickleError
@@ -61,8 +61,11 @@ def read_index(program: bytes | IO[bytes], name: str) -> Index:
             machine.step(opcode.name, argument)
     except CollapseAuditError:
         raise
-    # A damaged program makes the steps fail in all these ways; they mean the same.
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+    # A damaged program makes the steps fail in all these ways; they mean the same. MemoryError: of
+    # a text that would be longer than all memory.
+    except (
+        ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError,
+    ) as error:  # fmt: skip
         raise CheckpointError(
             f"{name}: damaged or truncated: its index ends in {type(error).__name__} "
             f"({printable(error, 80)}).",
@@ -193,9 +196,7 @@ class _Machine:
         if not isinstance(target, dict):
             raise TypeError("an item for something that holds none")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Hashing nested tuples can take for ever; no path to a tensor has such a key.
-            plain = key is None or isinstance(key, str | int | float | bytes | Opaque)
-            target[key if plain else Opaque(type(key).__name__)] = value
+            target[key if _is_plain(key) else Opaque(type(key).__name__)] = value
         return holder
 
     def _list(self, _: Any) -> None:
@@ -221,6 +222,8 @@ class _Machine:
         self._stack.append(self._named(module, name))
 
     def _named(self, module: str, name: str) -> Name:
+        if len(module) + len(name) > KEY_CHARACTERS:
+            raise ValueError("a name of absurd length")
         if means_harm(module, name):
             raise self._unsafe(f"names {printable(f'{module}.{name}', 120)}")
         found = Name(module, name)
@@ -236,7 +239,9 @@ class _Machine:
             self._stack.append(identifier[1])
             return
         storage = storage_of(identifier)
-        self.storages[storage.key] = storage
+        known = self.storages.setdefault(storage.key, storage)
+        if (known.dtype, known.root_numel) != (storage.dtype, storage.root_numel):
+            raise ValueError("a storage of two kinds")
         self._stack.append(storage)
 
     def _reduce(self, _: Any) -> None:
@@ -310,6 +315,13 @@ class _Machine:
 
     def _mark(self, _: Any) -> None:
         self._stack.append(_MARK)
+
+
+def _is_plain(key: Any) -> bool:
+    """Whether a dictionary may have a key: nested tuples and huge numbers take long to handle."""
+    if isinstance(key, int):
+        return key.bit_length() < 64
+    return key is None or isinstance(key, str | float | Opaque)
 
 
 _CONSTANTS = frozenset({

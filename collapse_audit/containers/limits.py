@@ -12,7 +12,7 @@ DIRECTORY_BYTES = 32 * 1024**2
 OPERATIONS = 1_500_000
 #: Dictionaries, lists and modules inside one another, from the outermost object to a tensor.
 DEPTH = 32
-#: Characters of one key; deep wrappers make long keys, but not as long as this.
+#: Characters of all keys that lead to a tensor; deep wrappers make long ones, but not as long.
 KEY_CHARACTERS = 1000
 #: Dimensions of a tensor, as in torch.
 DIMENSIONS = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -73,7 +74,7 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Opaque:
     """An object of a type that is not known here: its data, and nothing that it could do.
 
@@ -92,8 +93,11 @@ class Opaque:
         """Its attributes, where its state is a plain dictionary."""
         state = self.state
         if isinstance(state, tuple) and len(state) == 2:  # (attributes, slots)
-            state = {**_mapping(state[0]), **_mapping(state[1])}
+            return ChainMap(_mapping(state[1]), _mapping(state[0]))
         return _mapping(state)
+
+    def __repr__(self) -> str:
+        return self.kind  # what it holds may hold itself, or unfold without end
 
 
 Node: TypeAlias = "Mapping[Any, Any] | list[Any] | tuple[Any, ...] | Opaque"
@@ -185,6 +189,8 @@ def tensors_below(root: Node) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
 def _walk(
     node: Any, path: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
+    if sum(map(len, path)) > KEY_CHARACTERS:
+        return
     if isinstance(node, TensorRef):
         yield path, node
     elif isinstance(node, dict | list | tuple | Opaque) and len(path) < DEPTH:
@@ -241,5 +247,5 @@ def key_name(key: object) -> str:
     return printable(key, KEY_CHARACTERS) or "''"
 
 
-def _mapping(value: Any) -> Mapping[Any, Any]:
+def _mapping(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else value.items if isinstance(value, Opaque) else {}

@@ -104,9 +104,11 @@ class ZipArchive:
     def _check_places(self, infos: list[zipfile.ZipInfo], directory: int) -> None:
         end = 0
         for info in sorted(infos, key=lambda info: info.header_offset):
-            if info.header_offset < end:
+            is_stored = info.compress_type == zipfile.ZIP_STORED
+            if info.header_offset < end or (is_stored and info.compress_size != info.file_size):
+                what = "lies inside another" if info.header_offset < end else "has two sizes"
                 raise CheckpointError(
-                    f"{self.name}: zip member {printable(info.filename)!r} lies inside another.",
+                    f"{self.name}: zip member {printable(info.filename)!r} {what}.",
                     hint="Neither torch nor numpy writes this: get the file from its source again.",
                 )
             end = info.header_offset + 30 + info.compress_size

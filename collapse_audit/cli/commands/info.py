@@ -77,10 +77,9 @@ def _lines(description: CheckpointDescription, *, every: bool) -> Iterable[str]:
 
 
 def _heads(description: CheckpointDescription) -> Iterable[str]:
-    audited = None if description.default is None else description.default[1]
     rows = [
         (
-            head.name + ("*" if head.branch == audited else ""),
+            head.name + ("*" if head in description.audited else ""),
             head.branch or "-",
             f"{head.k:,}",
             str(head.d),
@@ -97,7 +96,10 @@ def _heads(description: CheckpointDescription) -> Iterable[str]:
         yield from (f"  note: {note}" for note in head.notes)
     if description.centre_keys:
         yield f"centre: {', '.join(description.centre_keys)}"
-    yield "* audited unless --head or --branch says otherwise"
+    if description.audited:
+        yield "* audited unless --head or --branch says otherwise"
+    else:
+        yield "nothing tells which one holds the prototypes: choose with --head"
 
 
 def _matrices(description: CheckpointDescription, *, most: int | None) -> Iterable[str]:
