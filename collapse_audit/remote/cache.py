@@ -124,7 +124,7 @@ class RangeCache:
 
     def path(self, start: int, length: int) -> Path:
         """Where a part is or would be."""
-        return self.folder / _name((start, length))
+        return self.folder / f"{RANGES}/{start}-{length}"
 
     def _parts(self, start: int, end: int) -> list[Range]:
         """The intact parts that overlap a range, in order."""
@@ -140,20 +140,15 @@ class RangeCache:
         if part not in self._intact:
             path = self.path(*part)
             with suppress(OSError):
-                if sha256_of(path) == self._index.files[_name(part)]:
+                if sha256_of(path) == self._index.files[f"{RANGES}/{path.name}"]:
                     self._intact.add(part)
                 else:
                     path.unlink()  # parts with other limits may take its place
         return part in self._intact
 
     def _record(self, part: Range, digest: str) -> None:
-        """Write into the index that a part is there, and forget those that are not."""
-        known = self._index.files.items()
-        there = {name: sha for name, sha in known if (self.folder / name).exists()}
-        self._index = replace(self._index, files={**there, _name(part): digest})
+        """Write into the index that a part is there."""
+        files = {**self._index.files, f"{RANGES}/{self.path(*part).name}": digest}
+        self._index = replace(self._index, files=files)
         self._index.write(self.folder)
         self._intact.add(part)
-
-
-def _name(part: Range) -> str:
-    return f"{RANGES}/{part[0]}-{part[1]}"

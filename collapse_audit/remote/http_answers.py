@@ -48,26 +48,18 @@ def refused(shown: str, answer: Response) -> Exception:
     return TransientError(what, hint=hint, wait=wait)
 
 
-def unreachable(shown: str, error: Exception) -> Exception:
+def failed(shown: str, error: Exception) -> Exception:
     """What a failure without a status means, and what to do."""
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return SourceError(
-                f"{shown}: the server's certificate is not valid ({cause.verify_message}).",
-                hint="Behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate.",
-            )
-    if isinstance(error, ValueError):
-        return SourceError(f"{shown}: not a usable address.", hint="Check it for typing errors.")
-    return broken_off(error)
-
-
-def broken_off(error: Exception) -> TransientError:
-    """A failure of the connection, in words."""
     from requests import RequestException
     from urllib3.exceptions import HTTPError, IncompleteRead
 
     causes = list(_causes(error))
     for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return SourceError(
+                f"{shown}: the server's certificate is not valid ({cause.verify_message}).",
+                hint="Behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate.",
+            )
         if isinstance(cause, socket.gaierror):
             return TransientError(
                 "the name of the server is not known", hint="Check the address and the network."
@@ -76,6 +68,8 @@ def broken_off(error: Exception) -> TransientError:
             return TransientError("the server does not answer", hint="Try again later.")
         if isinstance(cause, IncompleteRead) and isinstance(cause.partial, int):
             return cut_off(cause.partial, cause.partial + (cause.expected or 0))
+    if isinstance(error, ValueError):
+        return SourceError(f"{shown}: not a usable address.", hint="Check it for typing errors.")
     root = causes[-1]
     if isinstance(root, OSError) and root.errno:
         reason = os.strerror(root.errno)

@@ -22,11 +22,10 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 from collapse_audit.errors import SourceError
 from collapse_audit.remote.addresses import redact
 from collapse_audit.remote.http_answers import (
-    broken_off,
     cut_off,
+    failed,
     first_byte,
     refused,
-    unreachable,
     version_of,
 )
 from collapse_audit.remote.remote_files import (
@@ -137,11 +136,11 @@ class HttpFile:
                 # read1 returns what has come: a server that drips bytes must not outlast the limit
                 block = answer.raw.read1(size, decode_content=False)
             except (OSError, HTTPError) as error:
-                raise broken_off(error) from error
+                raise failed(self.shown, error) from error
             if not block:
                 return
             received += len(block)
-            if received > self._max_bytes:
+            if left is None and received > self._max_bytes:
                 raise too_large(self.shown, None, self._max_bytes)
             yield block
 
@@ -153,7 +152,7 @@ class HttpFile:
         try:
             answer = _within(self._patience.left, lambda: self._follow(start, last))
         except (OSError, HTTPError, ValueError) as error:
-            raise unreachable(self.shown, error) from None
+            raise failed(self.shown, error) from None
         if not _is_file(answer):
             raise refused(self.shown, answer)
         if answer.headers.get("Content-Encoding", "identity") != "identity":

@@ -11,8 +11,11 @@ from typing import Literal
 from collapse_audit.errors import SourceError
 from collapse_audit.files import sha256_of
 from collapse_audit.remote.cache import FOLDER, RANGES, Index
+from collapse_audit.remote.remote_files import FileVersion
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.transfers import exclusive
+
+Kind = Literal["range", "file", "partial"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class CacheItem:
     """
 
     source: str
-    kind: Literal["range", "file", "partial"]
+    kind: Kind
     part: str
     size: int
     sha256: str
@@ -59,10 +62,8 @@ def cache_items(settings: RemoteSettings) -> tuple[CacheItem, ...]:
     Returns:
         Its items; none if there is no cache yet.
     """
-    found = [item for folder in _folders(settings) for item in _items(folder)]
-    return tuple(
-        sorted(found, key=lambda item: (item.source, item.kind, len(item.part), item.part))
-    )
+    found = (item for folder in _folders(settings) for item in _items(folder))
+    return tuple(sorted(found, key=lambda item: (item.source, len(item.part), item.path)))
 
 
 def verify_cache(settings: RemoteSettings) -> tuple[Verdict, ...]:
@@ -114,18 +115,16 @@ def _folders(settings: RemoteSettings) -> list[Path]:
 
 def _items(folder: Path) -> Iterator[CacheItem]:
     """The files of one folder; those that the index does not name were never completed."""
-    index = Index.read(folder)
-    source = index.source if index else folder.name
+    index = Index.read(folder) or Index(folder.name, FileVersion(None))
     for path in folder.glob("*/*"):
-        name = f"{path.parent.name}/{path.name}"
-        digest = index.files.get(name, "") if index else ""
-        if not digest:
-            if path.suffix != ".json":  # else it is the note of a partial file
-                yield CacheItem(source, "partial", "", _size(path), "", path)
-        elif path.parent.name == RANGES:
-            yield CacheItem(source, "range", path.name, _size(path), digest, path)
-        else:
-            yield CacheItem(source, "file", "", _size(path), digest, path)
+        digest = index.files.get(path.relative_to(folder).as_posix(), "")
+        is_range = path.parent.name == RANGES
+        if digest:
+            kind: Kind = "range" if is_range else "file"
+            part = path.name if is_range else ""
+            yield CacheItem(index.source, kind, part, _size(path), digest, path)
+        elif path.suffix != ".json":  # else it is the note of a partial file
+            yield CacheItem(index.source, "partial", "", _size(path), "", path)
 
 
 def _problem(item: CacheItem) -> str:

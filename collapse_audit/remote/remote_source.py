@@ -62,27 +62,16 @@ def is_cached(remote: Remote, settings: RemoteSettings) -> bool:
 class RemoteSource:
     """A remote file as a :class:`~collapse_audit.containers.byte_source.ByteSource`.
 
-    What was read is in the cache, verified each time it is opened; nothing is fetched twice.
+    :func:`open_source` makes one. What was read is in the cache, and nothing is fetched twice.
 
     Attributes:
         remote: Where the file is, and what to call it.
+        size: Its length in bytes.
     """
 
     def __init__(
-        self,
-        remote: Remote,
-        settings: RemoteSettings,
-        reporter: Reporter,
-        path: Path | None = None,
+        self, remote: Remote, settings: RemoteSettings, reporter: Reporter, path: Path | None
     ) -> None:
-        """Look at the file; see :func:`open_source`.
-
-        Args:
-            remote: Where it is.
-            settings: Cache, limits and patience.
-            reporter: Told what is fetched.
-            path: The whole file, if it is on this machine.
-        """
         self.remote = remote
         self._settings = settings
         self._reporter = reporter
@@ -90,16 +79,12 @@ class RemoteSource:
         self._files: dict[str, RemoteFile] = {}
         self._local = LocalFile(path) if path else None
         self._read(0, 0)
+        self.size = self._local.size if self._local else self._cache.version.size or 0
 
     @property
     def local_path(self) -> Path | None:
         """The whole file, if it is on this machine; it is then read from there."""
         return self._local.path if self._local else None
-
-    @property
-    def size(self) -> int:
-        """Its length in bytes."""
-        return self._local.size if self._local else self._cache.version.size or 0
 
     def read(self, start: int, n: int) -> bytes:
         """Read a part, from the cache or the server.
@@ -154,9 +139,10 @@ class RemoteSource:
             raise not_in_cache(self.remote.name)
         with exclusive(self._cache.folder, self._settings):
             self._cache.reload()
-            if self._cache.read(start, n) is None:
-                try_mirrors(self.remote, lambda url: self._bring(url, start, n), self._reporter)
             data = self._cache.read(start, n)
+            if data is None:
+                try_mirrors(self.remote, lambda url: self._bring(url, start, n), self._reporter)
+                data = self._cache.read(start, n)
         if data is None:
             raise SourceError(
                 f"{self.remote.name}: the cache does not keep what is written to it.",
@@ -174,12 +160,12 @@ class RemoteSource:
                 "since it was read first",
                 "To take the new file, run `collapse-audit cache clear` first.",
             )
-        if url not in self._files:
+        if url not in self._files and len(file.head) != file.version.size:
             if not file.has_ranges:
                 raise RangesUnusableError(file.shown, "the server does not send parts of it")
             if not sends_true_ranges(file):
                 raise RangesUnusableError(file.shown, "the server sends wrong parts of it")
-            self._files[url] = file
+        self._files[url] = file
         if self._cache.version.size is None:
             self._cache.begin(file.version, file.head)
         for first, length in self._cache.missing(start, n):
