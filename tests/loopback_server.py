@@ -32,6 +32,7 @@ class LoopbackServer:
         header_pause: Seconds between the lines of a header that takes 50 of them.
         etag: Tag of every answer; ``None`` for none.
         change_after: Requests after which the tag and the bytes are others.
+        untold: Whether the length of a body is not told; its end is that of the connection.
         encoding: Content-Encoding that every answer claims.
         promise: Added to the true Content-Length.
         redirects: New address by name.
@@ -52,6 +53,7 @@ class LoopbackServer:
         self.etag: str | None = '"one"'
         self.change_after: int | None = None
         self.promise = 0
+        self.untold = False
         self.encoding = ""
         self.redirects: dict[str, str] = {}
         self.redirect_body = b""
@@ -176,7 +178,8 @@ def _send(
         handler.flush_headers()
         time.sleep(server.header_pause)
     promise = server.promise if body else 0
-    handler.send_header("Content-Length", str(len(body) + promise))
+    if not (server.untold and body):
+        handler.send_header("Content-Length", str(len(body) + promise))
     handler.end_headers()
     if body and server.stall:
         time.sleep(server.stall)
@@ -192,5 +195,5 @@ def _send(
             server.sent += len(block)
         if server.pause:
             time.sleep(server.pause)
-    if end < len(body) or promise:
+    if end < len(body) or promise or server.untold:
         handler.close_connection = True

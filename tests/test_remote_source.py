@@ -202,6 +202,17 @@ def test_a_server_that_stops_sending_parts_is_read_whole_and_the_reader_never_kn
     assert [item.kind for item in cache_items(settings)] == ["file"]
 
 
+def test_a_file_whose_size_is_not_told_is_read_whole_up_to_the_limit(
+    server: Any, remote: Remote, settings: RemoteSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.ranges, server.untold = "ignored", True
+    with pytest.raises(SourceError, match="it does not end, and at most 2,000,000 are fetched"):
+        open_source(remote, dataclasses.replace(settings, max_bytes=2 * MB), SILENT)
+    source = open_source(remote, settings, Reporter(bars=False))
+    assert source.read(0, source.size) == DATA
+    assert "downloading the whole file, of unknown size" in capsys.readouterr().err
+
+
 def test_a_file_whose_checksum_is_known_is_fetched_whole_and_compared(
     remote: Remote, settings: RemoteSettings
 ) -> None:
@@ -233,9 +244,19 @@ def test_redirects_cost_no_connection_each(server: Any, settings: RemoteSettings
     assert server.connections == 1
 
 
-def test_what_comes_with_a_redirect_is_not_read_to_its_end(
-    server: Any, remote: Remote, settings: RemoteSettings
+def test_redirects_in_the_bytes_of_utf_8_are_followed(
+    server: Any, settings: RemoteSettings
 ) -> None:
+    server.files["é é.bin"] = DATA
+    server.redirects["a.bin"] = "/é é.bin".encode().decode("latin-1")
+    source = open_source(remote_of_url(server.url("a.bin")), settings, SILENT)
+    assert source.size == len(DATA)
+
+
+def test_what_comes_with_a_redirect_is_not_read_to_its_end(
+    server: Any, settings: RemoteSettings
+) -> None:
+    server.files["a.bin"] = DATA
     server.redirects["b.bin"] = "/a.bin"
     server.redirect_body = bytes(50 * MB)
     assert open_source(remote_of_url(server.url("b.bin")), settings, SILENT).size == len(DATA)
