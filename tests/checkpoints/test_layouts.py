@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from collapse_audit.checkpoints.layouts import parse_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from collapse_audit.checkpoints import describe, find_heads, load_prototypes
-from collapse_audit.checkpoints.layouts import parse_key
 from tests.checkpoint_layouts import (
     LAYOUTS,
     D,

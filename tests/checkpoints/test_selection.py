@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from collapse_audit.checkpoints.sources import resolve_source
 
 from collapse_audit.checkpoints import (
     describe,
     load_heads,
     load_prototypes,
 )
-from collapse_audit.checkpoints.sources import resolve_source
 from collapse_audit.cli.commands.info import info_command
 from collapse_audit.errors import (
     CheckpointError,

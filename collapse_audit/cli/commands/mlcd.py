@@ -92,6 +92,8 @@ def _measure(
         reading = _reading(model, options, audit.device)
         told = _counter("features", progress, options.limit)
         samples = cached_features(model, options.data, cache, **reading, progress=told)
+    # asked for before the audit, not after it
+    temperature = model.temperature if options.temperature is None else options.temperature
     (audited,) = audit_heads(
         resolved,
         (model.prototypes,),
@@ -105,7 +107,7 @@ def _measure(
         model,
         samples,
         groups=audited.groups,
-        temperature=options.temperature,
+        temperature=temperature,
         centre=options.centre,
         prior=options.prior,
         assignment=options.assignment,
