@@ -29,11 +29,11 @@ from collapse_audit.manifest import (
     load_manifest,
 )
 from collapse_audit.prototypes import Branch, Prototypes
-from collapse_audit.similarity import Progress, silent
 from collapse_audit.words import did_you_mean, printable
 
 if TYPE_CHECKING:
     from collapse_audit.remote import Remote, RemoteSettings, Reporter
+    from collapse_audit.similarity import Progress
 
 #: The word for the head inside the package.
 DEMO: Final = "demo"
@@ -127,7 +127,7 @@ class ResolvedSource:
             check_and_record(self.remote, digests, self.settings)
         return loaded
 
-    def sha256(self, progress: Progress = silent) -> str | None:
+    def sha256(self, progress: Progress | None = None) -> str | None:
         """Checksum of the file.
 
         Args:

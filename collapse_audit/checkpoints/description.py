@@ -43,7 +43,7 @@ class CheckpointDescription:
     top_level: tuple[tuple[str, int], ...]
     tree: tuple[tuple[str, int, int], ...]
     heads: tuple[HeadLocation, ...]
-    audited: tuple[HeadLocation, ...]
+    audited: frozenset[HeadLocation]
     default: HeadLocation | None
     centre_keys: tuple[str, ...]
     matrices: tuple[tuple[str, tuple[int, ...], str], ...]
@@ -113,7 +113,7 @@ def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> Ch
         top_level=_count_top_level(checkpoint),
         tree=_count_modules(checkpoint),
         heads=heads,
-        audited=audited,
+        audited=frozenset(audited),
         default=default_head(audited) if audited else None,
         centre_keys=tuple(
             t.key for t in tensors if _CENTRE.fullmatch(t.key) and t.dtype in FLOATING

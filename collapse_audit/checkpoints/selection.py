@@ -72,8 +72,10 @@ def heads_by_default(
     unnamed = all(head.name == head.weight_key for head in heads)
     if checkpoint.container == "npz" and unnamed and len(heads) > 1:
         return ()
-    of_branch = {head.branch: [h for h in heads if h.branch == head.branch] for head in heads}
-    return tuple(of_branch.get("teacher") or of_branch.get(None) or heads)
+    for branch in ("teacher", None):
+        if of_branch := tuple(head for head in heads if head.branch == branch):
+            return of_branch
+    return heads
 
 
 def select_default(heads: tuple[HeadLocation, ...], spec: str) -> HeadLocation:
