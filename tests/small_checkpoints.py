@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.containers import Checkpoint, read_checkpoint
+from collapse_audit.containers import Checkpoint, StoredTensor, read_checkpoint
 from collapse_audit.errors import SourceError
 
 K, D = 12, 8
@@ -112,3 +112,19 @@ def _good_files() -> dict[str, bytes]:
 
 
 GOOD_FILES = _good_files()
+
+
+def checkpoint_of(
+    shapes: dict[str, tuple[int, ...]], *, container: Any = "zip", dtype: str = "float32"
+) -> Checkpoint:
+    """Tensors of some shapes by their keys, ``/`` between dictionaries; none of them can be read."""
+
+    def read() -> Any:
+        pytest.fail("values were read")
+
+    tensors = {
+        key: StoredTensor(tuple(key.split("/")), shape, dtype, key, read)
+        for key, shape in shapes.items()
+    }
+    top = tuple(dict.fromkeys(tensor.path[0] for tensor in tensors.values()))
+    return Checkpoint("checkpoint", container, 0, tensors, top)

@@ -288,9 +288,10 @@ def _fits(layer: Layer, shape: tuple[int, int], chains: _Chains) -> tuple[bool, 
         return True, True
     as_torch = all(b[1] == a[0] for a, b in zip(shapes, [*shapes[1:], shape], strict=True))
     as_kernel = all(b[0] == a[1] for a, b in zip(shapes, [*shapes[1:], shape], strict=True))
-    if as_torch == as_kernel and len(shapes) > 1:  # the layer before the prototypes alone
-        return shapes[-1][0] == shape[1], shapes[-1][1] == shape[0]
-    return as_torch, as_kernel
+    if as_torch != as_kernel:
+        return as_torch, as_kernel
+    width, other = shapes[-1]  # the layer before the prototypes alone, which may lie another way
+    return width == shape[1], other == shape[0] or width == shape[0] < shape[1]
 
 
 def _projection_before(layer: Layer, chains: _Chains) -> list[Layer]:
