@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeAlias
 
 from collapse_audit.containers.limits import DEPTH, DIMENSIONS, KEY_CHARACTERS
@@ -92,7 +94,7 @@ class Opaque:
         """Its attributes, where its state is a plain dictionary."""
         state = self.state
         if isinstance(state, tuple) and len(state) == 2:  # (attributes, slots)
-            state = {**_mapping(state[0]), **_mapping(state[1])}
+            return ChainMap(_mapping(state[1]), _mapping(state[0]))
         return _mapping(state)
 
 
@@ -221,23 +223,25 @@ def is_module(node: Any) -> bool:
 def _of_module(module: Opaque, seen: set[int], depth: int) -> Iterator[tuple[str, TensorRef]]:
     """The state dict of a module that was saved whole."""
     held = module.attributes
-    own = {**_mapping(held.get("_parameters")), **_mapping(held.get("_buffers"))}
-    inner: dict[Any, Any] = dict(_mapping(held.get("_modules")))
+    parts = [_mapping(held.get(part)) for part in ("_parameters", "_buffers", "_modules")]
     if module.kind.startswith("__torch__."):
-        own = {**own, **{key: value for key, value in held.items() if isinstance(value, TensorRef)}}
-        inner |= {key: value for key, value in held.items() if is_module(value)}
-    for key, value in own.items():
+        parts += held.maps if isinstance(held, ChainMap) else [held]
+    # dictionaries are entered once: a million modules may share one of a million entries
+    fresh = [part for part in parts if id(part) not in seen]
+    seen.update(map(id, fresh))
+    for key, value in chain.from_iterable(part.items() for part in fresh):
         if isinstance(value, TensorRef):
             yield key_name(key), value
-    for key, child in inner.items():
-        if isinstance(child, Opaque) and id(child) not in seen and depth < DEPTH:
-            seen.add(id(child))
-            for name, tensor in _of_module(child, seen, depth + 1):
+        elif isinstance(value, Opaque) and id(value) not in seen and depth < DEPTH:
+            seen.add(id(value))
+            for name, tensor in _of_module(value, seen, depth + 1):
                 yield f"{key_name(key)}.{name}", tensor
 
 
 def key_name(key: object) -> str:
     """A dictionary key as part of a path: never empty, and safe to print."""
+    if isinstance(key, Opaque):
+        key = f"<{key.kind}>"
     return printable(key, KEY_CHARACTERS) or "''"
 
 

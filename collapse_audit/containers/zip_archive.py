@@ -104,6 +104,9 @@ class ZipArchive:
     def _check_places(self, infos: list[zipfile.ZipInfo], directory: int) -> None:
         end = 0
         for info in sorted(infos, key=lambda info: info.header_offset):
+            stored = info.compress_type == zipfile.ZIP_STORED
+            if info.volume or (stored and info.file_size != info.compress_size):
+                raise self._damaged(info, "the directory contradicts itself")
             if info.header_offset < end:
                 raise CheckpointError(
                     f"{self.name}: zip member {printable(info.filename)!r} lies inside another.",
