@@ -85,7 +85,10 @@ def test_teacher_and_student_in_one_storage_get_a_note(tmp_path: Path) -> None:
         assert "one storage" in head.notes[0]
         assert "ln K" in head.notes[0]
     copied = {key: tensor.clone() for key, tensor in network.items()}
-    assert [h.notes for h in heads_of({"student": network, "teacher": copied}, tmp_path)] == [(), ()]
+    assert [h.notes for h in heads_of({"student": network, "teacher": copied}, tmp_path)] == [
+        (),
+        (),
+    ]
 
 
 def test_what_peft_trained_comes_before_what_it_replaces() -> None:

@@ -76,7 +76,11 @@ def test_layers_of_other_names_are_not(key: str) -> None:
 
 @given(st.text(alphabet="ab._lth01", max_size=30))
 def test_words_that_only_contain_a_layer_name_are_not_layers(noise: str) -> None:
-    for key in (f"{noise}xlast_layer.weight", f"{noise}.last_layerx.weight", f"{noise}.xprototypes"):
+    for key in (
+        f"{noise}xlast_layer.weight",
+        f"{noise}.last_layerx.weight",
+        f"{noise}.xprototypes",
+    ):
         assert found({key: (K, D), "other": (3, 3)}) == ()
 
 
@@ -124,7 +128,9 @@ def test_what_ends_a_projection_head_as_only_prototypes_do_is_found() -> None:
 )
 def test_what_only_ends_a_chain_is_not(last: Shapes) -> None:
     assert found(CHAIN | last) == ()
-    assert found({key.replace("projector", "predictor"): s for key, s in CHAIN.items()} | last) == ()
+    assert (
+        found({key.replace("projector", "predictor"): s for key, s in CHAIN.items()} | last) == ()
+    )
 
 
 def test_a_weight_normed_end_of_a_head_is_found_under_any_name() -> None:
@@ -232,8 +238,11 @@ def test_a_cached_weight_is_not_used(tmp_path: Path) -> None:
         (CHAIN | {"prototypes.weight": (8, 60)}, True, "the layer before it gives 8 values"),
         (CHAIN | {"prototypes.weight": (60, 8)}, False, ""),
         (CHAIN | {"prototypes.weight": (5, 8)}, False, ""),
-        ({"head.0.weight": (16, 32), "head.2.weight": (32, 8), "prototypes": (8, 60)}, True,
-         "the layer before it gives 8 values"),
+        (
+            {"head.0.weight": (16, 32), "head.2.weight": (32, 8), "prototypes": (8, 60)},
+            True,
+            "the layer before it gives 8 values",
+        ),
         ({"head.0.weight": (8, 32), "prototypes": (8, 60)}, True, "gives 8 values"),
         ({"head.0.weight": (32, 8), "prototypes": (8, 60)}, True, "gives 8 values"),
         ({"head.0.weight": (48, 32), "prototypes": (20, 48)}, False, ""),

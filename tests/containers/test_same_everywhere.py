@@ -113,9 +113,7 @@ def layer(
 
 @st.composite
 def states(draw: Callable[[Any], Any]) -> tuple[State, torch.dtype]:
-    dtype = draw(
-        st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16])
-    )
+    dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]))
     state: State = {"backbone.blocks.0.weight": torch.ones(5, 3), "steps": torch.tensor(7)}
     names = draw(
         st.lists(
