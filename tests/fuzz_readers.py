@@ -1,162 +1,303 @@
-"""Feed damaged checkpoints to the readers: ``make fuzz``, or ``python tests/fuzz_readers.py``.
+"""Differential fuzzing of the readers of checkpoints: ``make fuzz``.
 
-Every mutated file must be read, or refused with a CollapseAuditError, within seconds, and must run
-nothing. Each is made from (seed, number) alone, so a failure can be made again.
+Programs for the index machine (tests/fuzz_programs.py) and damaged files of every container
+(tests/fuzz_files.py) are read from the disk, from memory in parts, and, some, from a web server.
+All ways must give the same. What torch (with weights_only, or else with Python's own unpickler),
+safetensors or numpy read must come out bit by bit, or be refused for one of :data:`REASONS`. Every
+refusal is a CollapseAuditError, within seconds and without much memory, and nothing is run. Each
+file is made from a seed and its number alone, so a failure can be made again.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import itertools
 import random
+import re
+import resource
 import signal
 import sys
 import tempfile
 import time
-import zipfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from collapse_audit.checkpoints.ranged_files import read_index
-from collapse_audit.checkpoints.reading import read_checkpoint
+from collapse_audit.containers import Checkpoint, read_checkpoint, read_path
+from collapse_audit.containers.tensors import WIDTHS
+from collapse_audit.errors import CollapseAuditError, SourceError
+from collapse_audit.remote import SILENT, RemoteSettings, open_source, remote_of_url
+from tests.fuzz_files import MARKER, Files, mutated
+from tests.fuzz_oracle import Oracle
+from tests.fuzz_programs import program_file
+from tests.loopback_server import LoopbackServer
 
-from collapse_audit.errors import CollapseAuditError
-from collapse_audit.remote.remote_files import FileVersion
+SECONDS, MEMORY = 2.0, 400e6
+NAME = "program"
+RUNS_CODE = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn"})
 
-SECONDS_PER_FILE = 10
-RUNS_CODE = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen"})
-MARKER = "collapse_audit_fuzz_ran_code"
+#: Why we may refuse what another reader takes: what our message says, and what is in the file.
+REASONS = {
+    "outside of its storage": (
+        r"but its storage has only|its storage is not where|not those of the index|truncated",
+        b"",
+    ),
+    "one storage in two ways": ("a storage that is described twice", b""),
+    "other values behind it": ("gives a tensor other values", b""),
+    "arguments that are no tuple": ("arguments that are no tuple", b""),
+    "converted when it is read": ("missing", b"_rebuild_device_tensor"),
+    "a wrong checksum": ("its checksum is not that of the directory", b"PK"),
+    "a zip directory that can be read in two ways": (
+        "points to places without|contradicts itself|two directories|follows the directory|lies inside another|"
+        "appears more than once",
+        b"PK",
+    ),
+    "packed too well": ("unpacks to", b"PK"),
+}
+Outcome = dict[str, Any] | str  # tensors by key, or why the file is refused
 
 
-class MemoryFile:
-    """A remote file in memory, with the interface of the storage layer."""
+class Outside(Exception):
+    """A reader asked for bytes that there are not."""
+
+
+class Memory:
+    """A byte source that counts what is read of it."""
 
     def __init__(self, data: bytes) -> None:
-        self.shown = "memory.pth"
-        self.data = data
-        self.head = data[:512]
-        self.version = FileVersion(len(data))
-        self.has_ranges = True
+        self.data, self.size, self.reads = data, len(data), 0
 
-    def read(self, start: int, length: int) -> bytes:
-        data = self.data[start : start + length]
-        if start < 0 or len(data) != length:
-            raise CollapseAuditError("a range outside the file")
-        return data
-
-    def stream(self, start: int, length: int | None) -> Iterator[bytes]:
-        yield self.read(start, len(self.data) - start if length is None else length)
+    def read(self, start: int, n: int) -> bytes:
+        if not 0 <= start <= start + n <= self.size:
+            raise Outside(f"{n} bytes from {start} of {self.size}")
+        self.reads += 1
+        return self.data[start : start + n]
 
 
-class Malicious:
-    """An object whose pickle runs a command."""
+class Address:
+    """Reads files through the loopback interface."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        import os
+    def __init__(self, cache: Path) -> None:
+        self.server = LoopbackServer()
+        self._cache, self._number = cache, itertools.count()
 
-        return os.system, (f"touch {Path(tempfile.gettempdir()) / MARKER}",)
-
-
-def seeds() -> dict[str, bytes]:
-    """Small files of every container, among them one that wants to run a command."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(12, 8, generator=generator)
-    tree = {
-        "teacher": {"head.last_layer.weight_v": weight, "head.last_layer.weight_g": weight[:, :1]},
-        "optimizer": {"state": {0: {"step": 3, "exp_avg": weight.t()}}, "param_groups": [{}]},
-        "args": argparse.Namespace(lr=np.float64(0.1), arch="vit"),
-        "epoch": 3,
-    }
-
-    def saved(value: Any, **options: Any) -> bytes:
-        buffer = io.BytesIO()
-        torch.save(value, buffer, **options)
-        return buffer.getvalue()
-
-    import safetensors.torch
-
-    npy, npz = io.BytesIO(), io.BytesIO()
-    np.save(npy, weight.numpy())
-    np.savez_compressed(npz, a=weight.numpy())
-    return {
-        "zip": saved(tree),
-        "zip protocol 4": saved(tree, pickle_protocol=4),
-        "legacy": saved(tree, _use_new_zipfile_serialization=False),
-        "malicious": saved({"a": weight, "b": Malicious()}),
-        "safetensors": safetensors.torch.save({"last_layer.weight": weight}),
-        "npy": npy.getvalue(),
-        "npz": npz.getvalue(),
-    }
+    def read(self, files: Files, main: str) -> Checkpoint:
+        folder = next(self._number)
+        self.server.files = {f"{folder}/{name}": data for name, data in files.items()}
+        settings = RemoteSettings(
+            cache_dir=self._cache, insecure_http=True, lock_path=self._cache / "lock", retries=0
+        )
+        remote = remote_of_url(self.server.url(f"{folder}/{main}"))
+        source = open_source(remote, settings, SILENT)
+        return read_checkpoint(source, NAME, file=main, sibling=source.sibling)
 
 
-def mutate(data: bytes, draw: random.Random) -> bytes:
-    """One to four changes of a kind that finds different bugs each."""
-    result = bytearray(data)
-    for _ in range(draw.choice((1, 1, 2, 4))):
-        at = draw.randrange(len(result) or 1)
-        kind = draw.randrange(7)
-        if kind == 0:
-            result[at : at + 1] = bytes([draw.randrange(256)])
-        elif kind == 1:  # numbers at their limits, where sizes and offsets stand
-            result[at : at + 4] = draw.choice((b"\xff" * 4, b"\0" * 4, b"\xff\xff\xff\x7f"))
-        elif kind == 2:
-            del result[at:]
-        elif kind == 3:
-            del result[at : at + draw.randrange(1, 32)]
-        elif kind == 4:
-            other = draw.randrange(len(result) or 1)
-            result[at:at] = result[other : other + draw.randrange(1, 64)]
-        elif kind == 5:
-            result[at : at + 1] = draw.choice(b"().0122KMNRQb}]edustcq\x85\x86\x93").to_bytes()
-        else:
-            result[at : at + 8] = draw.randbytes(8)
-    return bytes(result)
+def outcome_of(read: Callable[[], Checkpoint]) -> Outcome:
+    """Every tensor with its bytes, or why it is refused; or why all of them are."""
+    try:
+        tensors = read().tensors
+    except CollapseAuditError as error:
+        return _words(error)
+    found: dict[str, Any] = {}
+    for key, tensor in tensors.items():
+        try:
+            values = tensor.read() if tensor.dtype in WIDTHS else None
+        except CollapseAuditError as error:
+            found[key] = _words(error)
+            continue
+        if values is None:
+            continue
+        if 0 not in tensor.shape and values.shape != tensor.shape:
+            raise AssertionError(f"{key} is {values.shape} and not {tensor.shape}")
+        raw = b"" if 0 in tensor.shape else values.tobytes()
+        raw = bytes(map(bool, raw)) if tensor.dtype == "bool" else raw
+        found[key] = tensor.dtype, list(tensor.shape), raw
+    return found
 
 
-def with_mutated_index(data: bytes, draw: random.Random) -> bytes:
-    """A sound archive around a mutated pickle, which byte changes alone seldom give."""
-    buffer = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(data)) as source,
-        zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as target,
-    ):
-        for info in source.infolist():
-            content = source.read(info)
-            if info.filename.endswith("data.pkl"):
-                content = mutate(content, draw)
-            target.writestr(info.filename, content)
-    return buffer.getvalue()
+def _words(error: CollapseAuditError) -> str:
+    """A refusal; a missing file is told in other words by each kind of source."""
+    missing = type(error) is SourceError
+    return "missing" if missing else f"{type(error).__name__}: {error.message}"
 
 
-def read_in_parts(data: bytes) -> None:
-    """The reader of remote files, down to the bounds of each tensor."""
-    index = read_index(MemoryFile(data))
-    if index is not None:
-        for tensor in index.tensors:
-            tensor.check("memory.pth")
+@dataclass(slots=True)
+class Fuzz:
+    """Reads files in every way, compares, and counts."""
+
+    folder: Path
+    oracle: Oracle = field(default_factory=Oracle)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    largest: float = 0.0
+
+    def check(
+        self, name: str, files: Files, main: str, kind: str, address: Address | None = None
+    ) -> None:
+        """Read one checkpoint in every way; note what is wrong."""
+        for old in self.folder.iterdir():
+            old.unlink()
+        for file, data in files.items():
+            (self.folder / file).write_bytes(data)
+
+        def sibling(file: str) -> Memory:
+            if file not in files:
+                raise SourceError("missing")
+            return Memory(files[file])
+
+        ways: dict[str, Callable[[], Checkpoint]]
+        ways = {"disk": lambda: read_path(self.folder / main, NAME)}
+        if main:
+            ways["memory"] = lambda: read_checkpoint(
+                Memory(files[main]), NAME, file=main, sibling=sibling
+            )
+        if main and address:
+            ways["address"] = lambda: address.read(files, main)
+        found = {way: self.outcome(f"{name}, {way}", read) for way, read in ways.items()}
+        if len({str(_comparable(outcome)) for outcome in found.values()}) > 1:
+            self.failures.append(f"{name}: {found}"[:400])
+        self.outcomes[f"{'refused' if isinstance(found['disk'], str) else 'read'} by us"] += 1
+        if kind and found["disk"] is not None:
+            self.compare(name, files[main], found["disk"], kind)
+
+    def outcome(self, name: str, read: Callable[[], Checkpoint]) -> Outcome | None:
+        """What one way gives; ``None`` for a failure."""
+        began, before = time.process_time(), _peak()
+        try:
+            with time_limit(), warnings.catch_warnings(action="ignore"):
+                result = outcome_of(read)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # that is what is looked for
+            self.failures.append(f"{name}: {error!r}"[:400])
+            return None
+        spent, grown = time.process_time() - began, _peak() - before
+        self.slowest, self.largest = max(self.slowest, spent), max(self.largest, grown)
+        if spent > SECONDS or grown > MEMORY:
+            self.failures.append(f"{name}: {spent:.1f} s, {grown / 1e6:.0f} MB")
+        return result
+
+    def compare(self, name: str, data: bytes, ours: Outcome, kind: str) -> None:
+        """Hold an outcome against that of another reader."""
+        answer = self.oracle.ask(kind, data)
+        by = answer["by"] if answer else None
+        self.outcomes[
+            f"read by {by}" if by else "refused by others" if answer else "no answer"
+        ] += 1
+        if answer is None or by is None:
+            return
+        theirs, place = {}, 0
+        for key, dtype, shape, size in answer["tensors"]:
+            if dtype in WIDTHS:
+                theirs[key] = dtype, shape, answer["blobs"][place : place + size]
+            place += size
+        mine = {} if isinstance(ours, str) else ours
+        for key, expected in theirs.items():
+            got = ours if isinstance(ours, str) else mine.get(key, "missing")
+            if got == expected:
+                self.outcomes[f"tensors as in {by}"] += 1
+            elif not isinstance(got, str):
+                what = f"{_short(got)}, not {_short(expected)}"
+                self.oracle.close()  # another process has other bytes in memory not written to
+                again = self.oracle.ask(kind, data)
+                if not again or again["blobs"] != answer["blobs"]:
+                    self.outcomes[f"bytes that {by} makes up"] += 1
+                else:
+                    self.failures.append(f"{name}: {by}: {key!r}: {what}")
+            elif 0 not in expected[1]:
+                reason = next((r for r, (says, holds) in REASONS.items()
+                               if re.search(says, got) and holds in data), "")  # fmt: skip
+                self.outcomes[f"tensors refused that {by} reads: {reason or '?'}"] += 1
+                if not reason:
+                    what = f"{_short(expected)}, but {got}"
+                    self.failures.append(f"{name}: {by}: {key!r}: {what}"[:400])
+        if not answer["exotic"]:
+            more = [k for k, got in mine.items() if k not in theirs and not isinstance(got, str)]
+            self.failures += [f"{name}: {by} has no {key!r}" for key in more[:1]]
 
 
-def read_whole(data: bytes, path: Path) -> None:
-    """The reader of local files."""
-    path.write_bytes(data)
-    for tensor in read_checkpoint(path).tensors.values():
-        tensor.read()
+def fuzz(
+    count: int, seed: int, *, files: int = 0, remote: int = 0, start: int = 0
+) -> tuple[Counter[str], list[str], str]:
+    """Read programs and mutated files; return what came out, the failures and the extremes.
+
+    Args:
+        count: Number of programs.
+        seed: Of all of them.
+        files: Number of mutated files.
+        remote: How many of each are also read from an address.
+        start: Number of the first.
+    """
+    events: list[str] = []
+    sys.addaudithook(lambda event, _: events.append(event) if event in RUNS_CODE else None)
+    marker = Path(tempfile.gettempdir()) / MARKER
+    marker.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
+        here = Fuzz(Path(folder))
+        address = Address(Path(cache)) if remote else None
+        for number in range(start, start + count):
+            data = program_file(random.Random(f"program {seed}/{number}"))
+            far = address if number < start + remote else None
+            here.check(f"program {number} of seed {seed}", {"a.pth": data}, "a.pth", "torch", far)
+        sound = _sound(here.oracle)
+        for number in range(start, start + files):
+            draw = random.Random(f"file {seed}/{number}")
+            name, main, held, kind = sound[number % len(sound)]
+            far = address if number < start + remote else None
+            here.check(
+                f"{name}, number {number} of seed {seed}", mutated(held, draw), main, kind, far
+            )
+        here.oracle.close()
+        if address:
+            address.server.close()
+    if events or marker.exists():
+        here.failures.append(f"code was run: {events}")
+    extremes = f"slowest {here.slowest:.2f} s, {here.largest / 1e6:.0f} MB; "
+    return here.outcomes, here.failures, extremes + f"others died {here.oracle.restarts} times"
+
+
+def _sound(oracle: Oracle) -> list[tuple[str, str, Files, str]]:
+    """The files that are to be changed, and who else reads them."""
+    answer = oracle.ask("checkpoints") or {}
+    others = {"zip": "torch", "zip of protocol 4": "torch", "legacy": "torch", "npy": "numpy",
+              "safetensors": "safetensors", "npz": "numpy", "packed npz": "numpy"}  # fmt: skip
+    found, place = [], 0
+    for name, main, sizes in answer["checkpoints"]:
+        files: Files = {}
+        for file, size in sizes:
+            files[file] = answer["blobs"][place : place + size]
+            place += size
+        found.append((name, main, files, others.get(name, "")))
+    return found
+
+
+def _short(tensor: tuple[str, list[int], bytes]) -> str:
+    return f"{tensor[0]} {tensor[1]} {tensor[2][:12].hex()}"
+
+
+def _comparable(outcome: Outcome | None) -> object:
+    """An outcome as text that tells two of them apart."""
+    return outcome if not isinstance(outcome, dict) else sorted(outcome.items())
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 @contextmanager
 def time_limit() -> Iterator[None]:
-    """Turn a hang into an error that names the file."""
+    """Turn a hang into an error."""
 
     def stop(*_: Any) -> None:
-        raise TimeoutError(f"no answer after {SECONDS_PER_FILE} s")
+        raise TimeoutError("no answer after 10 s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS_PER_FILE)
+    signal.alarm(10)
     try:
         yield
     finally:
@@ -164,55 +305,27 @@ def time_limit() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def fuzz(count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Read ``count`` mutated files with both readers; return the outcomes and the failures."""
-    events: list[str] = []
-    sys.addaudithook(lambda event, _: events.append(event) if event in RUNS_CODE else None)
-    files, outcomes, failures = list(seeds().items()), Counter[str](), []
-    marker = Path(tempfile.gettempdir()) / MARKER
-    marker.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mutated.pth"
-        readers: tuple[tuple[str, Callable[[bytes], None]], ...] = (
-            ("parts", read_in_parts),
-            ("whole", lambda data: read_whole(data, path)),
-        )
-        for number in range(count):
-            draw = random.Random(f"{seed}/{number}")
-            name, original = files[number % len(files)]
-            deep = original.startswith(b"PK") and name != "npz" and draw.random() < 0.5
-            data = (with_mutated_index if deep else mutate)(original, draw)
-            for reader, read in readers:
-                try:
-                    with time_limit():
-                        read(data)
-                    outcomes[f"{reader}: read"] += 1
-                except CollapseAuditError as error:
-                    outcomes[f"{reader}: {type(error).__name__}"] += 1
-                except BaseException as error:  # that is what is looked for
-                    if isinstance(error, KeyboardInterrupt):
-                        raise
-                    failures.append(f"{name}, seed {seed}, number {number}, {reader}: {error!r}")
-    if events or marker.exists():
-        failures.append(f"code was run: {events}")
-    return outcomes, failures
-
-
 def main() -> int:
     """Parse the arguments, print counts and failures, return 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--count", type=int, default=20_000, help="programs")
+    parser.add_argument("--files", type=int, default=10_000, help="mutated files")
+    parser.add_argument("--remote", type=int, default=500, help="read from an address too")
+    parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     began = time.monotonic()
-    outcomes, failures = fuzz(arguments.count, arguments.seed)
+    outcomes, failures, extremes = fuzz(
+        options.count, options.seed, files=options.files, remote=options.remote,
+        start=options.start,
+    )  # fmt: skip
     for outcome, number in sorted(outcomes.items()):
         sys.stdout.write(f"{number:8,}  {outcome}\n")
     for failure in failures:
         sys.stdout.write(f"FAILED  {failure}\n")
     sys.stdout.write(
-        f"{arguments.count:,} mutated files, seed {arguments.seed}, {len(failures)} failures, "
-        f"{time.monotonic() - began:.0f} s\n"
+        f"{options.count:,} programs and {options.files:,} mutated files, seed {options.seed}: "
+        f"{len(failures)} failures; {extremes}; {time.monotonic() - began:.0f} s\n"
     )
     return bool(failures)
 

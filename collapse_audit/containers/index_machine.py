@@ -16,12 +16,22 @@ from typing import IO, Any
 
 from collapse_audit.containers.limits import INDEX_BYTES, KEY_CHARACTERS, OPERATIONS
 from collapse_audit.containers.pickle_names import is_known, means_harm
-from collapse_audit.containers.pickled import Name, Opaque, StorageRef, storage_of, tensor_of
+from collapse_audit.containers.pickled import (
+    Name,
+    Opaque,
+    StorageRef,
+    TensorRef,
+    storage_of,
+    tensor_of,
+)
 from collapse_audit.errors import CheckpointError, CollapseAuditError, UnsafePickleError
 from collapse_audit.words import megabytes, printable
 
 _MARK = object()
 _WRAPPED_CALLS = 64  # calls that make a call: two in genuine files
+_KEY_BITS = 64
+_DICTIONARIES = frozenset({"OrderedDict", "dict", "defaultdict", "Counter"})
+_VALUE_ATTRIBUTES = frozenset({"data", "real", "imag"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,27 @@ def too_long(name: str, size: int | None = None) -> CheckpointError:
     )
 
 
+def _is_plain(key: Any) -> bool:
+    """Whether a path to a tensor may have such a key; hashing nested tuples can take for ever."""
+    if isinstance(key, int):
+        return key.bit_length() < _KEY_BITS  # the decimals of a long one cost time
+    return key is None or isinstance(key, str | float | bytes | Opaque)
+
+
+def _is_lazy(rest: tuple[Any, ...]) -> bool:
+    """Whether the arguments behind the usual ones have torch negate or conjugate when it reads."""
+    return any(isinstance(f, dict) and (f.get("neg") or f.get("conj")) for f in rest[:1])
+
+
+def _moves(state: Any) -> bool:
+    """Whether a state of a tensor is more than the three flags of torch before 0.4."""
+    return not (
+        isinstance(state, tuple)
+        and len(state) == 3
+        and not any(isinstance(part, StorageRef | TensorRef) for part in state)
+    )
+
+
 class _Machine:
     """A stack, a memo, and one method for each kind of operation."""
 
@@ -104,11 +135,14 @@ class _Machine:
         self.result: Any = None
         self.unread: dict[str, None] = {}
         self.storages: dict[str, StorageRef] = {}
+        self._blocks: dict[Any, tuple[Any, ...]] = {}
 
     def step(self, opcode: str, argument: Any) -> None:
         self._count(1)
         if opcode in _CONSTANTS:
             self._stack.append(argument)
+        elif opcode in _STRINGS:  # bytes of Python 2, which torch takes for UTF-8
+            self._stack.append(argument.encode("latin-1").decode("utf-8", "surrogateescape"))
         elif opcode in _VALUES:
             self._stack.append(_VALUES[opcode]())
         elif handler := _HANDLERS.get(opcode):
@@ -239,18 +273,31 @@ class _Machine:
             self._stack.append(identifier[1])
             return
         storage = storage_of(identifier)
-        known = self.storages.setdefault(storage.key, storage)
-        if (known.dtype, known.root_numel) != (storage.dtype, storage.root_numel):
-            raise ValueError("a storage of two kinds")
+        if storage.root_numel:
+            self._claim(storage.key, (storage.dtype, storage.root_numel))
+        if view := identifier[5] if len(identifier) > 5 else None:
+            self._claim(view[0], (storage.key, storage.offset, storage.numel))
+        self.storages.setdefault(storage.key, storage)
         self._stack.append(storage)
+
+    def _claim(self, key: Any, what: tuple[Any, ...]) -> None:
+        """Refuse one name for two blocks: readers take different ones."""
+        if self._blocks.setdefault(key, what) != what:
+            raise ValueError("a storage that is described twice, and not alike")
 
     def _reduce(self, _: Any) -> None:
         arguments, function = self._pop(), self._pop()
         self._stack.append(self._call(function, arguments))
 
+    def _new(self, _: Any) -> None:
+        arguments, function = self._pop(), self._pop()
+        if isinstance(function, Name) and function.name in _DICTIONARIES:
+            arguments = ()  # for __new__ makes them empty
+        self._stack.append(self._call(function, arguments))
+
     def _new_with_keywords(self, _: Any) -> None:
         self._pop()
-        self._reduce(_)
+        self._new(_)
 
     def _instance(self, argument: Any) -> None:
         arguments = self._pop_to_mark()
@@ -266,22 +313,35 @@ class _Machine:
         for _ in range(_WRAPPED_CALLS):
             if isinstance(function, Opaque):  # what a call of an unknown name gave is called
                 return Opaque(function.kind)
-            if not isinstance(function, Name) or not isinstance(arguments, tuple):
+            if not isinstance(function, Name):
                 raise self._unsafe("calls something that is no name")
+            if not isinstance(arguments, tuple):
+                raise TypeError("arguments that are no tuple")
             if function.name != "_rebuild_from_type_v2":
                 return self._made(function, arguments)
+            self._check_attributes(arguments[3])
             function, arguments = arguments[0], arguments[2]
         raise self._unsafe("makes calls that make calls")
 
     def _made(self, function: Name, arguments: tuple[Any, ...]) -> Any:  # noqa: PLR0911
         match function.name:
             case "_rebuild_tensor_v2" | "_rebuild_tensor":
-                return tensor_of(arguments)
+                tensor = tensor_of(arguments)
+                return Opaque(str(function)) if _is_lazy(arguments[6:]) else tensor
             case "_rebuild_tensor_v3":
-                return tensor_of(arguments, arguments[6])
-            case "_rebuild_parameter" | "_rebuild_parameter_with_state" | "Parameter" | "Buffer":
+                tensor = tensor_of(arguments, arguments[6])
+                return Opaque(str(function)) if _is_lazy(arguments[7:]) else tensor
+            case "_rebuild_device_tensor_from_cpu_tensor":  # (tensor, type, device, ...)
+                tensor, dtype = arguments[:2]
+                return tensor if dtype.name == tensor.dtype else Opaque(str(function))
+            case "_rebuild_parameter_with_state":
+                self._check_attributes(arguments[3])
+                return arguments[0]
+            case "_rebuild_parameter" | "Parameter" | "Buffer":
                 return arguments[0] if arguments else Opaque(str(function))
-            case "OrderedDict" | "dict" | "defaultdict" | "Counter":
+            case "Counter" if arguments and not isinstance(arguments[0], dict):
+                return {}  # of the elements, and not of pairs
+            case kind if kind in _DICTIONARIES:
                 return self._fill({}, self._pairs(arguments))
             case "Size" | "tuple" | "list":
                 held = arguments[0] if arguments else ()
@@ -295,10 +355,11 @@ class _Machine:
     def _pairs(self, arguments: tuple[Any, ...]) -> list[Any]:
         """Keys and values in turn, of a call that fills a dictionary."""
         held = arguments[-1] if arguments else None
-        pairs: Iterable[Any] = held.items() if isinstance(held, dict) else ()
-        if isinstance(held, list):
-            pairs = [pair for pair in held if isinstance(pair, tuple | list) and len(pair) == 2]
-        self._count(len(held) if isinstance(held, dict | list) else 0)
+        if not isinstance(held, dict | list | tuple):
+            return []
+        self._count(len(held))
+        pairs: Iterable[Any] = held.items() if isinstance(held, dict) else held
+        pairs = [pair for pair in pairs if isinstance(pair, tuple | list) and len(pair) == 2]
         return [part for pair in pairs for part in pair]
 
     def _build(self, _: Any) -> None:
@@ -306,6 +367,14 @@ class _Machine:
         target = self._top()
         if isinstance(target, Opaque):
             target.state = state
+        elif isinstance(target, StorageRef) or (isinstance(target, TensorRef) and _moves(state)):
+            raise self._unsafe("gives a tensor other values")
+
+    def _check_attributes(self, state: Any) -> None:
+        """Refuse attributes of a tensor that change its values."""
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict) and not _VALUE_ATTRIBUTES.isdisjoint(part):
+                raise self._unsafe("gives a tensor other values")
 
     def _drop(self, _: Any) -> None:
         self._stack.pop()
@@ -317,18 +386,12 @@ class _Machine:
         self._stack.append(_MARK)
 
 
-def _is_plain(key: Any) -> bool:
-    """Whether a dictionary may have a key: nested tuples and huge numbers take long to handle."""
-    if isinstance(key, int):
-        return key.bit_length() < 64
-    return key is None or isinstance(key, str | float | Opaque)
-
-
 _CONSTANTS = frozenset({
     "INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
-    "BYTEARRAY8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
 })  # fmt: skip
+_STRINGS = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
 _VALUES: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -367,7 +430,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "STACK_GLOBAL": _Machine._stack_global,
     "BINPERSID": _Machine._persistent,
     "REDUCE": _Machine._reduce,
-    "NEWOBJ": _Machine._reduce,
+    "NEWOBJ": _Machine._new,
     "NEWOBJ_EX": _Machine._new_with_keywords,
     "INST": _Machine._instance,
     "OBJ": _Machine._object,

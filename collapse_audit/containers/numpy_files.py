@@ -119,7 +119,8 @@ def _header(
         raise
     except Exception as error:
         # numpy parses the header as Python literals, which fail in more ways than it promises
-        raise _damaged(name, f"its header cannot be read: {printable(error, 80)}") from error
+        what = str(error).partition(":")[0]  # what follows may be an address in memory
+        raise _damaged(name, f"its header cannot be read: {printable(what, 80)}") from error
     if len(sizes) > DIMENSIONS:
         raise _damaged(name, "an impossible shape")
     return sizes, bool(order), dtype, end

@@ -59,15 +59,17 @@ def read_checkpoint(
         return read_npy(source, name)
     if head[:1] == b"\x80" and METADATA_CLASS in head:
         return read_dcp(source, _needed(sibling, name), name)
-    if head.lstrip()[:1] == b"{" and size <= INDEX_BYTES:
+    # eight bytes of header length, then JSON; a lying length is the reader's to report
+    is_safetensors = head[8:9] == b"{"
+    is_json = head.lstrip()[:1] == b"{" and size <= INDEX_BYTES
+    if is_json and not (is_safetensors and head[4:8] == bytes(4)):  # a length may look like JSON
         open_file = _needed(sibling, name)
         return read_sharded(
             source.read(0, size),
             lambda shard: read_checkpoint(open_file(shard), f"{name}: {printable(shard)}"),
             name,
         )
-    # eight bytes of header length, then JSON; a lying length is the reader's to report
-    if head[8:9] == b"{":
+    if is_safetensors:
         return read_safetensors(source, name)
     what, hint = describe_foreign(head, size, file)
     raise CheckpointError(f"{name}: the file is {what}.", hint=hint)

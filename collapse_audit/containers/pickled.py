@@ -248,6 +248,8 @@ def _of_module(
 
 def key_name(key: object) -> str:
     """A dictionary key as part of a path: never empty, and safe to print."""
+    if isinstance(key, Opaque):
+        key = f"<{key.kind}>"
     return printable(key, KEY_CHARACTERS) or "''"
 
 

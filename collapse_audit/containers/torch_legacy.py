@@ -43,26 +43,25 @@ def read_torch_legacy(source: ByteSource, name: str) -> Checkpoint:
     window = Window(source, name, limit=2 * INDEX_BYTES)
     # pickletools reads byte by byte: not through Python each time
     stream: Any = io.BufferedReader(window)
-    _magic, _version, system = (read_index(stream, name).root for _ in range(3))
+    for _magic_version_system in range(3):
+        read_index(stream, name)
     index = read_index(stream, name)
     keys = read_index(stream, name).root
-    if not isinstance(keys, list) or not isinstance(system, dict):
+    if not isinstance(keys, list):
         raise _damaged(name, "no list of storages follows its index")
     starts = _starts(keys, index.storages, stream.tell(), source.size, name)
-    little = system.get("little_endian", True) is not False
 
     def read(tensor: TensorRef, where: str) -> Values:
         start = starts.get(tensor.storage.key)
         if start is None:
             raise _damaged(where, "its storage is not where the file says")
-        count = int.from_bytes(source.read(start, _COUNT_BYTES), "little" if little else "big")
+        # little-endian, like the values, whatever machine wrote them
+        count = int.from_bytes(source.read(start, _COUNT_BYTES), "little")
         if count != tensor.storage.root_numel:
             raise _damaged(where, f"its storage has {count:,} values, not those of the index")
         block = count * _WIDTHS[tensor.storage.dtype]
         begin = start + _COUNT_BYTES
-        return read_view(
-            tensor, block, lambda at, n: source.read(begin + at, n), name=where, little=little
-        )
+        return read_view(tensor, block, lambda at, n: source.read(begin + at, n), name=where)
 
     return torch_checkpoint(name, "legacy", source.size, index, read)
 

@@ -60,7 +60,8 @@ def index_folder(archive: ZipArchive) -> str:
     """
     names = [name for name in archive.members if name.rpartition("/")[2] == "data.pkl"]
     shallow = [name for name in names if name.count("/") == min(n.count("/") for n in names)]
-    if len(shallow) != 1:
+    of_torch = next(iter(archive.members), "").partition("/")[0] + "/data.pkl"
+    if len(shallow) != 1 or (of_torch in names and of_torch not in shallow):
         raise CheckpointError(
             f"{archive.name}: a zip archive with {len(names)} indices (data.pkl) instead of one.",
             hint="If checkpoints were zipped together, unpack them and give one.",

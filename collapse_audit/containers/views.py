@@ -54,6 +54,8 @@ def read_view(
             f"over only {span:,} stored bytes.",
             hint="It is an expanded view of few values: save the tensor itself (tensor.clone()).",
         )
+    # torch turns the bytes of the storage round, and one of single bytes has nothing to turn
+    little = little or WIDTHS.get(tensor.storage.dtype) == 1
     flat = as_values(read(offset, span) if wanted else b"", tensor.dtype, little=little)
     steps = [step * flat.itemsize for step in tensor.strides]
     if not wanted:

@@ -104,9 +104,10 @@ class ZipArchive:
     def _check_places(self, infos: list[zipfile.ZipInfo], directory: int) -> None:
         end = 0
         for info in sorted(infos, key=lambda info: info.header_offset):
-            is_stored = info.compress_type == zipfile.ZIP_STORED
-            if info.header_offset < end or (is_stored and info.compress_size != info.file_size):
-                what = "lies inside another" if info.header_offset < end else "has two sizes"
+            stored = info.compress_type == zipfile.ZIP_STORED
+            two_sizes = info.volume or (stored and info.file_size != info.compress_size)
+            if two_sizes or info.header_offset < end:
+                what = "has two sizes" if two_sizes else "lies inside another"
                 raise CheckpointError(
                     f"{self.name}: zip member {printable(info.filename)!r} {what}.",
                     hint="Neither torch nor numpy writes this: get the file from its source again.",

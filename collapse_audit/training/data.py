@@ -33,27 +33,16 @@ _FASHION_HINT = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """What a run trains on and is evaluated with.
+    """What a run trains on and is evaluated with."""
 
-    Attributes:
-        views: Augmented samples (n x pool x width); pool 1 for features without views.
-        train: Samples as they are (n x width), for kNN and probes.
-        test: Held-out samples (width columns); empty if there are none.
-        train_labels: Class of every training sample, or ``None``.
-        test_labels: Class of every held-out sample, or ``None``.
-        images: Whether samples are flattened images in [0, 1], which need a backbone.
-        fingerprint: SHA-256 of the samples, before augmentation.
-        tokens: Patch tokens of every sample, for the iBOT term; ``None`` without.
-    """
-
-    views: Tensor
-    train: Tensor
-    test: Tensor
+    views: Tensor  # augmented samples (n x pool x width); pool 1 for features without views
+    train: Tensor  # samples as they are (n x width), for kNN and probes
+    test: Tensor  # held-out samples (width columns); empty if there are none
     train_labels: npt.NDArray[np.int64] | None
     test_labels: npt.NDArray[np.int64] | None
-    images: bool
-    fingerprint: str
-    tokens: PatchTokens | None = None
+    images: bool  # whether samples are flattened images in [0, 1], which need a backbone
+    fingerprint: str  # SHA-256 of the samples, before augmentation
+    tokens: PatchTokens | None = None  # of every sample, for the iBOT term
 
     @property
     def width(self) -> int:
@@ -61,15 +50,8 @@ class TrainingData:
         return self.train.shape[1]
 
     def sample(self, n: int, config: HeadTrainingConfig) -> Tensor:
-        """Views drawn at random, for statistics before training.
-
-        Args:
-            n: How many; if there are fewer views, they repeat with a little noise.
-            config: For the seed.
-
-        Returns:
-            Samples (n x width), no two the same.
-        """
+        """Views drawn at random (n x width), no two the same, for statistics before training."""
+        # if there are fewer views, they repeat with a little noise
         draw = generator("sample", config.seed)
         flat = self.views.flatten(0, 1)
         index = torch.randperm(len(flat), generator=draw)[torch.arange(n) % len(flat)]
@@ -80,15 +62,8 @@ class TrainingData:
         return len(self.views)
 
     def batch(self, config: HeadTrainingConfig, iteration: int) -> tuple[Tensor, ...]:
-        """The batch of one step, a function of seed and step alone, so that runs can be resumed.
-
-        Args:
-            config: For the seed, the batch size, the number of views and the noise.
-            iteration: Number of the step.
-
-        Returns:
-            Samples (views x n x width), as a tuple of one.
-        """
+        """Samples of one step, as a tuple of one (views x n x width)."""
+        # a function of seed and step alone, so that runs can be resumed
         index = batch_index(len(self), config, iteration)
         draw = generator("views", config.seed, iteration)
         # distinct views while there are enough of them
@@ -105,17 +80,7 @@ Data: TypeAlias = TrainingData | ImageData
 
 
 def load_data(config: HeadTrainingConfig) -> Data:
-    """Read the data of a configuration and precompute its augmented views.
-
-    Args:
-        config: ``data`` names the set or file; ``data_root`` is where its files lie.
-
-    Returns:
-        Data, on the CPU.
-
-    Raises:
-        ParameterError: If there are fewer samples than a batch holds.
-    """
+    """Read the data of a configuration, on the CPU, and precompute its augmented views."""
     data: Data
     if config.data == "digits":
         data = _digits(config)

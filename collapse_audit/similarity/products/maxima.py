@@ -79,14 +79,9 @@ class ChunkMaxima:
                 np.maximum(chunk, by_column[place], out=chunk)
 
     def pairs(self) -> Iterator[tuple[Index, Index]]:
-        """Pairs that may be nearest: first those in the chunk with the largest score of each row.
-
-        What that chunk holds usually excludes the others.
-
-        Yields:
-            Rows and columns of pairs, in batches. They include every row's nearest, unless the
-            known one is nearer.
-        """
+        """Batches of pairs that may be nearest: first in the chunk with a row's largest score."""
+        # What that chunk holds usually excludes the others. Every row's nearest is in, unless the
+        # known one is nearer.
         for chunk in range(len(self._maxima)):
             yield from self._in_chunk(np.flatnonzero(self._best == chunk), chunk)
         score = self._score(np.arange(len(self._rows)))
