@@ -117,7 +117,7 @@ GOOD_FILES = _good_files()
 def checkpoint_of(
     shapes: dict[str, tuple[int, ...]], *, container: Any = "zip", dtype: str = "float32"
 ) -> Checkpoint:
-    """Tensors of some shapes by their keys, ``/`` between dictionaries; none of them can be read."""
+    """Tensors of some shapes by their keys, ``/`` between dictionaries; none can be read."""
 
     def read() -> Any:
         pytest.fail("values were read")

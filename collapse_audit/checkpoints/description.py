@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from collapse_audit.checkpoints.families import guess_family
 from collapse_audit.checkpoints.keys import WRAPPERS
+from collapse_audit.checkpoints.loading import notes_on
 from collapse_audit.checkpoints.selection import heads_by_default
 from collapse_audit.checkpoints.structure import HeadLocation, default_head, discover_heads
 from collapse_audit.containers import FLOATING, Checkpoint, Container, StoredTensor
@@ -119,7 +120,7 @@ def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> Ch
             t.key for t in tensors if _CENTRE.fullmatch(t.key) and t.dtype in FLOATING
         ),
         matrices=tuple((t.key, t.shape, t.dtype) for t in tensors if _is_matrix(t)),
-        notes=checkpoint.notes,
+        notes=notes_on(checkpoint),
     )
 
 

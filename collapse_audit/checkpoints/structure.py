@@ -208,7 +208,7 @@ def _ends_a_head(layer: Layer, chains: _Chains) -> bool:
         len(before) >= 2
         and "bias" not in layer.parts
         and all("bias" in other.parts for other in before)
-        and all(other.weight is not None and d <= min(other.weight.shape) for other in before)
+        and all(other.weight is not None and d <= other.weight.shape[0] for other in before)
         and k > d
     )
 

@@ -1,28 +1,22 @@
-"""Which file, branch and head the user gets, and what they are told."""
+"""Which branch and head the user gets, and what they are told."""
 
-import json
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from collapse_audit.checkpoints.sources import resolve_source
+from hypothesis import given
+from hypothesis import strategies as st
 
-from collapse_audit.checkpoints import (
-    describe,
-    load_heads,
-    load_prototypes,
-)
-from collapse_audit.cli.commands.info import info_command
-from collapse_audit.errors import (
-    CheckpointError,
-    CollapseAuditWarning,
-    NoPrototypesError,
-    SourceError,
-)
+from collapse_audit.checkpoints import discover_heads, select_heads
+from collapse_audit.errors import CheckpointError, CollapseAuditWarning
+from collapse_audit.sources import load_heads, load_prototypes
+from tests.small_checkpoints import WEIGHT, checkpoint_of
 
 
 def layer(module: str, seed: int, k: int = 6) -> dict[str, torch.Tensor]:
@@ -53,6 +47,9 @@ def one_network(tmp_path: Path) -> Path:
     return path
 
 
+# --- branches ------------------------------------------------------------------------------------
+
+
 def test_the_default_is_the_image_head_of_the_teacher_and_the_others_are_named(
     two_heads: Path,
 ) -> None:
@@ -74,26 +71,6 @@ def test_branch_and_head_choose(two_heads: Path) -> None:
     np.testing.assert_array_equal(loaded.rows, expected.numpy())
 
 
-def test_a_head_may_be_given_by_its_key(two_heads: Path) -> None:
-    loaded = load_prototypes(two_heads, head="student/x.last_layer.weight")
-    assert (loaded.name, loaded.branch) == ("x", "student")
-
-
-def test_any_matrix_is_a_head_if_the_user_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "projector.pth"
-    torch.save({"projector.0.weight": torch.ones(4, 4), "projector.6.weight": torch.eye(7)}, path)
-    with pytest.raises(NoPrototypesError, match="name the key of the last layer as the head"):
-        load_prototypes(path)
-    loaded = load_prototypes(path, head="projector.6.weight")
-    assert (loaded.k, loaded.tensor_keys) == (7, ("projector.6.weight",))
-
-
-def test_a_wrong_head_lists_the_choices(two_heads: Path) -> None:
-    message = r"no head 'head'\. Heads: ibot_head \(teacher\), dino_head \(teacher\), dino_head \("
-    with pytest.raises(CheckpointError, match=message):
-        load_prototypes(two_heads, head="head")
-
-
 def test_a_wrong_branch_lists_the_choices(tmp_path: Path) -> None:
     path = tmp_path / "teacher.pth"
     torch.save({"teacher": layer("head", 1)}, path)
@@ -110,6 +87,12 @@ def test_a_missing_teacher_falls_back_to_the_student_and_says_so(student_only: P
     with pytest.warns(CollapseAuditWarning, match="no teacher in this file; took the student"):
         loaded = load_prototypes(student_only)
     assert loaded.branch == "student"
+    assert loaded.notes == ("no teacher in this file; took the student",)
+
+
+def test_a_student_that_was_asked_for_needs_no_word(student_only: Path) -> None:
+    with warnings.catch_warnings(action="error"):
+        assert load_prototypes(student_only, branch="student").notes == ()
 
 
 def test_a_single_network_is_taken_without_a_word(one_network: Path) -> None:
@@ -117,114 +100,134 @@ def test_a_single_network_is_taken_without_a_word(one_network: Path) -> None:
         assert load_prototypes(one_network).branch is None
 
 
-def test_a_backbone_says_which_keys_it_has_and_what_is_needed(tmp_path: Path) -> None:
-    path = tmp_path / "backbone.pth"
-    torch.save({f"blocks.{i}.weight": torch.ones(2, 2) for i in range(9)}, path)
-    with pytest.raises(
-        NoPrototypesError,
-        match=r"keys are blocks\.0\.weight, .* and 3 more\. Backbone-only.*full training checkp",
-    ):
-        load_heads(path)
+# --- a head by its name or key -------------------------------------------------------------------
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "teacher/head.last_layer.weight_g": (6, 1),
+    "teacher/head.last_layer.weight_v": (6, 4),
+    "teacher/head.last_layer.bias": (6,),
+    "student/head.last_layer.weight_g": (6, 1),
+    "student/head.last_layer.weight_v": (6, 4),
+    "teacher/backbone.proj.weight": (8, 3, 2, 2),
+    "teacher/backbone.fc1.weight": (9, 5),
+    "teacher/backbone.point.weight": (9, 5, 1, 1),
+    "teacher/empty": (0, 5),
+    "teacher/masses": (3, 4, 5),
+}
 
 
-def test_a_path_is_found_as_typed(
-    two_heads: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert resolve_source("dinov2.pth").spec == "dinov2.pth"
-    assert resolve_source(Path("./dinov2.pth")).path.samefile(two_heads)
-    assert load_prototypes("dinov2.pth", head="dino_head").source == "dinov2.pth"
-
-
-def test_an_absolute_path_is_not_put_into_reports(two_heads: Path) -> None:
-    resolved = resolve_source(two_heads)
-    assert (resolved.spec, resolved.id, resolved.family) == ("dinov2.pth", None, None)
-
-
-def test_a_home_folder_is_expanded(two_heads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(two_heads.parent))
-    assert resolve_source("~/dinov2.pth").path == two_heads
-
-
-def test_the_checkpoint_folder_is_searched_too(two_heads: Path) -> None:
-    resolved = resolve_source("dinov2.pth", checkpoint_dir=two_heads.parent)
-    assert resolved.path == two_heads
-    assert resolved.spec == "dinov2.pth"
+def chosen(head: str, branch: Any = "teacher", dtype: str = "float32") -> Any:
+    checkpoint = checkpoint_of(SHAPES, dtype=dtype)
+    heads = discover_heads(checkpoint)
+    return select_heads(checkpoint, heads, branch=branch, head=head, spec="x.pth")
 
 
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("head", "branch", "keys"),
     [
-        ("dinov3.pth", r"dinov3\.pth: no such file\. Did you mean .*dinov2\.pth\?"),
-        ("missing", r"missing: no such file\. Check the path\."),
-        ("no/such/folder/x.pth", "no such file"),
-        (".", "is a directory.*Give one file inside it"),
-        ("/dev/null", "not a regular file"),
-        ("x" * 5000, "cannot be opened"),
-        ("nul\0byte", r"nul\\x00byte: "),
+        ("head", "teacher", "teacher/head.last_layer.weight_v"),
+        ("head", "student", "student/head.last_layer.weight_v"),
+        ("student/head.last_layer.weight_v", "teacher", "student/head.last_layer.weight_v"),
+        ("student/head.last_layer.weight_g", "teacher", "student/head.last_layer.weight_v"),
+        ("backbone.fc1.weight", "teacher", "teacher/backbone.fc1.weight"),
+        ("fc1.weight", "teacher", "teacher/backbone.fc1.weight"),
+        ("c1.weight", "teacher", "teacher/backbone.fc1.weight"),
+        ("point.weight", "teacher", "teacher/backbone.point.weight"),
     ],
 )
-def test_a_source_that_is_no_file_says_what_it_is(
-    source: str, message: str, two_heads: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_name_a_key_or_a_unique_end_of_a_key_is_enough(head: str, branch: Any, keys: str) -> None:
+    (found,) = chosen(head, branch)
+    assert found.weight_key == keys
+    assert (found.k, found.d) == SHAPES[keys][:2]
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("last_layer.weight_v", r"2 tensors end in 'last_layer\.weight_v'\. Give more of the key: "
+         r"teacher/head\.last_layer\.weight_v, student/head\.last_layer\.weight_v\."),
+        ("weight", r"3 tensors end in 'weight'\. .*proj\.weight, .*fc1\.weight, .*point\.weight\."),
+        ("", "10 tensors end in ''"),
+        ("heat", r"no head and no tensor is called 'heat'\. Did you mean head\? Heads: head "
+         r"\(teacher\), head \(student\)\."),
+        ("backbone.fc2.weight", r"called 'backbone\.fc2\.weight'\. Did you mean .*backbone\.fc1"),
+        ("zzz", r"no head and no tensor is called 'zzz'\. Heads: head \(teacher\), head \("),
+        ("backbone.proj.weight", r"'teacher/backbone\.proj\.weight' is not a matrix \(2-D\) but "
+         r"4-D, of shape \[8, 3, 2, 2\]\..*K x D\. Did you mean .*point\.weight|fc1"),
+        ("masses", r"'teacher/masses' is not a matrix \(2-D\) but 3-D, of shape \[3, 4, 5\]"),
+        ("last_layer.bias", r"bias' is not a matrix \(2-D\) but 1-D, of shape \[6\]\..*Did you "),
+        ("empty", r"'teacher/empty' is empty, of shape \[0, 5\]"),
+    ],
+)  # fmt: skip
+def test_a_head_that_is_none_says_why_with_its_shape_and_near_names(
+    head: str, message: str
 ) -> None:
-    monkeypatch.chdir(two_heads.parent)
-    with pytest.raises(SourceError, match=message) as caught:
-        load_prototypes(source)
-    assert len(str(caught.value)) < 500
+    with pytest.raises(CheckpointError, match=message) as caught:
+        chosen(head)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_distributed_checkpoint_says_how_to_convert_it(tmp_path: Path) -> None:
-    (tmp_path / ".metadata").touch()
-    with pytest.raises(SourceError, match="dcp_to_torch"):
-        describe(tmp_path)
+def test_whole_numbers_are_not_prototypes() -> None:
+    with pytest.raises(
+        CheckpointError, match=r"is not floating-point but int64, of shape \[9, 5\]"
+    ):
+        chosen("backbone.fc1.weight", dtype="int64")
 
 
-def test_info_prints_heads_keys_and_container(two_heads: Path) -> None:
-    done = CliRunner().invoke(info_command, [str(two_heads)])
-    assert done.exit_code == 0
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert done.stdout.startswith("dinov2.pth: zip, ")
-    assert ["teacher/ibot_head", "1", "36"] in lines
-    assert ["ibot_head", "teacher", "9", "4", "float32"] in lines
-    assert ["dino_head*", "teacher", "6", "4", "float32"] in lines
-    assert "dino_head (student): student/dino_head.last_layer.weight" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 100
+def test_a_wrong_head_without_any_head_says_how_to_list_the_keys() -> None:
+    checkpoint = checkpoint_of({"a.weight": (3, 3), "b.weight": (3, 3)})
+    with pytest.raises(CheckpointError, match=r"`collapse-audit info --all` lists its keys"):
+        select_heads(checkpoint, (), branch="teacher", head="zzz", spec="x")
 
 
-def test_info_as_json_holds_the_same(two_heads: Path) -> None:
-    done = CliRunner().invoke(info_command, [str(two_heads), "--json"])
-    content: dict[str, Any] = json.loads(done.stdout)
-    assert content["schema"] == "collapse-audit/info"
-    assert content["container"] == "zip"
-    assert content["source"] == {"spec": "dinov2.pth", "family": "dinov3"}
-    assert [head["name"] for head in content["heads"] if head["default"]] == ["dino_head"]
-    assert content["top_level"] == [
-        {"key": "teacher", "tensors": 2},
-        {"key": "student", "tensors": 2},
+@given(key=st.sampled_from(sorted(SHAPES)), cut=st.integers(1, 40))
+def test_every_end_of_a_key_is_one_head_or_an_error_of_one_line(key: str, cut: int) -> None:
+    end = key[-cut:]
+    try:
+        (found,) = chosen(end)
+    except CheckpointError as error:
+        assert error.hint  # noqa: PT017
+        return
+    assert end == found.name or any(k.endswith(end) for k in found.tensor_keys)
+
+
+def test_a_key_in_a_file_is_a_head(two_heads: Path) -> None:
+    loaded = load_prototypes(two_heads, head="student/x.last_layer.weight")
+    assert (loaded.name, loaded.branch) == ("x", "student")
+    assert load_prototypes(two_heads, head="x.last_layer.weight").name == "x"
+
+
+def test_any_matrix_is_a_head_if_the_user_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "projector.pth"
+    torch.save({"projector.0.weight": torch.ones(4, 4), "projector.6.weight": torch.eye(7)}, path)
+    for name in ("projector.6.weight", "6.weight"):
+        loaded = load_prototypes(path, head=name)
+        assert (loaded.k, loaded.tensor_keys) == (7, ("projector.6.weight",))
+
+
+def test_a_stack_by_its_key_is_all_its_heads(tmp_path: Path) -> None:
+    path = tmp_path / "stack.pth"
+    torch.save({"model/prototypes": torch.randn(3, 5, 4)}, path)
+    assert [p.name for p in load_heads(path, head="model/prototypes")] == [
+        f"prototypes.{i}" for i in range(3)
     ]
+    with pytest.warns(CollapseAuditWarning, match="also has prototypes.1, prototypes.2"):
+        load_prototypes(path, head="model/prototypes")
 
 
-def test_info_describes_a_backbone_without_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "backbone.npz"
-    np.savez(path, labels=np.arange(3))
-    done = CliRunner().invoke(info_command, [str(path)])
-    assert (done.exit_code, "no prototypes in this file" in done.stdout) == (0, True)
+# --- numpy archives ------------------------------------------------------------------------------
 
 
-def test_info_shortens_the_tree_of_a_large_flat_file(tmp_path: Path) -> None:
-    path = tmp_path / "flat.pth"
-    state: dict[str, Any] = {f"layer{i}.weight": torch.ones(2) for i in range(40)}
-    torch.save({**state, "epoch": 3}, path)
-    done = CliRunner().invoke(info_command, [str(path)])
-    assert "… and 16 more" in done.stdout
-    assert "without tensors: epoch" in done.stdout
+@pytest.mark.parametrize("load", [load_prototypes, load_heads])
+def test_several_numpy_matrices_need_a_choice(load: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    np.savez(path, features=np.ones((3, 4)), weight=WEIGHT.numpy())
+    with pytest.raises(CheckpointError, match=r"2 matrices.*Choose a head: features, weight"):
+        load(path)
+    np.testing.assert_array_equal(load_prototypes(path, head="weight").rows, WEIGHT.numpy())
 
 
-def test_a_student_centre_is_listed(tmp_path: Path) -> None:
-    path = tmp_path / "ibot.pth"
-    loss = {"center": torch.ones(1, 6), "center2": torch.ones(1, 6), "centered": torch.ones(1)}
-    torch.save({"teacher": layer("head", 1), "ibot_loss": loss}, path)
-    description = describe(path)
-    assert description.centre_keys == ("ibot_loss/center", "ibot_loss/center2")
-    assert description.family == "ibot"
-    assert CliRunner().invoke(info_command, [str(path)]).stdout.count("center2") >= 1
+def test_a_matrix_called_prototypes_needs_no_choice(tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    np.savez(path, features=np.ones((3, 4)), prototypes=WEIGHT.numpy())
+    assert load_prototypes(path).name == "prototypes"

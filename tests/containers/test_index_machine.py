@@ -230,7 +230,7 @@ def test_a_program_runs_nothing_and_is_read_or_refused_in_words(
 
 
 def typed(depth: int) -> bytes:
-    """A tensor that a call makes, which a call makes ...; each has (function, type, arguments, state)."""
+    """A tensor that a call makes which a call makes; each of function, type, arguments, state."""
     function = b"ctorch._utils\n_rebuild_tensor_v2\n"
     wrapper, kind = b"ctorch._tensor\n_rebuild_from_type_v2\n", b"ctorch\nTensor\n"
     call = function + kind + tensor(b"K\x00", V, STEPS).removeprefix(function)[:-1] + b"N"

@@ -18,7 +18,7 @@ WHOLE = np.arange(6 * 5 * 4, dtype=np.float32).reshape(6, 5, 4)
 
 def piece(*cuts: slice, of: Any = WHOLE) -> Piece:
     start = tuple(cut.indices(n)[0] for cut, n in zip(cuts, of.shape, strict=True))
-    return Piece(start, of[cuts].shape, lambda: of[cuts].copy(), (start, of[cuts].shape))
+    return Piece(start, of[cuts].shape, of[cuts].copy, (start, of[cuts].shape))
 
 
 def grid(*borders: list[int]) -> list[Piece]:

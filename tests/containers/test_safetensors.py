@@ -137,7 +137,7 @@ def test_any_key_can_be_listed_and_read(key: str) -> None:
     "header", [b"{[[[]", b"{" * 100_000, b"[]", b"{}{}", b'{"__metadata__": 3}']
 )
 def test_a_header_that_is_no_header_is_refused(header: bytes) -> None:
-    with pytest.raises(CheckpointError, match="cannot be read|format known"):
+    with pytest.raises(CheckpointError, match=r"cannot be read|format known"):
         read_bytes(packed(header))
 
 

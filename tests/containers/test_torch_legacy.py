@@ -88,7 +88,7 @@ def test_a_tensor_behind_a_storage_of_unknown_size_is_out_of_reach_and_one_befor
     assert reached.tensors["first"].read().tolist() == [[1, 1], [1, 1]]
     hidden = read_bytes(data.replace(names[first.dtype], b"FancyStorage"))
     assert list(hidden.tensors) == ["second"]
-    with pytest.raises(CheckpointError, match="second: .* its storage is not where the file says"):
+    with pytest.raises(CheckpointError, match=r"second: .* its storage is not where the file says"):
         hidden.tensors["second"].read()
 
 

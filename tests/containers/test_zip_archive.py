@@ -56,7 +56,8 @@ def test_members_of_one_name_in_any_spelling_are_refused(name: str) -> None:
 def test_a_name_with_a_zero_byte_is_the_name_before_it_and_must_not_repeat_another() -> None:
     with zipfile.ZipFile(io.BytesIO(GOOD)) as archive:
         last = archive.infolist()[-1]
-    assert len(last.filename) >= len(name := b"archive/data.pkl\0")
+    name = b"archive/data.pkl\0"
+    assert len(last.filename) >= len(name)
     place = GOOD.rindex(last.filename.encode())
     with pytest.raises(CheckpointError, match=r"'archive/data\.pkl' appears more than once"):
         read_bytes(patched(GOOD, place, name))
@@ -114,7 +115,7 @@ def test_members_that_overlap_are_refused() -> None:
     for place in (header, header - 10, header + 10):
         with pytest.raises(CheckpointError, match="lies inside another"):
             read_bytes(patched(GOOD, first + 42, struct.pack("<I", place)))
-    with pytest.raises(CheckpointError, match="lies inside another|two sizes|reaches beyond"):
+    with pytest.raises(CheckpointError, match=r"lies inside another|two sizes|reaches beyond"):
         read_bytes(patched(GOOD, entry + 20, struct.pack("<I", WEIGHT.nbytes + 40)))
 
 
@@ -122,7 +123,7 @@ def test_a_stored_member_of_two_sizes_is_refused() -> None:
     _, entry = member_of_the_values()
     for place in (entry + 20, entry + 24):  # packed, unpacked
         for size in (WEIGHT.nbytes - 8, WEIGHT.nbytes + 8):
-            with pytest.raises(CheckpointError, match="has two sizes|lies inside another"):
+            with pytest.raises(CheckpointError, match=r"has two sizes|lies inside another"):
                 read_bytes(patched(GOOD, place, struct.pack("<I", size)))
 
 
