@@ -20,7 +20,7 @@ from collapse_audit.checkpoints import (
     select_heads,
 )
 from collapse_audit.containers import Checkpoint, read_checkpoint, read_path
-from collapse_audit.errors import NoPrototypesError, SourceError
+from collapse_audit.errors import NoPrototypesError, ParameterError, SourceError
 from collapse_audit.files import sha256_of
 from collapse_audit.manifest import (
     CheckpointEntry,
@@ -165,9 +165,15 @@ def resolve_source(
     Raises:
         SourceError: If there is no such file, folder or id, it cannot be fetched, or a word is the
             name of both a file here and an id.
+        ParameterError: If it is no name at all.
         CheckpointError: If it is damaged or no checkpoint.
         UnsafePickleError: If its pickle names something that only an attack needs.
     """
+    if not isinstance(source, str | Path):
+        raise ParameterError(
+            f"a source is a path, an id or an address, got {type(source).__name__}.",
+            hint="collapse_audit.audit(matrix) takes what is in memory.",
+        )
     typed = str(source)
     if _is_address(typed):
         from collapse_audit.remote import remote_of_url

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from collapse_audit.audit import audit_prototypes
 from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning, ParameterError
+from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.monitor import (
     Alarm,
     PrototypeMonitor,

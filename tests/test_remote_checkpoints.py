@@ -18,7 +18,6 @@ import safetensors.torch
 import torch
 from collapse_audit.checkpoints.remote import load_remote_heads, read_remote_checkpoint
 
-from collapse_audit.audit import audit_prototypes
 from collapse_audit.checkpoints import find_heads, load_heads
 from collapse_audit.errors import (
     CheckpointError,
@@ -26,6 +25,7 @@ from collapse_audit.errors import (
     IntegrityError,
     UnsafePickleError,
 )
+from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.remote import (
     SILENT,
     RemoteSettings,
@@ -361,7 +361,7 @@ def test_a_remote_audit_needs_little_memory(
     code = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from collapse_audit.audit import audit_prototypes\n"
+        "from collapse_audit.head_audit import audit_prototypes\n"
         "from collapse_audit.checkpoints.remote import load_remote_heads\n"
         "from collapse_audit.remote import RemoteSettings, remote_of_url, SILENT\n"
         "settings = RemoteSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)\n"

@@ -81,6 +81,14 @@ class MLCD:
     winners: Counts | None = None
     labels: Counts | None = None
 
+    def __repr__(self) -> str:
+        k, unique = len(self.probabilities), self.redundancy_factors
+        classes = f"k={k}" if unique is None else f"k={k}, m={len(unique)}"
+        return (
+            f"MLCD(n={self.n}, {classes}, temperature={self.temperature:g}, "
+            f"centre={self.centre!r}, mutual_information={self.mutual_information:.4g})"
+        )
+
     @property
     def mutual_information(self) -> float:
         """I(x; k) = H(p) - mean H(p(.|x)), nats: the score that duplication cannot inflate."""

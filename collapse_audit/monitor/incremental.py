@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from collapse_audit.audit import CollapseAudit, audit_prototypes
+from collapse_audit.head_audit import CollapseAudit, audit_prototypes
 from collapse_audit.monitor.weights import Stored, unit_rows
 from collapse_audit.prototypes import Prototypes, check_epsilon
 
