@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.gate.files import check_report, read_report
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 #: A source, a saved report, the dictionary of a report, an audit, or those of all heads of a file.
 Subject: TypeAlias = "str | Path | ReportDocument | CollapseAudit | Sequence[CollapseAudit]"
+
+# its version is compared with that of the other side
+_OF_ANY_VERSION: Final[tuple[Difference, ...]] = ("schema",)
 
 
 def is_report(source: str | Path) -> bool:
@@ -58,7 +61,7 @@ def open_subject(
         case CollapseAudit():
             return [subject]
         case dict():
-            return check_report(subject, allow=("schema",))  # compared with the other side
+            return check_report(subject, allow=_OF_ANY_VERSION)
         case list() | tuple() if subject and all(isinstance(s, CollapseAudit) for s in subject):
             return subject
     raise ParameterError(
