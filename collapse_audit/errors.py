@@ -54,7 +54,7 @@ class CheckpointError(CollapseAuditError):
 
 
 class UnsafePickleError(CheckpointError):
-    """A pickle that names an object outside the allow-list; nothing of it was executed."""
+    """A pickle that names what only an attack needs; nothing of it was executed."""
 
 
 class NoPrototypesError(CheckpointError):

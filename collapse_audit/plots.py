@@ -34,26 +34,19 @@ def plot_rank_frequency(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
         The Axes.
     """
     ax = _axes(ax)
-    levels = [("k", "K", _K_COLOUR, "-")]
+    curves = [("K", mlcd.rank_frequency("k"), _K_COLOUR, "-")]
     if mlcd.groups is not None:
-        levels.append(("m", "M", _M_COLOUR, "--"))
-    for level, letter, colour, style in levels:
-        masses = mlcd.rank_frequency("m" if level == "m" else "k")
-        ranks = np.arange(1, len(masses) + 1) / len(masses)
-        ax.plot(
-            ranks,
-            masses * len(masses),
-            color=colour,
-            linestyle=style,
-            label=f"{letter} = {len(masses):,}",
-        )
+        curves.append(("M", mlcd.rank_frequency("m"), _M_COLOUR, "--"))
+    for letter, masses, colour, style in curves:
+        number = len(masses)
+        ranks, label = np.arange(1, number + 1) / number, f"{letter} = {number:,}"
+        ax.plot(ranks, masses * number, color=colour, linestyle=style, label=label)
     ax.axhline(1.0, color=_NULL_COLOUR, linewidth=0.8, linestyle=":", label="uniform")
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="rank / number of classes",
-        ylabel="probability x number of classes",
-        title="Marginal latent class distribution",
+    _log_log(
+        ax,
+        "Marginal latent class distribution",
+        "rank / number of classes",
+        "probability x number of classes",
     )
     ax.legend()
     return ax
@@ -84,13 +77,7 @@ def plot_redundancy_vs_mass(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
     ax.plot(
         ends, ends / factors.sum(), color=_NULL_COLOUR, linestyle=":", marker="", label="q = r / K"
     )
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="redundancy factor $r_m$",
-        ylabel="probability $q_m$",
-        title="Mass of unique classes",
-    )
+    _log_log(ax, "Mass of unique classes", "redundancy factor $r_m$", "probability $q_m$")
     ax.legend()
     return ax
 
@@ -110,14 +97,8 @@ def plot_usage(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
     classes = len(mlcd.probabilities)
     ax.plot(sizes, mlcd.rarefaction(sizes), color=_K_COLOUR, label=f"prototypes (K = {classes:,})")
     if mlcd.redundancy_factors is not None:
-        unique = len(mlcd.redundancy_factors)
-        ax.plot(
-            sizes,
-            mlcd.rarefaction(sizes, level="m"),
-            color=_M_COLOUR,
-            linestyle="--",
-            label=f"unique (M = {unique:,})",
-        )
+        used, unique = mlcd.rarefaction(sizes, level="m"), len(mlcd.redundancy_factors)
+        ax.plot(sizes, used, color=_M_COLOUR, linestyle="--", label=f"unique (M = {unique:,})")
     chance = classes * -np.expm1(sizes * np.log1p(-1 / classes))
     ax.plot(sizes, chance, color=_NULL_COLOUR, linestyle=":", label="uniform draws from K")
     ax.set(xlabel="samples", ylabel="classes used (argmax)", title="Usage", ylim=(0, None))
@@ -143,13 +124,8 @@ def plot_redundancy_factors(redundancy_factors: npt.ArrayLike, *, ax: Axes | Non
         raise ParameterError(f"redundancy factors must be m numbers, got shape {factors.shape}.")
     ax = _axes(ax)
     ax.plot(np.arange(1, len(factors) + 1), factors, color=_M_COLOUR)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="rank of the unique prototype",
-        ylabel="redundancy factor $r_m$",
-        title=f"K = {int(factors.sum()):,}, M = {len(factors):,}",
-    )
+    title = f"K = {int(factors.sum()):,}, M = {len(factors):,}"
+    _log_log(ax, title, "rank of the unique prototype", "redundancy factor $r_m$")
     return ax
 
 
@@ -190,6 +166,10 @@ def plot_sweep(sweep: Sequence[SweepLevel], *, ax: Axes | None = None) -> Axes:
     )
     ax.legend()
     return ax
+
+
+def _log_log(ax: Axes, title: str, x: str, y: str) -> None:
+    ax.set(xscale="log", yscale="log", title=title, xlabel=x, ylabel=y)
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -32,16 +32,7 @@ _QUANTILES: Final = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99"
 def report_document(
     source: SourceDocument, epsilon: float, heads: Sequence[HeadDocument]
 ) -> ReportDocument:
-    """The report of one source.
-
-    Args:
-        source: What was audited.
-        epsilon: Of all heads.
-        heads: At least one.
-
-    Returns:
-        Plain values, as the shipped JSON Schema describes.
-    """
+    """The report of one source, with at least one head."""
     return {
         "schema": REPORT_SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -58,18 +49,7 @@ def head_document(
     published: Sequence[tuple[int, str]] = (),
     mlcd: MLCD | None = None,
 ) -> HeadDocument:
-    """The entry of one head.
-
-    Args:
-        prototypes: The head.
-        redundancy: Its groups, counts, sweep and nearest prototypes.
-        published: Counts that papers report for it, with their sources; the one to compare with
-            first.
-        mlcd: Its class distribution, if it was measured.
-
-    Returns:
-        Plain values.
-    """
+    """The entry of one head, with its published counts: the one to compare with first."""
     p, r, bracket, nearest = prototypes, redundancy, redundancy.bracket, redundancy.nearest
     return {
         "name": p.name,

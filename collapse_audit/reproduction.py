@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from collapse_audit.audit import CollapseAudit
 from collapse_audit.auditing import audit_source
 from collapse_audit.errors import CollapseAuditError, ReportError
 from collapse_audit.files import read_json, write_json
@@ -21,42 +22,25 @@ _TITLES = ("id", "head", "K", "published M", "measured M (greedy)", "components"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One head as measured here.
-
-    Attributes:
-        head: Its name.
-        branch: Its network, if the file has two.
-        k: Prototypes.
-        greedy: Unique prototypes by the greedy cover, in index order.
-        components: Unique prototypes by single linkage.
-    """
+    """One head as measured here."""
 
     head: str
-    branch: str | None
+    branch: str | None  # if the file has two
     k: int
-    greedy: int
-    components: int
+    greedy: int  # unique prototypes by the greedy cover, in index order
+    components: int  # by single linkage
 
 
 @dataclass(frozen=True, slots=True)
 class ReproductionRow:
-    """One checkpoint: published beside measured.
-
-    Attributes:
-        id: Of the manifest.
-        family: Of the manifest.
-        epsilon: Cosine distance of the measurement.
-        published: Counts with their sources; ``epsilon`` and ``k`` where the source states them.
-        measured: The heads; empty if there is a problem.
-        problem: Why it could not be measured; empty if it was.
-    """
+    """One checkpoint of the manifest: published beside measured."""
 
     id: str
     family: str
-    epsilon: float
-    published: tuple[dict[str, Any], ...]
-    measured: tuple[Measured, ...] = ()
-    problem: str = ""
+    epsilon: float  # cosine distance of the measurement
+    published: tuple[dict[str, Any], ...]  # with sources; epsilon and k where those state them
+    measured: tuple[Measured, ...] = ()  # the heads; empty if there is a problem
+    problem: str = ""  # why it could not be measured; empty if it was
 
 
 def reproduce(
@@ -67,21 +51,8 @@ def reproduce(
     *,
     epsilon: float = DEFAULT_EPSILON,
 ) -> tuple[ReproductionRow, ...]:
-    """Measure every row that is not in the state yet; rows with a problem are tried again.
-
-    Args:
-        entries: Rows of the manifest.
-        state: JSON file, written after every row.
-        settings: Cache, limits and patience.
-        reporter: Told which row is measured.
-        epsilon: Cosine distance below which two prototypes are duplicates.
-
-    Returns:
-        One row per entry, in their order.
-
-    Raises:
-        ReportError: If the state file is something else.
-    """
+    """Measure every row that is not in the state yet; rows with a problem are tried again."""
+    # the state, a JSON file, is written after every row
     rows = dict(_done(state))
     result = []
     for entry in entries:
@@ -97,14 +68,7 @@ def reproduce(
 
 
 def to_markdown(rows: Sequence[ReproductionRow]) -> str:
-    """The table published against measured.
-
-    Args:
-        rows: The rows.
-
-    Returns:
-        Markdown, one line per head; without a line break at the end.
-    """
+    """The table published against measured, one line per head, without a line break at the end."""
     cells = []
     for row in rows:
         published = "; ".join(
@@ -113,18 +77,9 @@ def to_markdown(rows: Sequence[ReproductionRow]) -> str:
         )
         if row.problem:
             cells.append((row.id, f"not measured: {row.problem}", "", published, "", "", ""))
-        cells += [
-            (
-                row.id,
-                m.head,
-                str(m.k),
-                published,
-                str(m.greedy),
-                str(m.components),
-                str(row.epsilon),
-            )
-            for m in row.measured
-        ]
+        for m in row.measured:
+            counts = (str(m.k), published, str(m.greedy), str(m.components), str(row.epsilon))
+            cells.append((row.id, m.head, *counts))
     return "\n".join(pipe_table(_TITLES, cells, "< < > > > > >"))
 
 
@@ -142,20 +97,16 @@ def _measure(
             settings=settings,
             reporter=reporter,
         )
-        measured = tuple(
-            Measured(
-                audit.prototypes.name,
-                audit.prototypes.branch,
-                audit.prototypes.k,
-                audit.num_unique,
-                audit.redundancy.components,
-            )
-            for audit in audits
-        )
+        measured = tuple(map(_counts, audits))
         return ReproductionRow(entry.id, entry.family, epsilon, published, measured)
     except CollapseAuditError as error:
         reporter.note(f"{entry.id}: {error}")
         return ReproductionRow(entry.id, entry.family, epsilon, published, problem=str(error))
+
+
+def _counts(audit: CollapseAudit) -> Measured:
+    p = audit.prototypes
+    return Measured(p.name, p.branch, p.k, audit.num_unique, audit.redundancy.components)
 
 
 def _done(state: Path) -> Iterable[tuple[str, ReproductionRow]]:

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from collapse_audit.errors import CollapseAuditError, ParameterError
+from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
 from collapse_audit.words import printable
 
 
@@ -15,20 +15,21 @@ def read_settings(path: Path, error: type[CollapseAuditError] = ParameterError) 
 
     Args:
         path: TOML if it ends in .toml, else YAML.
-        error: What is raised if it cannot be read.
+        error: What is raised if it is not what it should be.
 
     Returns:
         Its content in plain values.
 
     Raises:
-        error: If it cannot be read, is not text, is not valid, or gives a key twice.
+        SourceError: If it cannot be read.
+        error: If it is not text, is not valid, or gives a key twice.
     """
     toml = path.suffix == ".toml"
     try:
         text = path.read_text(encoding="utf-8")
         return tomllib.loads(text) if toml else _load_yaml(text)
     except OSError as problem:
-        raise error(f"{path}: cannot be read ({problem.strerror}).") from problem
+        raise SourceError(f"{path}: cannot be read ({problem.strerror}).") from problem
     except (ValueError, RecursionError) as problem:
         line = printable(" ".join(str(problem).split()), 300)
         raise error(f"{path}: not valid {'TOML' if toml else 'YAML'}: {line}.") from problem

@@ -29,11 +29,11 @@ from collapse_audit.manifest import (
     load_manifest,
 )
 from collapse_audit.prototypes import Branch, Prototypes
-from collapse_audit.similarity import Progress, silent
 from collapse_audit.words import did_you_mean, printable
 
 if TYPE_CHECKING:
     from collapse_audit.remote import Remote, RemoteSettings, Reporter
+    from collapse_audit.similarity import Progress
 
 #: The word for the head inside the package.
 DEMO: Final = "demo"
@@ -127,7 +127,7 @@ class ResolvedSource:
             check_and_record(self.remote, digests, self.settings)
         return loaded
 
-    def sha256(self, progress: Progress = silent) -> str | None:
+    def sha256(self, progress: Progress | None = None) -> str | None:
         """Checksum of the file.
 
         Args:
@@ -319,7 +319,7 @@ def _open_entry(
     reporter: Reporter | None,
 ) -> ResolvedSource:
     """The local copy of a manifest row, or else its address."""
-    from collapse_audit.remote import RemoteSettings, remote_of_entry
+    from collapse_audit.remote import RemoteSettings, is_cached, remote_of_entry
 
     settings = settings or RemoteSettings.from_environment()
     folders = [folder for folder in (checkpoint_dir, settings.cache_dir) if folder is not None]
@@ -329,12 +329,15 @@ def _open_entry(
             if path.is_file():
                 checkpoint = read_path(path, entry.id)
                 return ResolvedSource(entry.id, checkpoint, name, entry=entry, path=path)
+    missing = SourceError(
+        f"{entry.id}: its file is not on this machine.", hint=fetch_hint(entry, folders[0])
+    )
     try:
         remote = remote_of_entry(entry)
     except SourceError as error:
-        raise SourceError(
-            f"{entry.id}: its file is not on this machine.", hint=fetch_hint(entry, folders[0])
-        ) from error
+        raise missing from error
+    if settings.offline and not is_cached(remote, settings):
+        raise missing
     return _open_remote(remote, entry, settings, reporter)
 
 

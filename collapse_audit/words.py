@@ -17,8 +17,7 @@ def printable(text: object, limit: int | None = 200) -> str:
         The text with control characters escaped, cut at ``limit``.
     """
     line = str(text)
-    if limit is not None:
-        line = line[: limit + 1]  # escapes only make it longer
+    line = line if limit is None else line[: limit + 1]
     if not line.isprintable():
         line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"

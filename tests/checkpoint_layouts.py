@@ -365,13 +365,13 @@ LAYOUTS = {
         },
         {("teacher", "momentum_head"): 1, ("student", "head"): 2},
         ("teacher", "momentum_head"),
-        None,
+        "solo_dino",
     ),
     "solo-learn SwAV": Layout(
         {"state_dict": normed("prototypes", 1) | mlp("projector")},
         {(None, "prototypes"): 1},
         (None, "prototypes"),
-        None,
+        "solo_swav",
     ),
     "a compiled and sharded model": Layout(
         {"teacher": ddp(dino(1), "_orig_mod._fsdp_wrapped_module.module.")},

@@ -89,7 +89,9 @@ def checkpoints() -> dict[str, tuple[str, Files]]:
     index = {"model.safetensors.index.json": json.dumps({"weight_map": where}).encode()}
     info = {"w": {"saved_offsets": [6, 0]}}
     halves = {
-        "shard-00001-model-00001-of-00001.safetensors": safetensors.torch.save({"w": weight[:6].clone()}),
+        "shard-00001-model-00001-of-00001.safetensors": safetensors.torch.save(
+            {"w": weight[:6].clone()}
+        ),
         "shard-00002-model-00001-of-00001.safetensors": safetensors.torch.save(
             {"w": weight[6:].clone()}, {"DCP_SHARDING_INFO": json.dumps(info)}
         ),
@@ -101,10 +103,14 @@ def checkpoints() -> dict[str, tuple[str, Files]]:
         "zip with objects": ("a.pth", {"a.pth": saved(more)}),
         "legacy": ("a.pth", {"a.pth": saved(tree, _use_new_zipfile_serialization=False)}),
         "legacy with objects": (
-            "a.pth", {"a.pth": saved(more, _use_new_zipfile_serialization=False)},
+            "a.pth",
+            {"a.pth": saved(more, _use_new_zipfile_serialization=False)},
         ),
         "malicious": ("a.pth", {"a.pth": saved({"a": weight, "b": Malicious()})}),
-        "safetensors": ("a.st", {"a.st": safetensors.torch.save({"w": weight, "n": weight[0].clone()})}),
+        "safetensors": (
+            "a.st",
+            {"a.st": safetensors.torch.save({"w": weight, "n": weight[0].clone()})},
+        ),
         "npy": ("a.npy", {"a.npy": npy.getvalue()}),
         "npz": ("a.npz", {"a.npz": npz.getvalue()}),
         "packed npz": ("a.npz", {"a.npz": packed.getvalue()}),

@@ -139,7 +139,9 @@ def _answer(by: str, root: Any) -> dict[str, Any]:
     tensors, data = [], b""
     for key, tensor in found.items():
         raw = _raw(tensor)
-        tensors.append([key, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), len(raw)])
+        tensors.append(
+            [key, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), len(raw)]
+        )
         data += raw
     return {"by": by, "tensors": tensors, "exotic": exotic[:3], "data": data}
 

@@ -456,7 +456,7 @@ def any_operation(draw: random.Random) -> bytes:
         "decimalnl_short": b"%d\n" % draw.choice((0, 1, 5, 10**9)),
         "decimalnl_long": b"%dL\n" % draw.choice(_NUMBERS[:-1]),
         "floatnl": draw.choice((b"1.5\n", b"nan\n", b"1e400\n")),
-        "stringnl": draw.choice((b"'a'\n", b"\"\\x41\\n\"\n", b"'\\q'\n", b"a\n")),
+        "stringnl": draw.choice((b"'a'\n", b'"\\x41\\n"\n', b"'\\q'\n", b"a\n")),
         "stringnl_noescape": b"0\n",
         "unicodestringnl": draw.choice((b"a\n", b"\\u12\n", b"\\U00110000\n", b"\xe9\n")),
         "stringnl_noescape_pair": draw.choice(_NAMES).replace(" ", "\n").encode() + b"\n",

@@ -43,7 +43,8 @@ RUNS_CODE = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn"})
 #: Why we may refuse what another reader takes: what our message says, and what is in the file.
 REASONS = {
     "outside of its storage": (
-        r"but its storage has only|its storage is not where|not those of the index|truncated", b"",
+        r"but its storage has only|its storage is not where|not those of the index|truncated",
+        b"",
     ),
     "one storage in two ways": ("a storage that is described twice", b""),
     "other values behind it": ("gives a tensor other values", b""),
@@ -52,7 +53,8 @@ REASONS = {
     "a wrong checksum": ("its checksum is not that of the directory", b"PK"),
     "a zip directory that can be read in two ways": (
         "points to places without|contradicts itself|two directories|follows the directory|lies inside another|"
-        "appears more than once", b"PK",
+        "appears more than once",
+        b"PK",
     ),
     "packed too well": ("unpacks to", b"PK"),
 }
@@ -184,7 +186,9 @@ class Fuzz:
         """Hold an outcome against that of another reader."""
         answer = self.oracle.ask(kind, data)
         by = answer["by"] if answer else None
-        self.outcomes[f"read by {by}" if by else "refused by others" if answer else "no answer"] += 1
+        self.outcomes[
+            f"read by {by}" if by else "refused by others" if answer else "no answer"
+        ] += 1
         if answer is None or by is None:
             return
         theirs, place = {}, 0

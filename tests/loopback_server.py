@@ -32,9 +32,11 @@ class LoopbackServer:
         header_pause: Seconds between the lines of a header that takes 50 of them.
         etag: Tag of every answer; ``None`` for none.
         change_after: Requests after which the tag and the bytes are others.
+        untold: Whether the length of a body is not told; its end is that of the connection.
         encoding: Content-Encoding that every answer claims.
         promise: Added to the true Content-Length.
         redirects: New address by name.
+        redirect_body: What comes with it.
         sent: Bytes of all bodies.
         connections: How many were accepted; one stays open for request after request.
         requests: Name and range of every request, with its headers.
@@ -51,8 +53,10 @@ class LoopbackServer:
         self.etag: str | None = '"one"'
         self.change_after: int | None = None
         self.promise = 0
+        self.untold = False
         self.encoding = ""
         self.redirects: dict[str, str] = {}
+        self.redirect_body = b""
         self.sent = 0
         self.connections = 0
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -125,7 +129,7 @@ def _answer(server: LoopbackServer, handler: BaseHTTPRequestHandler) -> None:
     if refusal is not None:
         _send(handler, refusal[0], b"", refusal[1], server)
     elif name in server.redirects:
-        _send(handler, 302, b"", {"Location": server.redirects[name]}, server)
+        _send(handler, 302, server.redirect_body, {"Location": server.redirects[name]}, server)
     elif name not in server.files:
         _send(handler, 404, b"", {}, server)
     else:
@@ -174,7 +178,8 @@ def _send(
         handler.flush_headers()
         time.sleep(server.header_pause)
     promise = server.promise if body else 0
-    handler.send_header("Content-Length", str(len(body) + promise))
+    if not (server.untold and body):
+        handler.send_header("Content-Length", str(len(body) + promise))
     handler.end_headers()
     if body and server.stall:
         time.sleep(server.stall)
@@ -190,5 +195,5 @@ def _send(
             server.sent += len(block)
         if server.pause:
             time.sleep(server.pause)
-    if end < len(body) or promise:
+    if end < len(body) or promise or server.untold:
         handler.close_connection = True

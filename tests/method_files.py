@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.checkpoints import HeadLocation
-from collapse_audit.containers.tensors import Checkpoint, StoredTensor
+from collapse_audit.containers import Checkpoint, StoredTensor
 from collapse_audit.prototypes import Branch, Prototypes
 
 Array = npt.NDArray[np.float64]
@@ -276,7 +276,7 @@ METHODS = {
         "teacher.head",
         0.05,
         twins=(("teacher.", "student."),),
-        metadata={"config": json.dumps(OWN)},
+        metadata={"format": "collapse-audit/head", "config": json.dumps(OWN)},
     ),
 }
 METHODS["pmsn"] = METHODS["msn"]

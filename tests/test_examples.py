@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from collapse_audit.audit import audit_prototypes
-from collapse_audit.checkpoints import load_prototypes
 from collapse_audit.examples import embedded_head
+from collapse_audit.sources import load_prototypes
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from collapse_audit.errors import ManifestError
+from collapse_audit.errors import ManifestError, SourceError
 from collapse_audit.manifest import Manifest, Recipe, load_manifest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -277,7 +277,7 @@ def test_a_file_that_is_no_manifest_is_refused_in_one_line(
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"none.yaml: cannot be read \(No such file"):
+    with pytest.raises(SourceError, match=r"none.yaml: cannot be read \(No such file"):
         load_manifest(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ManifestError, match=r"binary.yaml: not valid YAML: .*utf-8"):

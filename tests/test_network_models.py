@@ -12,6 +12,7 @@ from collapse_audit.manifest import load_manifest
 from collapse_audit.network import backbones, load_head_model
 from collapse_audit.network.backbones import build_backbone, input_size
 from collapse_audit.network.heads import build_projection, input_width
+from collapse_audit.sources import resolve_source
 
 # width of the features, whether the file holds a centre, arguments that no tensor tells
 FILES = {
@@ -293,7 +294,7 @@ def test_the_listed_timm_model_is_used_where_it_fits_the_file(listed, used, tmp_
     monkeypatch.setattr(
         "collapse_audit.network.backbones._load", record_fits(models, backbones._load)
     )
-    model = load_head_model(tmp_path / "file.pth", entry=entry)
+    model = load_head_model(replace(resolve_source(tmp_path / "file.pth"), entry=entry))
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(model.features_of(images), twin(images))
     assert [name for name in models if name] == used

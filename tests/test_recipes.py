@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.checkpoints import HeadLocation
-from collapse_audit.containers.tensors import Checkpoint, StoredTensor
+from collapse_audit.checkpoints import GUESSED, HeadLocation
+from collapse_audit.containers import Checkpoint, StoredTensor
 from collapse_audit.errors import CollapseAuditWarning, ParameterError
 from collapse_audit.manifest import Recipe, load_manifest
 from collapse_audit.network import Samples, head_model_of, load_head_model, measure_mlcd
@@ -114,8 +114,9 @@ ROWS = {
 }  # fmt: skip
 
 
-def test_the_table_has_every_family() -> None:
+def test_the_table_has_every_family_and_they_all_that_guessing_can_return() -> None:
     assert set(load_manifest().families) == set(OFFICIAL)
+    assert set(GUESSED) <= set(OFFICIAL)
 
 
 @pytest.mark.parametrize("family", OFFICIAL)
@@ -223,6 +224,7 @@ def test_what_is_taken_from_dino_because_nothing_tells_is_said() -> None:
         ({"teacher_temp": -1, "student_temp": float("inf")}, (0.04, 0.1)),
         ({"teacher_temp": True}, (0.04, 0.1)),
         ({"lr": 0.1}, (0.04, 0.1)),
+        ({"teacher_temp": np.float64(0.06), "objective": "sinkhorn"}, (0.06, 0.1)),
     ],
 )
 def test_training_options_in_the_file_come_first(options, temperatures) -> None:
@@ -231,6 +233,7 @@ def test_training_options_in_the_file_come_first(options, temperatures) -> None:
     recipe = model_of(file, "dino").recipe
 
     assert (recipe.teacher_temperature, recipe.student_temperature) == temperatures
+    assert recipe.centring
     row = load_manifest().get("dino_vits16")
     model = head_model_of(
         file.checkpoint, file.location, file.prototypes, family="dino", entry=row, images=False
@@ -267,10 +270,18 @@ def test_a_head_of_our_own_trainer_is_run_as_it_was_trained(config, centring) ->
     assert recipe.centring is centring
 
 
-@pytest.mark.parametrize("config", ["", "not json", "[1]", '{"teacher_temperature": null}'])
-def test_metadata_that_says_nothing_leaves_the_family_alone(config: str) -> None:
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"format": "collapse-audit/head"},
+        {"format": "collapse-audit/head", "config": "not json"},
+        {"format": "collapse-audit/head", "config": "[1]"},
+        {"format": "pt", "config": '{"teacher_temperature": 0.5, "objective": "dino"}'},
+    ],
+)
+def test_metadata_that_says_nothing_leaves_the_family_alone(metadata: dict[str, str]) -> None:
     file = make_file("dino")
-    file = replace(file, checkpoint=replace(file.checkpoint, metadata={"config": config}))
+    file = replace(file, checkpoint=replace(file.checkpoint, metadata=metadata))
 
     assert model_of(file, "dino").recipe == load_manifest().recipe("dino")
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from collapse_audit.checkpoints.remote import load_remote_heads, read_remote_checkpoint
 
 from collapse_audit.audit import audit_prototypes
 from collapse_audit.checkpoints import find_heads, load_heads
-from collapse_audit.checkpoints.remote import load_remote_heads, read_remote_checkpoint
 from collapse_audit.errors import (
     CheckpointError,
     CollapseAuditError,

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from collapse_audit.containers.byte_source import ByteSource
@@ -25,6 +26,8 @@ from collapse_audit.remote import (
     remote_of_url,
     verify_cache,
 )
+from collapse_audit.remote.fsspec_files import FsspecFile
+from collapse_audit.remote.remote_files import RangesUnusableError
 
 MB = 10**6
 DATA = random.Random(5).randbytes(3 * MB)
@@ -199,6 +202,17 @@ def test_a_server_that_stops_sending_parts_is_read_whole_and_the_reader_never_kn
     assert [item.kind for item in cache_items(settings)] == ["file"]
 
 
+def test_a_file_whose_size_is_not_told_is_read_whole_up_to_the_limit(
+    server: Any, remote: Remote, settings: RemoteSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.ranges, server.untold = "ignored", True
+    with pytest.raises(SourceError, match="it does not end, and at most 2,000,000 are fetched"):
+        open_source(remote, dataclasses.replace(settings, max_bytes=2 * MB), SILENT)
+    source = open_source(remote, settings, Reporter(bars=False))
+    assert source.read(0, source.size) == DATA
+    assert "downloading the whole file, of unknown size" in capsys.readouterr().err
+
+
 def test_a_file_whose_checksum_is_known_is_fetched_whole_and_compared(
     remote: Remote, settings: RemoteSettings
 ) -> None:
@@ -230,6 +244,25 @@ def test_redirects_cost_no_connection_each(server: Any, settings: RemoteSettings
     assert server.connections == 1
 
 
+def test_redirects_in_the_bytes_of_utf_8_are_followed(
+    server: Any, settings: RemoteSettings
+) -> None:
+    server.files["é é.bin"] = DATA
+    server.redirects["a.bin"] = "/é é.bin".encode().decode("latin-1")
+    source = open_source(remote_of_url(server.url("a.bin")), settings, SILENT)
+    assert source.size == len(DATA)
+
+
+def test_what_comes_with_a_redirect_is_not_read_to_its_end(
+    server: Any, settings: RemoteSettings
+) -> None:
+    server.files["a.bin"] = DATA
+    server.redirects["b.bin"] = "/a.bin"
+    server.redirect_body = bytes(50 * MB)
+    assert open_source(remote_of_url(server.url("b.bin")), settings, SILENT).size == len(DATA)
+    assert server.sent < 40 * MB
+
+
 def test_a_server_that_drips_its_header_cannot_outlast_the_time_limit(
     server: Any, remote: Remote, settings: RemoteSettings
 ) -> None:
@@ -250,6 +283,30 @@ def test_the_time_limit_counts_the_time_of_reading_only(
     source = open_source(remote, dataclasses.replace(settings, limit_seconds=1), SILENT)
     time.sleep(1.1)
     assert source.read(MB, 10) == DATA[MB : MB + 10]
+
+
+def test_the_time_limit_is_for_all_reads_together(
+    server: Any, remote: Remote, settings: RemoteSettings
+) -> None:
+    source = open_source(remote, dataclasses.replace(settings, limit_seconds=1), SILENT)
+    server.stall = 0.3
+
+    def read_on() -> None:
+        for start in range(MB, 2 * MB, 100_000):
+            source.read(start, 10)
+
+    with pytest.raises(SourceError, match=r"does not answer|gave up"):
+        read_on()
+    assert 2 <= len(server.requests) < 8
+
+
+def test_a_part_of_a_file_above_the_limit_is_read_and_the_whole_of_it_is_not(
+    remote: Remote, settings: RemoteSettings
+) -> None:
+    source = open_source(remote, dataclasses.replace(settings, max_bytes=MB), SILENT)
+    assert source.read(MB, 10) == DATA[MB : MB + 10]
+    with pytest.raises(SourceError, match="at most 1,000,000 are fetched"):
+        source.read(MB, 2 * MB)
 
 
 def test_passwords_of_netrc_are_not_sent(
@@ -305,7 +362,8 @@ def test_a_file_that_changed_since_it_was_read_first_is_not_mixed_with_what_is_s
     server.etag = etag
     open_source(remote, settings, SILENT).read(MB, 10)
     server.files["a.bin"] = bytes(len(DATA))
-    if etag:
+    if etag:  # else the first bytes must show it
+        server.files["a.bin"] = DATA[:MB] + bytes(2 * MB)
         server.etag = '"two"'
     again = open_source(remote, settings, SILENT)
     with pytest.raises(SourceError, match=r"changed .* since it was read first.*cache clear"):
@@ -327,9 +385,13 @@ def test_a_damaged_part_is_named_and_fetched_again(
     with pytest.raises(SourceError, match="offline mode is on"):
         open_source(remote, offline(settings), SILENT).read(MB, MB)
     server.forget()
-    assert open_source(remote, settings, SILENT).read(MB, MB) == DATA[MB : 2 * MB]
-    assert MB < server.sent < 1.2 * MB
+    source = open_source(remote, settings, SILENT)
+    assert source.read(MB + 500_000, 10) == DATA[MB + 500_000 : MB + 500_010]
+    assert server.sent < 200_000
+    assert source.read(MB, MB) == DATA[MB : 2 * MB]
+    assert server.sent < 1.2 * MB
     assert not any(verdict.problem for verdict in verify_cache(settings))
+    assert {item.kind for item in cache_items(settings)} == {"range"}
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"version": {"size": 1}}', b'{"version": 3}'])
@@ -346,6 +408,8 @@ def test_a_part_that_vanishes_is_fetched_again(remote: Remote, settings: RemoteS
     source = open_source(remote, settings, SILENT)
     source.read(MB, 100)
     clear_cache(settings)
+    assert source.read(MB, 100) == DATA[MB : MB + 100]
+    max(cache_items(settings), key=lambda item: item.part).path.unlink()
     assert source.read(MB, 100) == DATA[MB : MB + 100]
 
 
@@ -373,7 +437,9 @@ def test_a_part_is_not_resumed_with_other_bytes(
         open_source(remote, dataclasses.replace(settings, retries=0), SILENT).read(MB, 2 * MB)
     (item,) = (item for item in cache_items(settings) if item.kind == "partial")
     item.path.write_bytes(bytes(item.size))  # what a power failure may leave
-    assert open_source(remote, settings, SILENT).read(MB, 2 * MB) == DATA[MB:]
+    source = open_source(remote, settings, SILENT)
+    assert source.read(MB, 2 * MB) == DATA[MB:]
+    assert source.local_path is None
 
 
 def test_two_readers_of_one_file_see_what_the_other_has_fetched(
@@ -384,6 +450,20 @@ def test_two_readers_of_one_file_see_what_the_other_has_fetched(
     server.forget()
     assert two.read(MB, MB) == DATA[MB : 2 * MB]
     assert server.requests == []
+
+
+def test_files_of_fsspec_are_resumed_only_with_the_same_bytes(settings: RemoteSettings) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bucket/a.bin", DATA * 3)
+    file = FsspecFile("memory://bucket/a.bin", settings)
+    assert b"".join(file.stream(100, 50, DATA[60:100])) == DATA[100:150]
+    with pytest.raises(RangesUnusableError):
+        list(file.stream(100, 50, DATA[:40]))
+    stream = file.stream(0, None)
+    next(stream)
+    memory.pipe("/bucket/a.bin", bytes(9 * MB))
+    with pytest.raises(SourceError, match="changed on the server while"):
+        list(stream)
 
 
 # -- https ----------------------------------------------------------------------------------

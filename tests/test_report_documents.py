@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from collapse_audit import MLCDAccumulator, Prototypes, Published, Source, audit_prototypes
 from collapse_audit.audit import CollapseAudit, build_report
-from collapse_audit.checkpoints import describe
+from collapse_audit.cli import main
 from collapse_audit.gate import check, compare
 from collapse_audit.report import (
     error_document,
@@ -188,12 +188,15 @@ def test_comparisons_have_the_type(audit: CollapseAudit, bare: CollapseAudit) ->
         validate(compare(*sides).to_dict(), ComparisonDocument)
 
 
-def test_descriptions_of_files_have_the_type(tmp_path: Path) -> None:
+def test_descriptions_of_files_have_the_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
     save_file({"teacher.head.last_layer.weight": rows}, tmp_path / "head.safetensors")
     save_file({"blocks.0.weight": rows}, tmp_path / "backbone.safetensors")
     for name in ("head", "backbone"):
-        validate(describe(tmp_path / f"{name}.safetensors").to_dict(), InfoDocument)
+        assert main(["info", str(tmp_path / f"{name}.safetensors"), "--json"]) == 0
+        jsonschema.validate(json.loads(capsys.readouterr().out), schema_of(InfoDocument))
 
 
 def test_the_shipped_schema_names_the_keys_of_the_types_and_no_others() -> None:

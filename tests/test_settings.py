@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collapse_audit.errors import ManifestError, ParameterError
+from collapse_audit.errors import ManifestError, ParameterError, SourceError
 from collapse_audit.settings import read_settings
 
 
@@ -49,6 +49,12 @@ def test_what_is_wrong_is_one_line_with_the_name(
     assert "\n" not in str(caught.value)
 
 
-def test_the_caller_chooses_the_error(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"cannot be read \(No such file or directory\)"):
+def test_the_caller_chooses_the_error_for_what_a_file_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("[", encoding="utf-8")
+    with pytest.raises(ManifestError, match=r"a\.yaml: not valid YAML"):
+        read_settings(tmp_path / "a.yaml", ManifestError)
+
+
+def test_a_file_that_cannot_be_read_is_the_files_fault(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"cannot be read \(No such file or directory\)"):
         read_settings(tmp_path / "absent.yaml", ManifestError)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from collapse_audit.checkpoints import load_prototypes
+from collapse_audit.sources import load_prototypes
 from collapse_audit.training.checkpointing import load_network
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import load_data

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from collapse_audit.checkpoints.families import guess_family
 from collapse_audit.checkpoints.keys import WRAPPERS
+from collapse_audit.checkpoints.loading import notes_on
+from collapse_audit.checkpoints.selection import heads_by_default
 from collapse_audit.checkpoints.structure import HeadLocation, default_head, discover_heads
 from collapse_audit.containers import FLOATING, Checkpoint, Container, StoredTensor
 from collapse_audit.report.documents import INFO_SCHEMA, SCHEMA_VERSION, InfoDocument
@@ -28,8 +30,8 @@ class CheckpointDescription:
             flat state dict these are modules, not tensors.
         tree: Each module and the number of its tensors and values, two levels deep.
         heads: Heads found; empty for a backbone.
-        default: Branch whose heads are audited unless told otherwise, and the one head that
-            :func:`~collapse_audit.load_prototypes` takes.
+        audited: Those of them that are audited unless told otherwise.
+        default: The one that :func:`~collapse_audit.load_prototypes` takes.
         centre_keys: Keys of stored centres of the teacher's logits.
         matrices: Every matrix: key, shape and type.
         notes: What a reader should know of the file.
@@ -42,7 +44,8 @@ class CheckpointDescription:
     top_level: tuple[tuple[str, int], ...]
     tree: tuple[tuple[str, int, int], ...]
     heads: tuple[HeadLocation, ...]
-    default: tuple[str, str | None] | None
+    audited: frozenset[HeadLocation]
+    default: HeadLocation | None
     centre_keys: tuple[str, ...]
     matrices: tuple[tuple[str, tuple[int, ...], str], ...]
     notes: tuple[str, ...] = ()
@@ -74,8 +77,8 @@ class CheckpointDescription:
                     "parametrisation": head.parametrisation,
                     "tensor_keys": list(head.tensor_keys),
                     "aliases": list(head.aliases),
-                    "default": (head.name, head.branch) == self.default,
-                    "audited": self.default is not None and head.branch == self.default[1],
+                    "default": head is self.default,
+                    "audited": head in self.audited,
                     "notes": list(head.notes),
                 }
                 for head in self.heads
@@ -101,9 +104,7 @@ def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> Ch
         Container, keys and heads. A file without heads is described too.
     """
     heads = discover_heads(checkpoint)
-    preferred = tuple(head for head in heads if head.branch == "teacher")
-    preferred = preferred or tuple(head for head in heads if head.branch is None) or heads
-    default = default_head(preferred) if preferred else None
+    audited = heads_by_default(checkpoint, heads)
     tensors = checkpoint.tensors.values()
     return CheckpointDescription(
         spec=spec,
@@ -113,12 +114,13 @@ def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> Ch
         top_level=_count_top_level(checkpoint),
         tree=_count_modules(checkpoint),
         heads=heads,
-        default=(default.name, default.branch) if default else None,
+        audited=frozenset(audited),
+        default=default_head(audited) if audited else None,
         centre_keys=tuple(
             t.key for t in tensors if _CENTRE.fullmatch(t.key) and t.dtype in FLOATING
         ),
         matrices=tuple((t.key, t.shape, t.dtype) for t in tensors if _is_matrix(t)),
-        notes=checkpoint.notes,
+        notes=notes_on(checkpoint),
     )
 
 

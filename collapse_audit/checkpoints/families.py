@@ -42,12 +42,14 @@ def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
     normed = r"(?:weight_v|parametrizations\.weight\.original1)\n"
     for family, tells in (
         ("collapse_audit", checkpoint.metadata.get("format") == "collapse-audit/head"),
-        ("vissl_dino", "classy_state_dict" in top and has(rf"prototypes0\.{normed}")),
-        ("vissl_swav", "classy_state_dict" in top),
+        ("vissl_dino", "classy_state_dict" in top
+            and has(rf"momentum_teacher\..*prototypes0\.{normed}")
+            and not has(r"momentum_teacher\..*prototypes1\.")),
+        ("vissl_swav", "classy_state_dict" in top and has(r"prototypes0\.weight\n")),
         ("sonata", has(r"mask_head\.prototype\.")),
         ("wespeaker_dino", has(r"\n[st]_model\.")),
         ("3dspeaker_sdpn", students and "prototypes" in checkpoint.tensors),
-        ("spt_dino", lightning and has(r"/\w+\.teacher\.\d+\.weight\n")),
+        ("spt_dino", lightning and has(r"/projector\.teacher\.\d+\.weight\n")),
         ("mmselfsup_swav", has(r"head\.loss(?:_module)?\.prototypes\.")),
         ("mmpretrain_dino", "message_hub" in top or has(r"/neck\.last_layer\.")),
         ("solo_deepclusterv2", has(r"\bprototypes\.\d+\.weight\n") and has(r"projector\.0\.")),
@@ -58,7 +60,7 @@ def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
         ("lightly_ibot", lightning and has(r"/teacher_(?:cls_|patch_)?head\.last_layer\.")
             and has(r"teacher_patch_head\.")),
         ("lightly_dino", lightning and has(
-            r"/(?:teacher_head|(?:student_)?projection_head)\.(?:last_layer|layers)\."
+            r"/(?:teacher_head|(?:student_)?projection_head)\.last_layer\."
         )),
         ("mugs", "group_head" in heads),
         ("temi", has(r"head\.heads\.\d+\.last_layer\.")),

@@ -100,7 +100,7 @@ def prototypes_of(
         dtype=head.dtype,  # as stored: bfloat16 was widened on the way
         family=family,
         tensor_sha256=digests,
-        notes=(*head.notes, *checkpoint.notes, *_unread(checkpoint)),
+        notes=(*head.notes, *notes_on(checkpoint)),
     )
 
 
@@ -117,11 +117,21 @@ def sha256_of_values(values: Values) -> str:
     return hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
 
 
-def _unread(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """A word about the objects beside the weights that were not understood."""
+def notes_on(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What a reader should know of a checkpoint as a whole.
+
+    Args:
+        checkpoint: The checkpoint.
+
+    Returns:
+        The notes of its container, and a word about the objects that were not understood.
+    """
     names = checkpoint.unread
     if not names:
-        return ()
+        return checkpoint.notes
     shown = ", ".join(printable(name, 60) for name in names[:_NAMES_SHOWN])
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return (f"objects of unknown types beside the weights were not read: {shown}{more}",)
+    return (
+        *checkpoint.notes,
+        f"objects of unknown types beside the weights were not read: {shown}{more}",
+    )

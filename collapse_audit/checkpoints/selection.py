@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from collapse_audit.checkpoints.obstacles import no_prototypes
 from collapse_audit.checkpoints.structure import HeadLocation, default_head, plain_head
-from collapse_audit.containers import FLOATING, Checkpoint, StoredTensor
+from collapse_audit.containers import FLOATING, Checkpoint
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning
 from collapse_audit.prototypes import Branch
 from collapse_audit.words import did_you_mean, printable
@@ -45,15 +45,37 @@ def select_heads(
             choice open.
     """  # noqa: DOC501  (made by the functions below)
     if head is not None:
-        return (_named(checkpoint, heads, head, branch, spec),)
+        return _named(checkpoint, heads, head, branch, spec)
     if not heads:
         raise no_prototypes(checkpoint, spec, file)
-    if _is_ambiguous(checkpoint, heads):
+    if not heads_by_default(checkpoint, heads):
         raise CheckpointError(
             f"{spec}: {len(heads)} matrices, and nothing tells which one holds the prototypes.",
             hint=f"Choose a head: {_choices(heads)}.",
         )
-    return _heads_of_branch(heads, branch, spec)
+    return _heads_of_branch(heads_by_default(checkpoint, heads), heads, branch, spec)
+
+
+def heads_by_default(
+    checkpoint: Checkpoint, heads: tuple[HeadLocation, ...]
+) -> tuple[HeadLocation, ...]:
+    """The heads that are audited when nothing is asked for.
+
+    Args:
+        checkpoint: The checkpoint.
+        heads: All its heads.
+
+    Returns:
+        Those of the teacher, or else of the only network; none if the heads are just the matrices
+        of an ``.npz``, features and logits among them.
+    """
+    unnamed = all(head.name == head.weight_key for head in heads)
+    if checkpoint.container == "npz" and unnamed and len(heads) > 1:
+        return ()
+    for branch in ("teacher", None):
+        if of_branch := tuple(head for head in heads if head.branch == branch):
+            return of_branch
+    return heads
 
 
 def select_default(heads: tuple[HeadLocation, ...], spec: str) -> HeadLocation:
@@ -77,89 +99,87 @@ def select_default(heads: tuple[HeadLocation, ...], spec: str) -> HeadLocation:
     return chosen
 
 
-def _is_ambiguous(checkpoint: Checkpoint, heads: tuple[HeadLocation, ...]) -> bool:
-    """Whether the heads are just the matrices of an ``.npz``, features and logits among them."""
-    unnamed = all(head.name == head.weight_key for head in heads)
-    return checkpoint.container == "npz" and unnamed and len(heads) > 1
-
-
 def _named(
     checkpoint: Checkpoint, heads: Sequence[HeadLocation], name: str, branch: Branch, spec: str
-) -> HeadLocation:
+) -> tuple[HeadLocation, ...]:
     """The head of a name or key; any matrix will do for a key, the user has said so."""
     of_branch = [head for head in heads if head.branch in (branch, None)] or list(heads)
     for head in of_branch:
         if head.name == name:
-            return head
-    for key in _matching(checkpoint, name):
-        for head in heads:
-            if key in (*head.tensor_keys, *head.aliases):
-                return head
-        return _as_head(checkpoint.tensors[key], spec)
-    if ending := [key for key in checkpoint.tensors if key.endswith(name)]:
-        shown = ", ".join(printable(key, 80) for key in ending[:3])
+            return (head,)
+    keys = _matching(checkpoint, name)
+    if len(keys) == 1:  # a stack of matrices is several heads
+        known = (
+            head for head in heads if keys[0] in (head.weight_key, head.scale_key, *head.aliases)
+        )
+        return tuple(known) or (_as_head(checkpoint, keys[0], spec),)
+    if keys:
+        shown = ", ".join(printable(key, 80) for key in keys[:_NAMED])
+        more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
         raise CheckpointError(
-            f"{spec}: {len(ending)} tensors end in {printable(name)!r}.", hint=f"Such as {shown}."
+            f"{spec}: {len(keys)} tensors end in {printable(name)!r}.",
+            hint=f"Give more of the key: {shown}{more}.",
         )
     near = did_you_mean(name, [*(head.name for head in heads), *checkpoint.tensors])
-    known = f"Heads: {_choices(heads)}." if heads else "`collapse-audit info --all` lists its keys."
+    choices = (
+        f"Heads: {_choices(heads)}." if heads else "`collapse-audit info --all` lists its keys."
+    )
     raise CheckpointError(
         f"{spec}: no head and no tensor is called {printable(name)!r}.",
-        hint=f"{near} {known}".strip(),
+        hint=f"{near} {choices}".strip(),
     )
 
 
 def _matching(checkpoint: Checkpoint, name: str) -> list[str]:
-    """The key that a name means: itself, or the only one that ends so at a dot or a slash."""
+    """The keys that a name can mean: itself, or those that end so, best at a dot or a slash."""
     if name in checkpoint.tensors:
         return [name]
-    ends = (f"/{name}", f".{name}")
-    found = [key for key in checkpoint.tensors if key.endswith(ends)]
-    return found if len(found) == 1 else []
+    ending = [key for key in checkpoint.tensors if key.endswith(name)]
+    return [key for key in ending if key.endswith((f"/{name}", f".{name}"))] or ending
 
 
-def _as_head(tensor: StoredTensor, spec: str) -> HeadLocation:
+def _as_head(checkpoint: Checkpoint, key: str, spec: str) -> HeadLocation:
     """A tensor that the user named as the prototypes, if it can be that."""
-    shape = printable(list(tensor.shape))
+    tensor = checkpoint.tensors[key]
+    shape = tensor.shape
+    if set(shape[2:]) == {1}:  # a 1 x 1 convolution
+        shape = shape[:2]
     if tensor.dtype not in FLOATING:
-        raise CheckpointError(
-            f"{spec}: {printable(tensor.key)!r} is not floating-point but {tensor.dtype} "
-            f"(shape {shape})."
-        )
-    if not tensor.is_float_matrix:
-        squeezed = tensor.shape[:2] if set(tensor.shape[2:]) == {1} else ()
-        if len(squeezed) == 2 and 0 not in squeezed:
-            return plain_head(replace(tensor, shape=squeezed))
-        raise CheckpointError(
-            f"{spec}: {printable(tensor.key)!r} is not a matrix (2-D) but {len(tensor.shape)}-D, "
-            f"of shape {shape}.",
-            hint="Prototypes are K x D: name a matrix, or save the one that is meant on its own.",
-        )
-    return plain_head(tensor)
+        what = f"not floating-point but {tensor.dtype}"
+    elif len(shape) != 2:
+        what = f"not a matrix (2-D) but {len(shape)}-D"
+    elif 0 in shape:
+        what = "empty"
+    else:
+        return plain_head(replace(tensor, shape=shape))
+    near = did_you_mean(key, (t.key for t in checkpoint.tensors.values() if t.is_float_matrix))
+    raise CheckpointError(
+        f"{spec}: {printable(key)!r} is {what}, of shape {printable(list(tensor.shape))}.",
+        hint=f"Prototypes are a matrix of K x D. {near}".strip(),
+    )
 
 
 def _heads_of_branch(
-    heads: tuple[HeadLocation, ...], branch: Branch, spec: str
+    default: tuple[HeadLocation, ...], heads: tuple[HeadLocation, ...], branch: Branch, spec: str
 ) -> tuple[HeadLocation, ...]:
-    present = {head.branch for head in heads}
-    if branch not in present and branch == "teacher":
+    of_branch = tuple(head for head in heads if head.branch == branch)
+    if of_branch:
+        return of_branch
+    if branch == "teacher":
         # The default falls back to what is there. A single network is no substitute for a
         # teacher that should have been there, so only the student needs a word.
-        if present == {"student"}:
-            note = "no teacher in this file; took the student"
-            warnings.warn(f"{spec}: {note}.", CollapseAuditWarning, stacklevel=4)
-            return tuple(replace(head, notes=(*head.notes, note)) for head in heads)
-        return tuple(head for head in heads if head.branch is None)
-    of_branch = tuple(head for head in heads if head.branch == branch)
-    if not of_branch:
-        choices = sorted(name for name in present if name)
-        raise CheckpointError(
-            f"{spec}: no branch {branch!r} in this file.",
-            hint=f"Branches: {', '.join(choices)}."
-            if choices
-            else "It holds a single network: leave the branch out.",
-        )
-    return of_branch
+        if default[0].branch is None:
+            return default
+        note = "no teacher in this file; took the student"
+        warnings.warn(f"{spec}: {note}.", CollapseAuditWarning, stacklevel=4)
+        return tuple(replace(head, notes=(*head.notes, note)) for head in default)
+    choices = sorted({head.branch for head in heads if head.branch})
+    raise CheckpointError(
+        f"{spec}: no branch {branch!r} in this file.",
+        hint=f"Branches: {', '.join(choices)}."
+        if choices
+        else "It holds a single network: leave the branch out.",
+    )
 
 
 def _choices(heads: Sequence[HeadLocation]) -> str:

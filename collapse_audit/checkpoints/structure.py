@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from collapse_audit.checkpoints.keys import Layer, layers_of, numbered_chains
@@ -99,7 +100,7 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
         if not _STATES.intersection(tensor.path[:-1]) and tensor.dtype in FLOATING
     }
     layers = layers_of(tensors)
-    chains = numbered_chains(layers)
+    chains = _Chains(numbered_chains(layers))
     # mmengine writes "meta", and exchanges the weights with their average when it saves
     swapped = {"meta", "ema_state_dict"} <= set(checkpoint.top_level)
     found: list[_Found] = []
@@ -116,6 +117,24 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
 class _Found:
     layer: Layer
     head: HeadLocation
+
+
+class _Chains(dict[tuple[str, ...], list[Layer]]):
+    """Chains of numbered layers, by the module that owns each."""
+
+    @cached_property
+    def projections(self) -> dict[tuple[str, ...], list[list[Layer]]]:
+        """Those of projection heads, by the modules one and two steps around their owner."""
+        found: dict[tuple[str, ...], list[list[Layer]]] = {}
+        for owner, chain in self.items():
+            if (
+                owner
+                and (_HEAD.fullmatch(owner[-1]) or owner[-1] in {"mlp", "layers"})
+                and not any(_OTHER_HEADS.fullmatch(p) or _LISTS.fullmatch(p) for p in owner)
+            ):
+                for steps in range(1, min(len(owner), 2) + 1):
+                    found.setdefault(owner[:-steps], []).append(chain)
+        return found
 
 
 def plain_head(tensor: StoredTensor) -> HeadLocation:
@@ -169,7 +188,7 @@ def _is_named(layer: Layer) -> bool:
     return layer.name == "layer" and bool(owner) and owner[-1].endswith("head")  # CAPI
 
 
-def _ends_a_head(layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]]) -> bool:
+def _ends_a_head(layer: Layer, chains: _Chains) -> bool:
     """Whether a layer ends a projection head as only prototypes do."""
     weight = layer.weight
     if layer.raw or weight is None or not weight.is_float_matrix:
@@ -189,14 +208,12 @@ def _ends_a_head(layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]]) ->
         len(before) >= 2
         and "bias" not in layer.parts
         and all("bias" in other.parts for other in before)
-        and all(other.weight is not None and d <= min(other.weight.shape) for other in before)
+        and all(other.weight is not None and d <= other.weight.shape[0] for other in before)
         and k > d
     )
 
 
-def _locate(
-    checkpoint: Checkpoint, layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]]
-) -> list[HeadLocation]:
+def _locate(checkpoint: Checkpoint, layer: Layer, chains: _Chains) -> list[HeadLocation]:
     """The heads of one layer: several if it is a stack, none if it is no matrix."""
     weight = layer.weight
     if weight is None or weight.dtype not in FLOATING or 0 in weight.shape:
@@ -232,9 +249,7 @@ def _locate(
     return [replace(head, bias_key=bias.key if bias and with_bias else None, notes=notes)]
 
 
-def _oriented(
-    head: HeadLocation, layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]]
-) -> HeadLocation:
+def _oriented(head: HeadLocation, layer: Layer, chains: _Chains) -> HeadLocation:
     """Decide whether a layer is stored as K x D, as torch does, or as D x K."""
     rows, columns = head.k, head.d
     flipped = replace(head, k=columns, d=rows, transposed=True)
@@ -265,45 +280,27 @@ def _oriented(
     return replace(flipped, notes=(*head.notes, note))
 
 
-def _fits(
-    layer: Layer, shape: tuple[int, int], chains: Mapping[tuple[str, ...], list[Layer]]
-) -> tuple[bool, bool]:
+def _fits(layer: Layer, shape: tuple[int, int], chains: _Chains) -> tuple[bool, bool]:
     """Whether the projection head before a layer fits it as K x D, and as D x K."""
-    before = [other for other in projection_before(layer, chains) if other is not layer]
+    before = [other for other in _projection_before(layer, chains) if other is not layer]
     shapes = [other.weight.shape for other in before if other.weight is not None]
     if not shapes:
         return True, True
     as_torch = all(b[1] == a[0] for a, b in zip(shapes, [*shapes[1:], shape], strict=True))
     as_kernel = all(b[0] == a[1] for a, b in zip(shapes, [*shapes[1:], shape], strict=True))
-    if as_torch == as_kernel and len(shapes) > 1:  # the layer before the prototypes alone
-        return shapes[-1][0] == shape[1], shapes[-1][1] == shape[0]
-    return as_torch, as_kernel
+    if as_torch != as_kernel:
+        return as_torch, as_kernel
+    width, other = shapes[-1]  # the layer before the prototypes alone, which may lie another way
+    return width == shape[1], other == shape[0] or width == shape[0] < shape[1]
 
 
-def projection_before(layer: Layer, chains: Mapping[tuple[str, ...], list[Layer]]) -> list[Layer]:
-    """The numbered linear layers that stand before a prototype layer.
-
-    Args:
-        layer: The prototype layer.
-        chains: Every chain of the checkpoint.
-
-    Returns:
-        The chain in the module that owns the layer, or else beside that module; empty if there is
-        none, or several that could be meant.
-    """
+def _projection_before(layer: Layer, chains: _Chains) -> list[Layer]:
+    """The chain before a prototype layer: in its module, or else the only one beside that."""
     own = chains.get(layer.owner, []) if layer.name.isdecimal() else []
     if len(own) > 1 and not _LISTS.fullmatch(layer.owner[-1]):
         return [other for other in own if other is not layer]
     for depth in range(len(layer.owner), max(len(layer.owner) - 3, -1), -1):
-        around = layer.owner[:depth]
-        inside = [
-            chain
-            for owner, chain in chains.items()
-            if owner[:depth] == around
-            and len(owner) in (depth + 1, depth + 2)
-            and (_HEAD.fullmatch(owner[-1]) or owner[-1] in {"mlp", "layers"})
-            and not any(_OTHER_HEADS.fullmatch(part) or _LISTS.fullmatch(part) for part in owner)
-        ]
+        inside = chains.projections.get(layer.owner[:depth], [])
         if len(inside) == 1:
             return inside[0]
         if inside:

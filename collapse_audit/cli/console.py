@@ -22,17 +22,11 @@ _PLAIN: Final = {ord("\N{FULL BLOCK}"): "#"}
 
 @dataclass(slots=True)
 class Session:
-    """How this run talks to its user; the options every command takes set it.
+    """How this run talks to its user; the options every command takes set it."""
 
-    Attributes:
-        debug: Show tracebacks.
-        quiet: Print neither notes nor hints nor progress.
-        color: Force colour on or off; ``None`` leaves it to the terminal.
-    """
-
-    debug: bool = False
-    quiet: bool = False
-    color: bool | None = None
+    debug: bool = False  # show tracebacks
+    quiet: bool = False  # print neither notes nor hints nor progress
+    color: bool | None = None  # force it on or off; ``None`` leaves it to the terminal
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Session:
@@ -46,14 +40,14 @@ class Session:
         return cls(debug=debug, color=color)
 
 
-def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> None:
-    """Print one line on stderr.
+def is_quiet() -> bool:
+    """Whether the running command was told to be."""
+    return click.get_current_context().ensure_object(Session).quiet
 
-    Args:
-        kind: What the line is; its first word.
-        text: Brought onto one line, control characters escaped: it may quote a foreign file.
-        session: Whether to colour it.
-    """
+
+def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> None:
+    """Print one line on stderr."""
+    # control characters are escaped: the text may quote a foreign file
     line = printable(" ".join(text.splitlines()), None)
     click.echo(
         f"{click.style(f'{kind}:', fg=_COLOURS[kind])} {line}", err=True, color=session.color
@@ -61,15 +55,7 @@ def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> 
 
 
 def emit(text: str, output: Path | None) -> None:
-    """Print a result on stdout, or write it to a file.
-
-    Args:
-        text: The whole result.
-        output: Where to write it; ``None`` for stdout.
-
-    Raises:
-        ParameterError: If the file cannot be written.
-    """
+    """Print a whole result on stdout, or write it to a file."""
     if output is None:
         click.echo(encodable(text, sys.stdout.encoding or "utf-8"), nl=False)
         return
@@ -81,15 +67,7 @@ def emit(text: str, output: Path | None) -> None:
 
 
 def encodable(text: str, encoding: str) -> str:
-    """Replace what an encoding cannot express, so that a narrow pipe never stops a result.
-
-    Args:
-        text: Any text.
-        encoding: The encoding of the stream it goes to.
-
-    Returns:
-        The same text if possible, else one of the same width.
-    """
+    """Replace what an encoding cannot express, so that a narrow pipe never stops a result."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -98,17 +76,7 @@ def encodable(text: str, encoding: str) -> str:
 
 
 def check_output(output: Path, source: str | None = None, *, option: str = "-o") -> None:
-    """Refuse an output file that cannot be written, before the work and not after it.
-
-    Args:
-        output: The file to write.
-        source: What is audited, which must not be overwritten.
-        option: The option that named the file, for the message.
-
-    Raises:
-        ParameterError: If the folder is missing or not writable, or the file is a folder or the
-            source itself.
-    """
+    """Refuse an output that is the source or cannot be written, before the work and not after."""
     folder = output.parent
     if not folder.is_dir():
         raise ParameterError(

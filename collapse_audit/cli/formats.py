@@ -20,17 +20,8 @@ FORMAT_OF_SUFFIX: Final = {suffix: form for form, many in FORMATS.items() for su
 
 
 def render(report: reports.ReportDocument, form: str, *, to_terminal: bool) -> str:
-    """Write a report in one of :data:`FORMATS`.
-
-    Args:
-        report: A report that obeys the schema.
-        form: The format.
-        to_terminal: Whether a table follows COLUMNS and the width of the terminal; files get
-            the full width.
-
-    Returns:
-        The whole text, ending in a newline.
-    """
+    """Write a report, which obeys the schema, in one of :data:`FORMATS`."""
+    # on a terminal a table follows COLUMNS and the terminal's width; files get the full width
     if form == "table":
         columns = shutil.get_terminal_size((WIDEST, 24)).columns if to_terminal else WIDEST
         return reports.to_table(report, width=columns)

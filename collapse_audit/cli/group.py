@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from itertools import takewhile
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 
@@ -16,30 +16,20 @@ from collapse_audit.errors import ManifestError, SourceError
 from collapse_audit.version import __version__
 from collapse_audit.words import did_you_mean
 
-
-class _Command(NamedTuple):
-    """Where a command is, and its line in the overview: `--help` imports no command."""
-
-    module: str
-    attribute: str
-    summary: str
-
-
+#: Command to its line in the overview: `--help` imports no command.
 COMMANDS: Final = {
-    "audit": _Command("audit", "audit_command", "How many prototypes are unique?"),
-    "cache": _Command("cache", "cache_command", "What has been fetched; verify or clear it."),
-    "check": _Command("check", "check_command", "Fail where a head got worse."),
-    "compare": _Command("compare", "compare_command", "Heads side by side."),
-    "demo": _Command("demo", "demo_command", "Audit the small head inside the package."),
-    "download": _Command("download", "download_command", "Fetch heads for audits offline."),
-    "info": _Command("info", "info_command", "What a file holds, without any mathematics."),
-    "list": _Command("list", "list_command", "Public checkpoints that hold prototypes."),
-    "mlcd": _Command("mlcd", "mlcd_command", "Which classes does the head predict?"),
-    "reproduce": _Command(
-        "reproduce", "reproduce_command", "Published counts beside measured ones."
-    ),
-    "schema": _Command("schema", "schema_command", "The JSON Schema of the reports."),
-    "train": _Command("train", "train_command", "Train a head, audit before and after."),
+    "audit": "How many prototypes are unique?",
+    "cache": "What has been fetched; verify or clear it.",
+    "check": "Fail where a head got worse.",
+    "compare": "Heads side by side.",
+    "demo": "Audit the small head inside the package.",
+    "download": "Fetch heads for audits offline.",
+    "info": "What a file holds, without any mathematics.",
+    "list": "Public checkpoints that hold prototypes.",
+    "mlcd": "Which classes does the head predict?",
+    "reproduce": "Published counts beside measured ones.",
+    "schema": "The JSON Schema of the reports.",
+    "train": "Train a head, audit before and after.",
 }
 DEFAULT: Final = "audit"
 
@@ -57,9 +47,8 @@ class CommandGroup(click.Group):
         """Import a command and give it the options that all commands share."""
         if cmd_name not in COMMANDS:
             return None
-        where = COMMANDS[cmd_name]
-        module = import_module(f"collapse_audit.cli.commands.{where.module}")
-        command: click.Command = getattr(module, where.attribute)
+        module = import_module(f"collapse_audit.cli.commands.{cmd_name}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
         known = {parameter.name for parameter in command.params}
         command.params.extend(option for option in _shared_options() if option.name not in known)
         if "help" not in known:
@@ -81,16 +70,7 @@ class CommandGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a mistyped command was taken for a source, so suggest commands too.
-
-        Returns:
-            What the command returns.
-
-        Raises:
-            SourceError: As the command raised it, with the longer hint.
-            ManifestError: Likewise.
-            Exit: With code 0, if the reader of a pipe went away.
-        """
+        """Run the command; a mistyped one was taken for a source, so suggest commands too."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -107,7 +87,7 @@ class CommandGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the overview without importing any command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 def _shared_options() -> list[click.Option]:

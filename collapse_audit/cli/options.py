@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,137 +18,122 @@ F = TypeVar("F", bound=Callable[..., Any])
 EPSILON: Final = 0.025  # the default of every command
 
 
+def option(**declaration: Any) -> Any:
+    """A field of a bundle that is an option by its own name, declared as for ``click.option``."""
+    return field(metadata=declaration)
+
+
 @dataclass(frozen=True, slots=True)
 class AuditOptions:
-    """What to measure.
+    """What to measure."""
 
-    Attributes:
-        epsilon: Cosine distance strictly below which two prototypes are duplicates.
-        head: Name of one head; ``None`` for every head of the file.
-        branch: Which network, where the method has two.
-        checkpoint_dir: Where the files of manifest ids are.
-        sweep: Count over several epsilons too.
-        nearest: Measure the nearest cosine of every prototype too.
-        device: Where to compute; the result is the same everywhere.
-    """
-
-    epsilon: float
-    head: str | None
-    branch: Branch
-    checkpoint_dir: Path | None
-    sweep: bool
-    nearest: bool
-    device: str
+    epsilon: float = option(
+        type=float,
+        default=EPSILON,
+        show_default=True,
+        callback=lambda _ctx, _option, value: check_epsilon(value),
+        help="Cosine distance strictly below which two prototypes are duplicates.",
+    )
+    head: str | None = option(metavar="NAME", help="Only this head; all of them by default.")
+    branch: Branch = option(
+        type=click.Choice(["teacher", "student"]),
+        default="teacher",
+        show_default=True,
+        help="Which network, where a file holds both.",
+    )
+    checkpoint_dir: Path | None = option(
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Where to look for the files of manifest ids.",
+    )
+    sweep: bool = option(default=True, help="Count over several epsilons; on by default.")
+    nearest: bool = option(default=True, help="Nearest-cosine quantiles; on by default.")
+    device: str = option(
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]",
+        help="Where to compute; it changes the time and not the result.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How to print it.
+    """How to print it."""
 
-    Attributes:
-        form: One of :data:`collapse_audit.cli.formats.FORMATS`.
-        output: File to write; ``None`` for stdout.
-        progress: Whether progress bars are wanted at all.
-    """
-
-    form: str
-    output: Path | None
-    progress: bool
+    form: str  # one of :data:`collapse_audit.cli.formats.FORMATS`
+    output: Path | None  # file to write; ``None`` for stdout
+    progress: bool = option(default=True, help="Bars on stderr for work over two seconds.")
 
 
-epsilon_option = click.option(
-    "--epsilon",
-    type=float,
-    default=EPSILON,
-    show_default=True,
-    callback=lambda _ctx, _option, value: check_epsilon(value),
-    help="Cosine distance strictly below which two prototypes are duplicates.",
-)
-head_option = click.option("--head", metavar="NAME", help="Only this head; all of them by default.")
-branch_option = click.option(
-    "--branch",
-    type=click.Choice(["teacher", "student"]),
-    default="teacher",
-    show_default=True,
-    help="Which network, where a file holds both.",
-)
-checkpoint_dir_option = click.option(
-    "--checkpoint-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where to look for the files of manifest ids.",
-)
-device_option = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda[:N]",
-    help="Where to compute; it changes the time and not the result.",
-)
+def option_of(bundle: type[Any], name: str, **changes: Any) -> Callable[[F], F]:
+    """The option of one field of a bundle, for a command that does not take them all."""
+    (entry,) = (entry for entry in fields(bundle) if entry.name == name)
+    flag = f"--{name.replace('_', '-')}"
+    if entry.type == "bool":
+        flag += f"/--no-{flag[2:]}"
+    return click.option(flag, **{**entry.metadata, **changes})
 
 
-def audit_options(command: F, *, head: Callable[[F], F] = head_option) -> F:
-    """Give a command the options of an audit, as one argument named ``audit``.
+def options_of(
+    bundle: type[Any],
+    argument: str,
+    *,
+    fixed: Mapping[str, Any] | None = None,
+    **changes: Mapping[str, Any],
+) -> Callable[[F], F]:
+    """Give a command the options of a bundle, and the bundle as one argument."""
+    # fixed: values of fields that are no options of this command; changes: what it declares
+    # otherwise, by field. A field that is no :func:`option` is declared by another decorator.
+    given = dict(fixed or {})
+    free = [entry for entry in fields(bundle) if entry.name not in given]
+    declared = [
+        option_of(bundle, entry.name, **changes.get(entry.name, {}))
+        for entry in free
+        if entry.metadata
+    ]
+    names = [entry.name for entry in free]
+    return bundled(argument, lambda **values: bundle(**values, **given), declared, names)
 
-    Args:
-        command: The function behind the command.
-        head: What declares ``--head``.
 
-    Returns:
-        The command.
-    """
-    declared = (
-        epsilon_option,
-        head,
-        branch_option,
-        checkpoint_dir_option,
-        click.option(
-            "--sweep/--no-sweep", default=True, help="Count over several epsilons; on by default."
-        ),
-        click.option(
-            "--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles; on by default."
-        ),
-        device_option,
-    )
-    names = tuple(field.name for field in fields(AuditOptions))
-    return bundled(command, "audit", AuditOptions, declared, names)
+def bundled(
+    argument: str,
+    build: Callable[..., Any],
+    declared: Sequence[Callable[[F], F]],
+    names: Sequence[str],
+) -> Callable[[F], F]:
+    """Declare options, in the order of the help, and hand on what is built from those named."""
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def taking_values(*args: Any, **values: Any) -> Any:
+            value = build(**{name: values.pop(name) for name in names})
+            return command(*args, **{argument: value}, **values)
+
+        return _declaring(taking_values, declared)
+
+    return decorate
+
+
+audit_options = options_of(AuditOptions, "audit")
 
 
 def output_options(command: F) -> F:
     """Give a command the options of its output, as one argument named ``output``."""
-    declared = (
-        format_options(
-            FORMATS,
-            FORMAT_OF_SUFFIX,
-            "Write to FILE instead of stdout: completely or not at all.",
-            dir_okay=True,
-        ),
-        click.option(
-            "--progress/--no-progress",
-            default=True,
-            help="Bars on stderr for work over two seconds.",
-        ),
+    with_form = format_options(
+        FORMATS,
+        FORMAT_OF_SUFFIX,
+        "Write to FILE instead of stdout: completely or not at all.",
+        dir_okay=True,
     )
-    names = tuple(field.name for field in fields(OutputOptions))
-    return bundled(command, "output", OutputOptions, declared, names)
+    return with_form(options_of(OutputOptions, "output")(command))
 
 
 def format_options(
     formats: Iterable[str], suffixes: Mapping[str, str], text: str, *, dir_okay: bool = False
 ) -> Callable[[F], F]:
-    """Give a command --format, --json and -o, as the arguments ``form`` and ``output``.
-
-    A dash is stdout, as no file at all is.
-
-    Args:
-        formats: The formats of the command.
-        suffixes: Format of each file suffix, for when neither --format nor --json is given.
-        text: Help of -o.
-        dir_okay: Leave it to the command to refuse a folder.
-
-    Returns:
-        The decorator; ``form`` is always one of the formats.
-    """
+    """Give a command --format, --json and -o, as the arguments ``form`` and ``output``."""
+    # The suffix of the file decides where neither --format nor --json is given. A dash is stdout,
+    # as no file at all is. dir_okay: it is left to the command to refuse a folder.
     declared = (
         click.option(
             "--format",
@@ -180,38 +165,10 @@ def format_options(
     return decorate
 
 
-def bundled(
-    command: F,
-    name: str,
-    build: Callable[..., Any],
-    declared: tuple[Callable[[F], F], ...],
-    names: tuple[str, ...],
-) -> F:
-    """Declare options on a command and hand their values over as one value.
-
-    Args:
-        command: The function behind the command.
-        name: Name of the argument that it takes.
-        build: Makes the argument from the values.
-        declared: What ``click.option`` returned, in the order of the help.
-        names: Parameters of ``build``.
-
-    Returns:
-        The command.
-    """
-
-    @wraps(command)
-    def taking_values(*args: Any, **values: Any) -> Any:
-        value = build(**{key: values.pop(key) for key in names})
-        return command(*args, **{name: value}, **values)
-
-    return _declaring(taking_values, declared)
-
-
-def _declaring(command: Any, declared: tuple[Callable[[F], F], ...]) -> F:
+def _declaring(command: Any, declared: Sequence[Callable[[F], F]]) -> F:
     """The command with options, in the order of the help."""
-    for option in reversed(declared):
-        command = option(command)
+    for declare in reversed(declared):
+        command = declare(command)
     return command  # type: ignore[no-any-return]
 
 

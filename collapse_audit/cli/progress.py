@@ -18,14 +18,7 @@ DELAY_SECONDS: Final = 2.0
 
 @contextmanager
 def progress_bars(*, wanted: bool) -> Iterator[Progress]:
-    """One bar per stage, cleared when the work is over.
-
-    Args:
-        wanted: ``False`` if the user wants none; there is none either where stderr is no terminal.
-
-    Yields:
-        The callback to pass on.
-    """
+    """One bar per stage, cleared when the work is over; none if unwanted, or without a terminal."""
     if not wanted or not sys.stderr.isatty():
         from collapse_audit.similarity import silent
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from collapse_audit.remote import Reporter
+from collapse_audit.cli.console import is_quiet
+from collapse_audit.cli.options import bundled
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from collapse_audit.remote import RemoteSettings, Reporter
+
 
 _DECLARED = (
     click.option(
@@ -39,49 +40,24 @@ _DECLARED = (
 
 
 def reporter() -> Reporter:
-    """Where the running command tells what it fetches: stderr, or nowhere with --quiet.
-
-    Returns:
-        The reporter.
-    """
-    from collapse_audit.cli.console import Session
+    """Where the running command tells what it fetches: stderr, or nowhere with --quiet."""
     from collapse_audit.remote import Reporter
 
-    quiet = click.get_current_context().ensure_object(Session).quiet
-    return Reporter(notes=not quiet, bars=not quiet)
+    return Reporter(notes=not is_quiet(), bars=not is_quiet())
 
 
-def remote_options(command: F) -> F:
-    """Give a command the options of remote files, as one argument named ``fetching``.
+def _settings(
+    cache_dir: Path | None, offline: bool, insecure_http: bool, max_bytes: int | None
+) -> RemoteSettings:
+    from collapse_audit.remote import RemoteSettings
 
-    Args:
-        command: A function that click will make a command of.
+    settings = RemoteSettings.from_environment(
+        cache_dir=cache_dir, offline=offline, insecure_http=insecure_http
+    )
+    return settings if max_bytes is None else replace(settings, max_bytes=max_bytes)
 
-    Returns:
-        It, with ``fetching`` a :class:`~collapse_audit.remote.RemoteSettings`.
-    """
 
-    @wraps(command)
-    def bundled(
-        *args: Any,
-        cache_dir: Path | None,
-        offline: bool,
-        insecure_http: bool,
-        max_bytes: int | None,
-        **values: Any,
-    ) -> Any:
-        from dataclasses import replace
-
-        from collapse_audit.remote import RemoteSettings
-
-        settings = RemoteSettings.from_environment(
-            cache_dir=cache_dir, offline=offline, insecure_http=insecure_http
-        )
-        if max_bytes is not None:
-            settings = replace(settings, max_bytes=max_bytes)
-        return command(*args, fetching=settings, **values)
-
-    wrapped: Any = bundled
-    for option in reversed(_DECLARED):
-        wrapped = option(wrapped)
-    return wrapped  # type: ignore[no-any-return]
+#: Gives a command the options of remote files, as one argument named ``fetching``.
+remote_options = bundled(
+    "fetching", _settings, _DECLARED, ("cache_dir", "offline", "insecure_http", "max_bytes")
+)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import click
-
-from collapse_audit.cli.console import Session
+from collapse_audit.cli.console import is_quiet
 from collapse_audit.cli.options import AuditOptions
-from collapse_audit.cli.pipeline import audits_of, report_of
+from collapse_audit.cli.pipeline import audits_of
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
 from collapse_audit.gate import Difference, parse_report, read_report
@@ -21,64 +18,36 @@ if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
     from collapse_audit.remote import RemoteSettings
     from collapse_audit.report import ReportDocument
-    from collapse_audit.similarity import Progress
 
 STDIN: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """How a source becomes a report.
+    """How a source becomes a report."""
 
-    Attributes:
-        options: What to measure, if it is a head.
-        allow: Differences that are no obstacle.
-        progress: Whether progress bars are wanted.
-        fetching: Cache and manners, should something have to be fetched.
-        epsilon: What the user asked for; ``None`` if nothing, and then a saved report may have
-            been made with any.
-    """
-
-    options: AuditOptions
-    allow: tuple[Difference, ...]
-    progress: bool
+    options: AuditOptions  # what to measure, if it is a head
+    allow: tuple[Difference, ...]  # differences that are no obstacle
+    progress: bool  # whether progress bars are wanted
     fetching: RemoteSettings
-    epsilon: float | None = None
+    epsilon: float | None = None  # asked for; ``None``: a saved report may have been made with any
 
     def report(self, source: str) -> ReportDocument:
-        """Read a saved report, or audit a head.
-
-        Args:
-            source: A ``.json`` file, ``-`` for a report on stdin, or whatever `audit` takes.
-
-        Returns:
-            The report; only the head that the options name.
-        """
+        """Read a saved report (``.json``, or ``-`` for stdin), or audit a head."""
         if not is_report(source):
-            with self._bars() as progress:
-                return report_of(audits_of(source, self.options, progress, self.fetching))
+            from collapse_audit.audit import build_report
+
+            return build_report(self.audits(source))
         if source == STDIN:
-            text = sys.stdin.read()
-            report = parse_report(text, "stdin", allow=self.allow)
+            report = parse_report(sys.stdin.read(), "stdin", allow=self.allow)
         else:
             report = read_report(Path(source), allow=self.allow)
         return self._chosen(report, source)
 
     def audits(self, source: str) -> list[CollapseAudit]:
-        """Audit the heads of a source and keep their groups, which no report holds.
-
-        Args:
-            source: Whatever `audit` takes.
-
-        Returns:
-            One audit per head.
-        """
-        with self._bars() as progress:
+        """Audit the heads of a source and keep their groups, which no report holds."""
+        with progress_bars(wanted=self.progress and not is_quiet()) as progress:
             return audits_of(source, self.options, progress, self.fetching)
-
-    def _bars(self) -> AbstractContextManager[Progress]:
-        quiet = click.get_current_context().ensure_object(Session).quiet
-        return progress_bars(wanted=self.progress and not quiet)
 
     def _chosen(self, report: ReportDocument, source: str) -> ReportDocument:
         """The part of a saved report that --head asks for; refused if made with another epsilon."""
@@ -99,27 +68,12 @@ class Opener:
 
 
 def is_report(source: str) -> bool:
-    """Whether a source is a saved report by its name.
-
-    Args:
-        source: What the user typed.
-
-    Returns:
-        ``True`` for ``-`` and ``.json`` files.
-    """
+    """Whether a source is a saved report by its name."""
     return source == STDIN or source.lower().endswith(".json")
 
 
 def refuse_same_file(source: str, baseline: Path) -> None:
-    """Refuse to compare a report with itself, which would always pass.
-
-    Args:
-        source: What is checked.
-        baseline: What it is compared with.
-
-    Raises:
-        ParameterError: If both are one file.
-    """
+    """Refuse to compare a report with itself, which would always pass."""
     path = Path(source)
     if path.exists() and baseline.exists() and path.samefile(baseline):
         raise ParameterError(

@@ -71,7 +71,8 @@ def read_index(program: bytes | IO[bytes], name: str) -> Index:
             machine.step(opcode.name, argument)
     except CollapseAuditError:
         raise
-    # A damaged program makes the steps fail in all these ways; they mean the same.
+    # A damaged program makes the steps fail in all these ways; they mean the same. MemoryError: of
+    # a text that would be longer than all memory.
     except (
         ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError,
     ) as error:  # fmt: skip
@@ -256,7 +257,7 @@ class _Machine:
 
     def _named(self, module: str, name: str) -> Name:
         if len(module) + len(name) > KEY_CHARACTERS:
-            raise ValueError("a name that is too long")
+            raise ValueError("a name of absurd length")
         if means_harm(module, name):
             raise self._unsafe(f"names {printable(f'{module}.{name}', 120)}")
         found = Name(module, name)
@@ -315,7 +316,7 @@ class _Machine:
             if not isinstance(function, Name):
                 raise self._unsafe("calls something that is no name")
             if not isinstance(arguments, tuple):
-                raise ValueError("arguments that are no tuple")
+                raise TypeError("arguments that are no tuple")
             if function.name != "_rebuild_from_type_v2":
                 return self._made(function, arguments)
             self._check_attributes(arguments[3])

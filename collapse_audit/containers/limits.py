@@ -10,9 +10,13 @@ INDEX_BYTES = 16 * 1024**2
 DIRECTORY_BYTES = 32 * 1024**2
 #: Operations of one pickle, and the items that they copy. A tensor takes about 40.
 OPERATIONS = 1_500_000
+#: Tensors of one torch file. Published: some thousands.
+TENSORS = 200_000
+#: How often a dictionary is entered that stands under several keys: as teacher and as student.
+ENTRIES = 4
 #: Dictionaries, lists and modules inside one another, from the outermost object to a tensor.
 DEPTH = 32
-#: Characters of one key; deep wrappers make long keys, but not as long as this.
+#: Characters of all keys that lead to a tensor; deep wrappers make long ones, but not as long.
 KEY_CHARACTERS = 1000
 #: Dimensions of a tensor, as in torch.
 DIMENSIONS = 64

@@ -61,9 +61,8 @@ def read_checkpoint(
         return read_dcp(source, _needed(sibling, name), name)
     # eight bytes of header length, then JSON; a lying length is the reader's to report
     is_safetensors = head[8:9] == b"{"
-    if is_safetensors and head[4:8] == bytes(4):  # those eight bytes may begin like JSON
-        return read_safetensors(source, name)
-    if head.lstrip()[:1] == b"{" and size <= INDEX_BYTES:
+    is_json = head.lstrip()[:1] == b"{" and size <= INDEX_BYTES
+    if is_json and not (is_safetensors and head[4:8] == bytes(4)):  # a length may look like JSON
         open_file = _needed(sibling, name)
         return read_sharded(
             source.read(0, size),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, TypeAlias
 
-from collapse_audit.containers.limits import DEPTH, DIMENSIONS, KEY_CHARACTERS
+from collapse_audit.containers.limits import DEPTH, DIMENSIONS, ENTRIES, KEY_CHARACTERS
 from collapse_audit.words import printable
 
 STORAGE_TYPES = {
@@ -75,7 +74,7 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Opaque:
     """An object of a type that is not known here: its data, and nothing that it could do.
 
@@ -96,6 +95,9 @@ class Opaque:
         if isinstance(state, tuple) and len(state) == 2:  # (attributes, slots)
             return ChainMap(_mapping(state[1]), _mapping(state[0]))
         return _mapping(state)
+
+    def __repr__(self) -> str:
+        return self.kind  # what it holds may hold itself, or unfold without end
 
 
 Node: TypeAlias = "Mapping[Any, Any] | list[Any] | tuple[Any, ...] | Opaque"
@@ -179,31 +181,37 @@ def tensors_below(root: Node) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
         root: The outermost object.
 
     Yields:
-        Path and tensor; every dictionary is entered once, for they may hold one another.
+        Path and tensor; a dictionary under several keys is entered a few times, for they may hold
+        one another.
     """
-    yield from _walk(root, (), set())
+    yield from _walk(root, (), Counter(), frozenset())
 
 
 def _walk(
-    node: Any, path: tuple[str, ...], seen: set[int]
+    node: Any, path: tuple[str, ...], entered: Counter[int], above: frozenset[int]
 ) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
+    if sum(map(len, path)) > KEY_CHARACTERS:
+        return
     if isinstance(node, TensorRef):
         yield path, node
-    elif isinstance(node, dict | list | tuple | Opaque) and len(path) < DEPTH:
-        if id(node) in seen:
-            return
-        seen.add(id(node))
-        if isinstance(node, Opaque):
-            if is_module(node):
-                prefix = f"{path[-1]}." if path else ""
-                for key, tensor in _of_module(node, seen, 0):
-                    yield (*path[:-1], prefix + key), tensor
-            children: Any = node.items.items()
-        else:
-            children = node.items() if isinstance(node, dict) else enumerate(node)
-        for key, child in children:
+    elif (
+        isinstance(node, dict | list | tuple | Opaque)
+        and len(path) < DEPTH
+        and id(node) not in above
+        and _may_enter(node, entered)
+    ):
+        if is_module(node):
+            prefix = f"{path[-1]}." if path else ""
+            yield from _of_module(node, path[:-1], prefix, entered, 0)
+        held = node.items if isinstance(node, Opaque) else node
+        for key, child in held.items() if isinstance(held, dict) else enumerate(held):
             if isinstance(child, TensorRef | dict | list | tuple | Opaque):
-                yield from _walk(child, (*path, key_name(key)), seen)
+                yield from _walk(child, (*path, key_name(key)), entered, above | {id(node)})
+
+
+def _may_enter(node: object, entered: Counter[int]) -> bool:
+    entered[id(node)] += 1
+    return entered[id(node)] <= ENTRIES
 
 
 def is_module(node: Any) -> bool:
@@ -220,22 +228,22 @@ def is_module(node: Any) -> bool:
     )
 
 
-def _of_module(module: Opaque, seen: set[int], depth: int) -> Iterator[tuple[str, TensorRef]]:
+def _of_module(
+    module: Any, path: tuple[str, ...], prefix: str, entered: Counter[int], depth: int
+) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
     """The state dict of a module that was saved whole."""
-    held = module.attributes
-    parts = [_mapping(held.get(part)) for part in ("_parameters", "_buffers", "_modules")]
+    if depth >= DEPTH or len(prefix) > KEY_CHARACTERS:
+        return
+    groups = [module.attributes.get(name) for name in ("_parameters", "_buffers", "_modules")]
     if module.kind.startswith("__torch__."):
-        parts += held.maps if isinstance(held, ChainMap) else [held]
-    # dictionaries are entered once: a million modules may share one of a million entries
-    fresh = [part for part in parts if id(part) not in seen]
-    seen.update(map(id, fresh))
-    for key, value in chain.from_iterable(part.items() for part in fresh):
-        if isinstance(value, TensorRef):
-            yield key_name(key), value
-        elif isinstance(value, Opaque) and id(value) not in seen and depth < DEPTH:
-            seen.add(id(value))
-            for name, tensor in _of_module(value, seen, depth + 1):
-                yield f"{key_name(key)}.{name}", tensor
+        groups.append(module.state)
+    for group in groups:
+        for key, value in _mapping(group).items() if _may_enter(group, entered) else ():
+            name = f"{prefix}{key_name(key)}"
+            if isinstance(value, TensorRef):
+                yield (*path, name), value
+            elif is_module(value) and _may_enter(value, entered):
+                yield from _of_module(value, path, f"{name}.", entered, depth + 1)
 
 
 def key_name(key: object) -> str:
@@ -245,5 +253,5 @@ def key_name(key: object) -> str:
     return printable(key, KEY_CHARACTERS) or "''"
 
 
-def _mapping(value: Any) -> Mapping[Any, Any]:
+def _mapping(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else value.items if isinstance(value, Opaque) else {}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from collapse_audit.containers.index_machine import Index, read_index
-from collapse_audit.containers.limits import INDEX_BYTES
+from collapse_audit.containers.limits import INDEX_BYTES, TENSORS
 from collapse_audit.containers.pickled import Opaque, TensorRef, is_module, key_name, tensors_below
 from collapse_audit.containers.tensors import WIDTHS, Checkpoint, StoredTensor, Values
 from collapse_audit.containers.views import read_view
@@ -103,6 +103,9 @@ def torch_checkpoint(
 
     Returns:
         Every tensor of a type that heads are stored in, and the options saved beside them.
+
+    Raises:
+        CheckpointError: If there are far more than any network has.
     """
     root = index.root
     held = isinstance(root, dict) or (isinstance(root, Opaque) and bool(root.items))
@@ -116,6 +119,11 @@ def torch_checkpoint(
         view = (tensor.storage.key, tensor.offset, tensor.shape, tensor.strides)
         stored = StoredTensor(path, tensor.shape, tensor.dtype, view, partial(read, tensor, where))
         tensors.setdefault(stored.key, stored)
+        if len(tensors) > TENSORS:
+            raise CheckpointError(
+                f"{name}: over {TENSORS:,} tensors; they were not counted to the end.",
+                hint="Save the state dict of the network alone.",
+            )
     top: Mapping[Any, Any] = root if isinstance(root, dict) else getattr(root, "items", {})
     return Checkpoint(
         name=name,

@@ -105,11 +105,11 @@ class ZipArchive:
         end = 0
         for info in sorted(infos, key=lambda info: info.header_offset):
             stored = info.compress_type == zipfile.ZIP_STORED
-            if info.volume or (stored and info.file_size != info.compress_size):
-                raise self._damaged(info, "the directory contradicts itself")
-            if info.header_offset < end:
+            two_sizes = info.volume or (stored and info.file_size != info.compress_size)
+            if two_sizes or info.header_offset < end:
+                what = "has two sizes" if two_sizes else "lies inside another"
                 raise CheckpointError(
-                    f"{self.name}: zip member {printable(info.filename)!r} lies inside another.",
+                    f"{self.name}: zip member {printable(info.filename)!r} {what}.",
                     hint="Neither torch nor numpy writes this: get the file from its source again.",
                 )
             end = info.header_offset + 30 + info.compress_size

@@ -30,15 +30,10 @@ Judgement: TypeAlias = Literal["better", "worse", "same", "changed"]
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One metric of all compared heads.
-
-    Attributes:
-        metric: Which.
-        values: Of A, B, C, ...; ``None`` where it was not measured.
-    """
+    """One metric of all compared heads."""
 
     metric: Metric
-    values: tuple[int | float | None, ...]
+    values: tuple[int | float | None, ...]  # of A, B, C, ...; ``None`` where it was not measured
 
     @property
     def deltas(self) -> tuple[int | float | None, ...]:
@@ -65,19 +60,13 @@ class MetricRow:
 
 @dataclass(frozen=True, slots=True)
 class HeadComparison:
-    """One head in all sources.
+    """One head in all sources."""
 
-    Attributes:
-        name: Name of the head in A.
-        branch: Its branch in A.
-        rows: The metrics that at least one source measured.
-        regroupings: What became of the groups of A in B, C, ...; ``None`` where K differs or the
-            source is a saved report, which does not hold the groups.
-    """
-
-    name: str
-    branch: str | None
-    rows: tuple[MetricRow, ...]
+    name: str  # in A
+    branch: str | None  # in A
+    rows: tuple[MetricRow, ...]  # the metrics that at least one source measured
+    # What became of the groups of A in B, C, ...; ``None`` where K differs or the source is a saved
+    # report, which does not hold the groups.
     regroupings: tuple[Regrouping | None, ...]
 
 

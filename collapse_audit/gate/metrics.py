@@ -29,20 +29,13 @@ _SWEEP: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number of a head in a report.
+    """One number of a head in a report."""
 
-    Attributes:
-        path: Its keys, joined by points, such as ``redundancy_factors.max``.
-        worse: Which way it gets worse.
-        tolerance: Two values this close count as equal, relative to the larger of 1 and the
-            values; 0 for integers.
-        signed: Whether it can be negative.
-    """
-
-    path: str
-    worse: Direction
+    path: str  # its keys, joined by points, such as ``redundancy_factors.max``
+    worse: Direction  # which way it gets worse
+    # two values this close count as equal, relative to the larger of 1 and the values; 0: integers
     tolerance: float = _EXACT
-    signed: bool = False
+    signed: bool = False  # whether it can be negative
 
     @property
     def group(self) -> str:
@@ -50,18 +43,7 @@ class Metric:
         return re.split(r"[.\[]", self.path, maxsplit=1)[0]
 
     def read(self, head: Mapping[str, Any], where: str) -> int | float:
-        """Look the number up.
-
-        Args:
-            head: One entry of the ``heads`` of a report.
-            where: What to call the report in an error.
-
-        Returns:
-            The value; finite.
-
-        Raises:
-            ReportError: If the report does not hold it.
-        """
+        """Look the number up, which is finite; ``where`` names the report in an error."""
         try:
             value = _look_up(head, self.path)
         except (KeyError, TypeError):

@@ -18,23 +18,9 @@ _MLCD_SETTINGS: Final = ("temperature", "centre", "branch", "prior", "assignment
 def pair_heads(
     report: ReportDocument, baseline: ReportDocument, allow: Collection[Difference] = ()
 ) -> tuple[tuple[HeadDocument, HeadDocument], ...]:
-    """Match the heads of a report with those of a baseline by name and branch.
-
-    Where both hold a single head these are a pair whatever their names: a tensor is often stored
-    under another key by the next release.
-
-    Args:
-        report: The report that is checked.
-        baseline: The one that it is compared with.
-        allow: Differences that are no obstacle.
-
-    Returns:
-        (head, head of the baseline), in the order of the report.
-
-    Raises:
-        ReportError: If the two were made with another schema, epsilon, rule, K or branch, or do
-            not hold the same heads.
-    """
+    """Match the heads of a report with those of a baseline by name and branch, in their order."""
+    # Where both hold a single head these are a pair whatever their names: a tensor is often stored
+    # under another key by the next release.
     _refuse("schema", "the major schema version", _major(report), _major(baseline), allow)
     new, old = report["parameters"], baseline["parameters"]
     _refuse("epsilon", "epsilon", new.get("epsilon"), old.get("epsilon"), allow)
@@ -49,16 +35,7 @@ def pair_heads(
 def refuse_other_mlcd(
     head: HeadDocument, baseline: HeadDocument, allow: Collection[Difference] = ()
 ) -> None:
-    """Refuse to compare latent class distributions that were measured in different ways.
-
-    Args:
-        head: A head whose ``mlcd`` is compared.
-        baseline: Its partner.
-        allow: Differences that are no obstacle.
-
-    Raises:
-        ReportError: If temperature, centre, branch, prior or assignment differ.
-    """
+    """Refuse to compare latent class distributions that were measured in different ways."""
     new: Mapping[str, object] = head.get("mlcd") or {}
     old: Mapping[str, object] = baseline.get("mlcd") or {}
     for key in _MLCD_SETTINGS:

@@ -20,26 +20,17 @@ class Regrouping:
 
     Prototype i of A is compared with prototype i of B, so this says something where B was trained
     on from A, and nothing where the two were initialised apart.
-
-    Attributes:
-        unchanged: Groups with the same members in both, single prototypes included.
-        split: Groups of A whose members are in more than one group of B.
-        merged: Groups of B whose members come from more than one group of A.
-        pairs_kept: Pairs of prototypes in one group in both.
-        pairs_parted: Pairs in one group in A and apart in B.
-        pairs_joined: Pairs apart in A and in one group in B.
-        splits: (group of A, sizes of its parts, falling), the largest groups first; at most 20.
-        merges: (group of B, sizes of the parts it is made of, falling); at most 20.
     """
 
-    unchanged: int
-    split: int
-    merged: int
-    pairs_kept: int
-    pairs_parted: int
-    pairs_joined: int
-    splits: tuple[tuple[int, tuple[int, ...]], ...]
-    merges: tuple[tuple[int, tuple[int, ...]], ...]
+    unchanged: int  # groups with the same members in both, single prototypes included
+    split: int  # groups of A whose members are in more than one group of B
+    merged: int  # groups of B whose members come from more than one group of A
+    pairs_kept: int  # pairs of prototypes in one group in both
+    pairs_parted: int  # in one group in A and apart in B
+    pairs_joined: int  # apart in A and in one group in B
+    # (group, falling sizes of its parts in the other head), the largest groups first; at most 20
+    splits: tuple[tuple[int, tuple[int, ...]], ...]  # groups of A
+    merges: tuple[tuple[int, tuple[int, ...]], ...]  # groups of B
 
     def to_dict(self) -> RegroupingDocument:
         """Plain values, as a comparison in JSON holds them."""

@@ -30,21 +30,13 @@ _CHOICES: Final = {"allow": DIFFERENCES, "missing-baseline": MISSING_BASELINE}
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """Settings of a check; an option of the command line wins over each of them.
+    """Settings of a check; an option of the command line wins over each of them."""
 
-    Attributes:
-        fail_on: Thresholds.
-        baseline: Report to compare with.
-        missing_baseline: One of :data:`MISSING_BASELINE`; ``None`` if not set.
-        epsilon: Cosine distance of the audit; ``None`` if not set.
-        allow: Differences between report and baseline that are no obstacle.
-    """
-
-    fail_on: tuple[str, ...] = ()
-    baseline: Path | None = None
-    missing_baseline: str | None = None
-    epsilon: float | None = None
-    allow: tuple[Difference, ...] = ()
+    fail_on: tuple[str, ...] = ()  # thresholds
+    baseline: Path | None = None  # report to compare with
+    missing_baseline: str | None = None  # one of :data:`MISSING_BASELINE`
+    epsilon: float | None = None  # cosine distance of the audit
+    allow: tuple[Difference, ...] = ()  # differences from the baseline that are no obstacle
 
 
 def find_settings(folder: Path) -> CheckSettings:
@@ -72,14 +64,14 @@ def read_settings(path: Path) -> CheckSettings:
     """Settings of one file.
 
     Args:
-        path: A TOML file with a table ``[check]``, or one named ``pyproject.toml``.
+        path: A TOML or YAML file with a table ``check``, or one named ``pyproject.toml``.
 
     Returns:
         The settings.
 
     Raises:
-        ParameterError: If the file is missing or malformed, has no such table, or holds an
-            unknown key or a value of a wrong type.
+        ParameterError: If the file is malformed, has no such table, or holds an unknown key or a
+            value of a wrong type.
     """
     table = _table(path)
     if table is None:

@@ -19,27 +19,16 @@ Status: TypeAlias = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One threshold applied to one head.
-
-    Attributes:
-        head: Name of the head.
-        branch: Its branch, if it has one.
-        threshold: As written.
-        metric: Path of the metric.
-        value: The metric of the head.
-        baseline: The same of the baseline; ``None`` for a gate, or without a baseline.
-        limit: The condition under which it passes, such as ``>= 0.9``; empty if skipped.
-        status: ``"skipped"`` if it needs a baseline and there is none.
-    """
+    """One threshold applied to one head."""
 
     head: str
-    branch: str | None
-    threshold: str
-    metric: str
-    value: int | float
-    baseline: int | float | None
-    limit: str
-    status: Status
+    branch: str | None  # if the head has one
+    threshold: str  # as written
+    metric: str  # path of the metric
+    value: int | float  # the metric of the head
+    baseline: int | float | None  # the same of the baseline; ``None`` for a gate, or without one
+    limit: str  # the condition under which it passes, such as ``>= 0.9``; empty if skipped
+    status: Status  # ``"skipped"`` if it needs a baseline and there is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def load_manifest(path: Path | None = None) -> Manifest:
         The manifest, with every row's inherited fields filled in.
 
     Raises:
-        ManifestError: If the file cannot be read or breaks a rule; the message names row and field.
+        ManifestError: If the file breaks a rule; the message names row and field.
     """
     path = path or _packaged_path()
     document = _mapping(read_settings(path, ManifestError), path.name)

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collapse_audit.prototypes import Branch
 
-# What training scripts call the temperatures in the options that they save with the weights: this
-# package, DINO and those after it, Mugs. The patches of iBOT have one of their own.
-_TEACHER_OPTIONS = ("teacher_temperature", "teacher_temp", "group_teacher_temp")
-_PATCH_OPTIONS = ("teacher_patch_temp", *_TEACHER_OPTIONS)
-_STUDENT_OPTIONS = ("student_temperature", "student_temp", "group_student_temp")
+# What this package, DINO and those after it, and Mugs call a temperature in their options.
+_OPTIONS = ("{}_temperature", "{}_temp", "group_{}_temp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +56,7 @@ class Recipe:
         return replace(self, **stated, sources={**self.sources, **other.sources})
 
     def told_by(self, options: Mapping[str, Any], *, source: str, patches: bool) -> "Recipe":
-        """The same with the temperatures that a run itself has written down.
+        """The same with what a run itself has written down.
 
         Args:
             options: Training options by name.
@@ -70,14 +67,13 @@ class Recipe:
             A new recipe.
         """
         told: dict[str, Any] = {}
-        for name, options_of in (
-            ("teacher_temperature", _PATCH_OPTIONS if patches else _TEACHER_OPTIONS),
-            ("student_temperature", _STUDENT_OPTIONS),
-        ):
-            value: Any = next((options[option] for option in options_of if option in options), None)
-            number = isinstance(value, float | int) and not isinstance(value, bool)
-            if number and 0 < value < math.inf:
-                told[name] = float(value)
-        if "objective" in options:  # this package's own trainer
-            told["centring"] = options["objective"] == "dino"
+        for branch in ("teacher", "student"):
+            of_patches = (f"{branch}_patch_temp",) if patches else ()  # iBOT
+            names = (*of_patches, *(name.format(branch) for name in _OPTIONS))
+            value: Any = next((options[name] for name in names if name in options), None)
+            is_number = isinstance(value, float | int) and not isinstance(value, bool)
+            if is_number and 0 < value < math.inf:
+                told[f"{branch}_temperature"] = float(value)
+        if isinstance(options.get("centring"), bool):
+            told["centring"] = options["centring"]
         return self.changed_by(Recipe(**told, sources=dict.fromkeys(told, source)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -249,16 +249,9 @@ class MLCD:
         levels: tuple[Level, ...] = ("k",) if self.groups is None else ("k", "m")
         usage: dict[Level, dict[str, float]] = {}
         for level in levels:
-            measured = self.usage(level)
-            head, medium, tail = self.split_mass(level)
-            usage[level] = {
-                "used": measured.used,
-                "dead": measured.dead,
-                "expected_used": measured.expected_used,
-                "head_mass": head,
-                "medium_mass": medium,
-                "tail_mass": tail,
-            }
+            names = ("head_mass", "medium_mass", "tail_mass")
+            masses = zip(names, self.split_mass(level), strict=True)
+            usage[level] = asdict(self.usage(level)) | dict(masses)
         return {
             "n": self.n,
             "branch": self.branch,

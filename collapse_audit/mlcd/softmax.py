@@ -94,14 +94,9 @@ class Scorer:
         return extra if is_logits else self.bias + extra
 
     def safe_shift(self, offset: Tensor, *, is_logits: bool) -> float | None:
-        """The shift that suits every sample, if there is one.
-
-        Features of unit norm bound every scaled logit by norm / temperature, so the span is
-        known before the first product. Nothing bounds the others.
-
-        Returns:
-            The shift, or ``None`` if only one per sample is safe.
-        """
+        """The shift that suits every sample; ``None`` if only one per sample is safe."""
+        # Features of unit norm bound every scaled logit by norm / temperature, so the span is known
+        # before the first product. Nothing bounds the others.
         if is_logits or not self.normalize:
             return None
         reach = torch.from_numpy(self.scale).to(offset.device)

@@ -82,29 +82,14 @@ class LabelAgreement:
 
 
 def entropy(p: npt.ArrayLike) -> float:
-    """Shannon entropy, with 0 log 0 = 0.
-
-    Args:
-        p: Probabilities that sum to one.
-
-    Returns:
-        Nats, at least 0.
-    """
+    """Shannon entropy of probabilities in nats, at least 0, with 0 log 0 = 0."""
     masses = np.asarray(p, dtype=np.float64)
     masses = masses[masses > 0]
     return max(0.0, float(-(masses * np.log(masses)).sum()))
 
 
 def kl_divergence(p: Vector, q: Vector) -> float:
-    """Kullback-Leibler divergence KL(p || q).
-
-    Args:
-        p: Probabilities.
-        q: Probabilities of the same classes.
-
-    Returns:
-        Nats, at least 0; infinite if p has mass where q has none.
-    """
+    """KL(p || q) in nats, at least 0; infinite if p has mass where q has none."""
     present = p > 0
     if (q[present] <= 0).any():
         return math.inf
@@ -137,18 +122,9 @@ def prior_masses(prior: str, classes: int) -> Vector:
 
 
 def compare_with_prior(p: Vector, prior: Prior) -> Divergences:
-    """Compare a distribution with a prior, class by class in order of mass.
-
-    Latent classes have no order of their own, so the largest class meets the largest mass of the
-    prior. Of all pairings this one has the smallest KL(p || prior).
-
-    Args:
-        p: Probabilities of the classes.
-        prior: Name of the prior.
-
-    Returns:
-        Entropy of p and its divergences.
-    """
+    """Entropy of a distribution and divergences from a prior, class by class in order of mass."""
+    # Latent classes have no order of their own, so the largest class meets the largest mass of the
+    # prior. Of all pairings this one has the smallest KL(p || prior).
     ranked = np.sort(p)[::-1]
     target = prior_masses(prior, len(p))
     mixture = (ranked + target) / 2
@@ -225,18 +201,9 @@ def rarefaction(counts: Counts, sizes: npt.ArrayLike) -> Vector:
 
 
 def split_mass(p: Vector) -> tuple[float, float, float]:
-    """Mass of the head, medium and tail classes.
-
-    By rank: the top 10 % of the classes, the next 40 %, the last 50 % (fractions of a class are
-    interpolated). A uniform distribution gives 0.1, 0.4 and 0.5. The cut points are this
-    package's own: the literature has none.
-
-    Args:
-        p: Probabilities.
-
-    Returns:
-        Three masses that sum to one.
-    """
+    """Mass of the top 10 % of the classes by rank, of the next 40 % and of the last 50 %."""
+    # Fractions of a class are interpolated; a uniform distribution gives 0.1, 0.4 and 0.5. The cut
+    # points are this package's own: the literature has none.
     cumulative = np.concatenate([[0.0], np.cumsum(np.sort(p)[::-1])])
     head, medium = np.interp(np.array([_HEAD, _MEDIUM]) * len(p), np.arange(len(p) + 1), cumulative)
     return float(head), float(medium - head), float(cumulative[-1] - medium)

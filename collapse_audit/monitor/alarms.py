@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from collapse_audit.monitor.observation import Alarm
+from collapse_audit.monitor.observation import Alarm, AlarmKind
 
 # dino issue 43, dinov2 issue 407 and dinov3 issue 199 report a loss of ln K to 1e-3 or closer.
 LOSS_TOLERANCE = 1e-3
 
 
 class Alarms:
-    """Raises each alarm once, when its condition begins, and again only after it was over.
-
-    Args:
-        fractions: Unique fractions; falling below one raises an alarm.
-    """
+    """Raises each alarm once, when its condition begins, and again only after it was over."""
 
     def __init__(self, fractions: Sequence[float]) -> None:
         self._fractions = sorted(fractions, reverse=True)
@@ -24,17 +20,7 @@ class Alarms:
         self._near: str | None = None
 
     def check(self, step: int, k: int, num_unique: int, loss: float | None) -> tuple[Alarm, ...]:
-        """Judge one look.
-
-        Args:
-            step: When it was.
-            k: Number of prototypes.
-            num_unique: M.
-            loss: The loss, if it was shown.
-
-        Returns:
-            The alarms whose condition began at this look.
-        """
+        """The alarms whose condition began at this look, at M = ``num_unique``."""
         return (*self._unique(step, k, num_unique), *self._loss(step, k, loss))
 
     def _unique(self, step: int, k: int, num_unique: int) -> Iterator[Alarm]:
@@ -51,24 +37,22 @@ class Alarms:
         """Two looks in a row: one alone may be passing through, as at the start of a training."""
         if loss is None:
             return
-        values = {"loss_is_ln_k": math.log(k), "loss_is_zero": 0.0}
-        near = next((n for n, v in values.items() if abs(loss - v) < LOSS_TOLERANCE), None)
+        conditions: dict[AlarmKind, tuple[float, str]] = {
+            "loss_is_ln_k": (
+                math.log(k),
+                f", which is ln K for K = {k}: what a uniform student output costs whatever the "
+                "teacher says. Nothing is learnt; at the very start of a training this is normal.",
+            ),
+            "loss_is_zero": (
+                0.0,
+                ": teacher and student agree on one class for everything, or see the same crop.",
+            ),
+        }
+        near = next((n for n, (v, _) in conditions.items() if abs(loss - v) < LOSS_TOLERANCE), None)
         again, self._near = near is not None and near == self._near, near
-        if self._begins("loss_is_ln_k", again and near == "loss_is_ln_k"):
-            yield Alarm(
-                step,
-                "loss_is_ln_k",
-                f"step {step}: the loss is {loss:.4f}, which is ln K for K = {k}: what a uniform "
-                "student output costs whatever the teacher says. Nothing is learnt; at the very "
-                "start of a training this is normal.",
-            )
-        if self._begins("loss_is_zero", again and near == "loss_is_zero"):
-            yield Alarm(
-                step,
-                "loss_is_zero",
-                f"step {step}: the loss is {loss:.4f}: teacher and student agree on one class for "
-                "everything, or see the same crop.",
-            )
+        for kind, (_, meaning) in conditions.items():
+            if self._begins(kind, again and near == kind):
+                yield Alarm(step, kind, f"step {step}: the loss is {loss:.4f}{meaning}")
 
     def _begins(self, condition: object, holds: bool) -> bool:
         """Whether a condition holds that did not before."""

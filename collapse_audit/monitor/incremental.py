@@ -36,26 +36,15 @@ _BLOCK = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counted:
-    """The groups of duplicates at one moment.
+    """The groups of duplicates at one moment."""
 
-    Attributes:
-        groups: Group of each prototype (k, int64), numbered by falling size.
-        num_unique: M, equal to that of an audit of the same weights.
-        components: Connected components of the duplicate graph.
-        largest: Largest redundancy factor.
-        compared: Prototypes that were compared anew; k in a full look.
-        audit: The full audit, with the nearest cosines; ``None`` if the look was incremental.
-        turned: Angle that each prototype turned by since the last look, radians (k); ``None`` at
-            the first.
-    """
-
-    groups: npt.NDArray[np.int64]
-    num_unique: int
-    components: int
-    largest: int
-    compared: int
-    audit: CollapseAudit | None
-    turned: Tensor | None
+    groups: npt.NDArray[np.int64]  # of each prototype (k), numbered by falling size
+    num_unique: int  # M, equal to that of an audit of the same weights
+    components: int  # connected components of the duplicate graph
+    largest: int  # largest redundancy factor
+    compared: int  # prototypes that were compared anew; k in a full look
+    audit: CollapseAudit | None  # of a full look, with the nearest cosines
+    turned: Tensor | None  # angle turned by since the last look, if any, radians (k)
 
 
 @dataclass(slots=True, eq=False)
@@ -68,14 +57,10 @@ class _Reference:
 
 
 class IncrementalCover:
-    """Counts the unique prototypes of a head that changes a little at a time.
+    """Counts the unique prototypes of a head that changes a little at a time."""
 
-    It keeps two copies of the prototypes in float32 on their device: those of the last full look
-    and those of the last look.
-
-    Args:
-        epsilon: Cosine distance below which two prototypes are duplicates.
-    """
+    # It keeps two copies of the prototypes in float32 on their device: those of the last full look
+    # and those of the last look.
 
     def __init__(self, epsilon: float) -> None:
         self._epsilon = check_epsilon(epsilon)
@@ -85,14 +70,7 @@ class IncrementalCover:
 
     @torch.no_grad()
     def look(self, stored: Stored) -> Counted:
-        """Count the unique prototypes now.
-
-        Args:
-            stored: Weight (k x d) and scale.
-
-        Returns:
-            The same counts as an audit gives, whichever path was taken.
-        """
+        """Count the unique prototypes now: the same as an audit gives, whichever path was taken."""
         if self._reference is None or self._last is None:
             return self._full(stored, None)
         turned, drift = self._turned(stored, self._last, self._reference.unit)

@@ -31,7 +31,7 @@ class PrototypeMonitor:
     prototypes, exactly as an audit of the saved weights would; in between it costs nothing. Under
     torch.distributed only rank 0 looks, so the weights must be whole there.
 
-        >>> layer = torch.nn.Linear(8, 32, bias=False)
+        >>> layer = torch.nn.Linear(64, 32, bias=False)
         >>> monitor = PrototypeMonitor(layer, every=100)
         >>> monitor.step(loss=3.2).head.num_unique
         32

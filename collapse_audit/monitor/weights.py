@@ -21,18 +21,7 @@ _NAMES = ("last_layer", "prototypes")
 
 
 def stored_weight(head: Head) -> Callable[[], Stored]:
-    """Prepare to read the prototypes of a head while it is trained.
-
-    Args:
-        head: A module with one layer named ``last_layer`` or ``prototypes``, such a layer itself,
-            its weight, or a function that returns the weight.
-
-    Returns:
-        A function that returns the current weight and scale, without a copy.
-
-    Raises:
-        ParameterError: If the module has no such layer or several.
-    """
+    """A function that returns the current weight and scale of a head, without a copy."""
     if isinstance(head, Tensor):
         return lambda: (head.detach(), None)
     if isinstance(head, nn.Module):
@@ -42,15 +31,7 @@ def stored_weight(head: Head) -> Callable[[], Stored]:
 
 
 def unit_rows(stored: Stored, rows: slice) -> Tensor:
-    """Directions of some prototypes, in float32 on the device they are on.
-
-    Args:
-        stored: Weight and scale.
-        rows: Which.
-
-    Returns:
-        Unit rows; the sign of a negative scale is applied.
-    """
+    """Unit rows of some prototypes, float32 on their device; a negative scale turns them round."""
     weight, scale = stored
     unit = nn.functional.normalize(weight[rows].float(), dim=1)
     if scale is not None:

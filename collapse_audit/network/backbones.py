@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from collapse_audit.errors import CheckpointError, ParameterError
-from collapse_audit.words import did_you_mean
+from collapse_audit.words import did_you_mean, printable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,7 +20,10 @@ _SHOWN = 6
 _EXPENDABLE = re.compile(
     r"(?:.*\.)?(?:relative_position_index|attn_mask|num_batches_tracked|mask_token|masked_embed)"
 )
-# What torch says when the machine fails and not what it was given.
+# How timm and torch refuse arguments; a RuntimeError may also be a machine that fails.
+_REFUSALS = (
+    TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError,
+)  # fmt: skip
 _FAULT = re.compile(r"CUDA|out of memory|allocate memory")
 _FEATURES = "Compute the features with the official code and give them with --data FILE.npz."
 _ANOTHER = f"Try --backbone TIMM_NAME and --backbone-arg. {_FEATURES}"
@@ -65,10 +69,17 @@ def build_backbone(
         )
     _, build, rename = _KINDS[kind or "ResNet"]
     renamed = rename(dict(state)) if kind else dict(state)
-    if name:
-        model = _create(name, options)
-    else:
-        model = _built(lambda: build(dict(state), options), kind or "it")
+    make = partial(_create, name) if name else partial(build, dict(state))
+    try:
+        model = make(options)
+    except _REFUSALS as error:
+        if _FAULT.search(str(error)):
+            raise
+        reason = printable(str(error).partition("\n")[0]) or type(error).__name__
+        message = f"timm cannot build {name or kind} with {options}: {reason}"
+        if name or options:
+            raise ParameterError(message, hint="Check --backbone and --backbone-arg.") from error
+        raise CheckpointError(message, hint=_ANOTHER) from error
     _load(model, renamed)
     return model.eval().requires_grad_(requires_grad=False)
 
@@ -83,28 +94,9 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
     import timm  # seconds
 
     if not timm.is_model(name):  # it would look for hf-hub:... in the network
-        likely = did_you_mean(name, timm.list_models())
-        raise ParameterError(
-            f"timm cannot build {name}: it has no such model.", hint=likely or "Check --backbone."
-        )
-    return _built(lambda: timm.create_model(name, pretrained=False, num_classes=0, **options), name)
-
-
-def _built(create: Callable[[], nn.Module], what: str) -> nn.Module:
-    """What a constructor gives; its complaints about an argument on one line."""
-    try:
-        return create()
-    except (TypeError, ValueError, LookupError, ArithmeticError, AssertionError) as error:
-        reason: BaseException = error
-    except RuntimeError as error:
-        if _FAULT.search(str(error)):
-            raise
-        reason = error
-    raise ParameterError(
-        f"timm cannot build {what} with these arguments: "
-        f"{(str(reason) or type(reason).__name__).splitlines()[0]}",
-        hint="Check --backbone and --backbone-arg.",
-    ) from reason
+        raise ValueError(f"it has no such model. {did_you_mean(name, timm.list_models())}".strip())
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    return model
 
 
 def _load(model: nn.Module, state: State) -> None:

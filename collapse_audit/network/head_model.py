@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints import is_patch_level, select_default
-from collapse_audit.containers import Checkpoint
+from collapse_audit.checkpoints import select_default
+from collapse_audit.checkpoints.roles import is_patch_level
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.manifest import CheckpointEntry, Recipe, load_manifest
 from collapse_audit.network.backbones import build_backbone, input_size
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from collapse_audit.checkpoints import HeadLocation
+    from collapse_audit.containers import Checkpoint
     from collapse_audit.prototypes import Branch, Prototypes
 
 
@@ -158,22 +159,18 @@ def load_head_model(
     images: bool = True,
     backbone: str | None = None,
     backbone_arguments: Mapping[str, Any] | None = None,
-    family: str | None = None,
-    entry: CheckpointEntry | None = None,
 ) -> HeadModel:
     """Rebuild a head, and the backbone if images are to be run through it.
 
     Args:
-        source: As for :func:`~collapse_audit.sources.resolve_source`, or what it returned.
+        source: As for :func:`~collapse_audit.sources.resolve_source`, or what it gave. The facts of
+            a row of the manifest come before those of its family; where its timm model does not
+            fit the tensors of the file, the file is right.
         branch: Which network, as for :func:`~collapse_audit.load_prototypes`.
         head: Which head.
         images: Whether the backbone is needed.
         backbone: A timm model to use instead of the recognised one.
         backbone_arguments: Passed to the model, such as ``num_heads``.
-        family: Method family; by default that of the entry, else what the file's layout tells.
-        entry: Row of the manifest that ``source`` is the file of; by default that of the id. Its
-            facts come before those of the family. Where its timm model does not fit the tensors
-            of the file, the file is right.
 
     Returns:
         The model, in evaluation mode on the CPU.
@@ -181,13 +178,12 @@ def load_head_model(
     resolved = source if isinstance(source, ResolvedSource) else resolve_source(source)
     location = select_default(resolved.select(branch=branch, head=head), resolved.spec)
     (prototypes,) = resolved.load([location])
-    entry = entry or resolved.entry
     return head_model_of(
         resolved.checkpoint,
         location,
         prototypes,
-        family=family or (entry.family if entry else prototypes.family),
-        entry=entry,
+        family=resolved.family,
+        entry=resolved.entry,
         images=images,
         backbone=backbone,
         backbone_arguments=backbone_arguments,
@@ -212,7 +208,7 @@ def head_model_of(
         location: Where the prototypes are in it.
         prototypes: The prototypes.
         family: Method family, if known.
-        entry: As for :func:`load_head_model`.
+        entry: Its row of the manifest, if it has one.
         images: As for :func:`load_head_model`.
         backbone: As for :func:`load_head_model`.
         backbone_arguments: As for :func:`load_head_model`.
@@ -251,11 +247,13 @@ def head_model_of(
 
 def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """What the run wrote down: the script's arguments, or our trainer's configuration."""
+    if checkpoint.metadata.get("format") != "collapse-audit/head":
+        return checkpoint.options
     with suppress(ValueError):
         config = json.loads(checkpoint.metadata.get("config", ""))
         if isinstance(config, dict):
-            return config
-    return checkpoint.options
+            return {**config, "centring": config.get("objective") == "dino"}
+    return {}
 
 
 def _build(

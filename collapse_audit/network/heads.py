@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from collapse_audit.checkpoints.roles import branch_of
 from collapse_audit.errors import CheckpointError
 from collapse_audit.network.tensors import State, plain_key, read_tensor
 
@@ -14,19 +15,16 @@ if TYPE_CHECKING:
     from torch import nn
 
     from collapse_audit.checkpoints import HeadLocation
-    from collapse_audit.containers.tensors import Checkpoint, StoredTensor
+    from collapse_audit.containers import Checkpoint, StoredTensor
     from collapse_audit.manifest import Recipe
+    from collapse_audit.prototypes import Branch
 
 _GIVE = "Give features at the bottleneck with --data FILE.npz instead."
 # A layer's number, for MSN by its name: fc1, bn1, (GELU), fc2, ...
 _MSN_NAMES = {"fc1": 0, "bn1": 1, "fc2": 3, "bn2": 4, "fc3": 6}
 _NUMBERED = re.compile(rf"(?P<chain>.+)\.(?P<name>\d+|{'|'.join(_MSN_NAMES)})\.(?P<part>[^.]+)")
 _ALONE = re.compile(r"(?P<chain>(?:.+\.)?(?:mlp|proj\w*))\.(?P<part>weight|bias)")
-_SIDES = {
-    "teacher": ("teacher", "target_encoder", "t_model", "momentum", "model_ema", "ema"),
-    "student": ("student", "s_model"),
-}
-_AROUND = frozenset({"state_dict", "model", "module", *_SIDES["teacher"], *_SIDES["student"]})
+_SURROUNDINGS = frozenset({"state_dict", "model"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,15 +186,16 @@ def _ancestors(module: str) -> Iterator[str]:
 
 def _is_close(name: str) -> bool:
     """Whether a chain is a part of a head, going by where it stands: not deep in a backbone."""
-    parts = [part for part in name.split(".") if not part.isdigit() and part not in _AROUND]
-    return len(parts) <= 2 and not any("backbone" in p or p == "encoder" for p in parts)
+    parts = name.split(".")
+    own = [p for p in parts if not (p.isdigit() or p in _SURROUNDINGS or branch_of([p]))]
+    return len(own) <= 2 and not any("backbone" in part or part == "encoder" for part in parts)
 
 
-def _rank(name: str, layer: str, branch: str | None) -> tuple[bool, bool, bool]:
+def _rank(name: str, layer: str, branch: Branch | None) -> tuple[bool, bool, bool]:
     """Order of chains in one module: same branch, same number, predictors last."""
     numbers = [re.findall(r"(?<=\.)\d+(?=\.|$)", f".{text}") for text in (name, layer)]
-    other = _SIDES["teacher" if branch == "student" else "student"]
-    return (name.startswith(other), numbers[0] != numbers[1], "pred" in name)
+    other = branch_of(name.split(".")) not in (None, branch or "teacher")
+    return (other, numbers[0] != numbers[1], "pred" in name)
 
 
 def _before(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -66,16 +66,8 @@ def profiles() -> dict[str, Preprocessing]:
     Returns:
         The profiles, in the order of the manifest.
     """
-    return {
-        name: Preprocessing(
-            profile.resize,
-            profile.crop,
-            "bilinear" if profile.interpolation == "bilinear" else "bicubic",
-            (profile.mean[0], profile.mean[1], profile.mean[2]),
-            (profile.std[0], profile.std[1], profile.std[2]),
-        )
-        for name, profile in load_manifest().preprocessing.items()
-    }
+    known = load_manifest().preprocessing
+    return {name: Preprocessing(**asdict(profile)) for name, profile in known.items()}
 
 
 def preprocessing_for(

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints import is_patch_level
+from collapse_audit.checkpoints.keys import WRAPPERS
+from collapse_audit.checkpoints.roles import is_patch_level
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from collapse_audit.checkpoints import HeadLocation
-    from collapse_audit.containers.tensors import Checkpoint, StoredTensor
+    from collapse_audit.containers import Checkpoint, StoredTensor
 
 State: TypeAlias = "dict[str, Tensor]"
 
-_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|_fsdp_wrapped_module)\.)+")
+_WRAPPED = re.compile(rf"^(?:(?:{'|'.join(WRAPPERS)})\.)+")
 _HEAD_MODULES = re.compile(
     r"(?:student_|teacher_)?(?:head|head_dense|projection_head|prototypes\d*|fc|criterion"
     r"|instance_head|local_group_head|group_head|dino_head|ibot_head|cls_head|patch_head|mlp|last_layer2?|last_layers)\."
@@ -27,7 +28,8 @@ _HEAD_MODULES = re.compile(
 
 def plain_key(tensor: StoredTensor) -> str:
     """The dotted name of a tensor, without what training wraps around networks."""
-    return ".".join(_WRAPPERS.sub("", part) for part in tensor.path)
+    parts = ".".join(tensor.path).split(".")
+    return ".".join(part for part in parts if part not in WRAPPERS)
 
 
 def read_tensor(tensor: StoredTensor) -> Tensor:
@@ -49,11 +51,11 @@ def backbone_state(checkpoint: Checkpoint, head: HeadLocation) -> State:
         Tensors by their names in the backbone; none if the file holds no backbone.
     """
     path = checkpoint.tensors[head.weight_key].path
-    folder, key = path[:-1], _WRAPPERS.sub("", path[-1])
+    folder, key = path[:-1], _WRAPPED.sub("", path[-1])
     if "target_encoder" in checkpoint.top_level and not folder:  # MSN
         folder = ("target_encoder",)
     tensors = {
-        _WRAPPERS.sub("", tensor.path[-1]): tensor
+        _WRAPPED.sub("", tensor.path[-1]): tensor
         for tensor in checkpoint.tensors.values()
         if tensor.path[:-1] == folder
     }

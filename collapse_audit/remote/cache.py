@@ -147,9 +147,8 @@ class RangeCache:
         return part in self._intact
 
     def _record(self, part: Range, digest: str) -> None:
-        """Write into the index that a part is there, and forget those that are not."""
-        known = {**self._index.files, f"{RANGES}/{self.path(*part).name}": digest}
-        there = {name: sha for name, sha in known.items() if (self.folder / name).exists()}
-        self._index = replace(self._index, files=there)
+        """Write into the index that a part is there."""
+        files = {**self._index.files, f"{RANGES}/{self.path(*part).name}": digest}
+        self._index = replace(self._index, files=files)
         self._index.write(self.folder)
         self._intact.add(part)

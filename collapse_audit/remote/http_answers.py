@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-import ssl
 from collections.abc import Iterator
 from http import HTTPStatus
-from http.client import responses
 from typing import TYPE_CHECKING
 
 from collapse_audit.errors import SourceError
@@ -35,7 +33,7 @@ _HINTS = {
 def refused(shown: str, answer: Response) -> Exception:
     """What a status without a file means, and what to do."""
     code = answer.status_code
-    what = f"the server answered {code} {responses.get(code, '')}".strip()
+    what = f"the server answered {code} {scrub(answer.reason or '')}".strip()
     if code not in _TRANSIENT_STATUS:
         hint = _HINTS.get(code, "Open the address in a browser to see what it says.")
         return SourceError(f"{shown}: {what}.", hint=hint)
@@ -50,6 +48,8 @@ def refused(shown: str, answer: Response) -> Exception:
 
 def failed(shown: str, error: Exception) -> Exception:
     """What a failure without a status means, and what to do."""
+    import ssl
+
     from requests import RequestException
     from urllib3.exceptions import HTTPError, IncompleteRead
 

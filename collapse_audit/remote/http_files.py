@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import os
-import ssl
 import string
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -140,7 +139,7 @@ class HttpFile:
             if not block:
                 return
             received += len(block)
-            if received > self._max_bytes:
+            if left is None and received > self._max_bytes:
                 raise too_large(self.shown, None, self._max_bytes)
             yield block
 
@@ -165,6 +164,8 @@ class HttpFile:
 
     def _follow(self, start: int, last: int | None) -> Response:
         """The first answer that is no redirect: at most ten are followed, none of them to http."""
+        from ssl import get_default_verify_paths
+
         headers = {
             "User-Agent": f"collapse-audit/{__version__}",
             "Accept-Encoding": "identity",  # offsets are those of the file
@@ -175,7 +176,7 @@ class HttpFile:
             # a token is for the host that it was given for, not for those it points to
             same = urlsplit(url)[:2] == urlsplit(self._url)[:2]
             secret = {"Authorization": self._authorization} if same and self._authorization else {}
-            answer = _session(os.getpid(), ssl.get_default_verify_paths().cafile).get(
+            answer = _session(os.getpid(), get_default_verify_paths().cafile).get(
                 url,
                 headers=headers | secret,
                 auth=_as_it_is,

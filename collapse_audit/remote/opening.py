@@ -10,7 +10,7 @@ from collapse_audit.errors import IntegrityError, SourceError
 from collapse_audit.remote.addresses import Remote, address_to_open
 from collapse_audit.remote.fsspec_files import FsspecFile
 from collapse_audit.remote.http_files import HttpFile
-from collapse_audit.remote.remote_files import RemoteFile, too_large
+from collapse_audit.remote.remote_files import RemoteFile
 from collapse_audit.remote.reporting import Reporter
 from collapse_audit.remote.settings import RemoteSettings
 
@@ -38,8 +38,6 @@ def open_remote(remote: Remote, url: str, settings: RemoteSettings) -> RemoteFil
             hint="Open the address in a browser: it may ask for a login or a click.",
         )
     size = file.version.size
-    if size is not None and size > settings.max_bytes:
-        raise too_large(file.shown, size, settings.max_bytes)
     if size is not None and remote.size is not None and size != remote.size:
         raise IntegrityError(
             f"{file.shown}: has {size:,} bytes, the manifest says {remote.size:,}.",

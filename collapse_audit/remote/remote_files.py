@@ -142,8 +142,8 @@ class Patience:
 
 
 def too_large(shown: str, size: int | None, limit: int) -> SourceError:
-    """The error for a file that is larger than allowed, or (``None``) does not end."""
-    what = f"has {size:,} bytes" if size is not None else "does not end"
+    """The error for more bytes than are allowed; ``None`` if the server never said how many."""
+    what = "it does not end" if size is None else f"{size:,} bytes are needed"
     return SourceError(
         f"{shown}: {what}, and at most {limit:,} are fetched.",
         hint="Raise --max-bytes if it is right.",

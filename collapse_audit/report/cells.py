@@ -14,15 +14,7 @@ SWEEP_TITLES: Final = ("epsilon", "degrees", "unique", "of K", "components", "is
 
 
 def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, str]]:
-    """Name and value of every scalar of one head, each with what it means.
-
-    Args:
-        head: One entry of the report's ``heads``.
-        parameters: Those of the report.
-
-    Yields:
-        Pairs of text; the names have at most 18 characters.
-    """
+    """Name (at most 18 characters) and value of every scalar of one head, with what it means."""
     unique, factors, epsilon = head["unique"], head["redundancy_factors"], parameters["epsilon"]
     certified = ", certified" if parameters["certified"] else ""
     yield (

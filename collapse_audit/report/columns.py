@@ -56,16 +56,7 @@ def text_columns(
 
 
 def pipe_table(titles: Sequence[str], rows: Iterable[Sequence[str]], layout: str = "") -> list[str]:
-    """Write a table of GitHub-flavoured Markdown.
-
-    Args:
-        titles: The first line, as it is.
-        rows: The cells, which are escaped.
-        layout: ``<`` or ``>`` per column, as for :func:`text_columns`.
-
-    Returns:
-        The lines.
-    """
+    """A table of GitHub-flavoured Markdown, cells escaped; layout as for :func:`text_columns`."""
     words = layout.split() or ["<"] * len(titles)
     return [
         f"| {' | '.join(titles)} |",

@@ -17,14 +17,7 @@ _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def comparison_to_table(comparison: ComparisonDocument) -> str:
-    """Write a comparison for a terminal.
-
-    Args:
-        comparison: What ``compare --format json`` prints.
-
-    Returns:
-        Text ending in a newline.
-    """
+    """Write a comparison for a terminal."""
     lines = [f"{letter}  {printable(source, None)}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
         lines += ["", head_name(head["name"], head["branch"])]
@@ -33,14 +26,7 @@ def comparison_to_table(comparison: ComparisonDocument) -> str:
 
 
 def comparison_to_markdown(comparison: ComparisonDocument) -> str:
-    """Write a comparison as GitHub-flavoured Markdown.
-
-    Args:
-        comparison: What ``compare --format json`` prints.
-
-    Returns:
-        One section per head; names out of files are escaped.
-    """
+    """Write a comparison as GitHub-flavoured Markdown, one section per head."""
     lines = ["# Heads side by side", ""]
     lines += [f"- {letter}: {escape(source)}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
@@ -51,14 +37,8 @@ def comparison_to_markdown(comparison: ComparisonDocument) -> str:
 
 
 def comparison_to_csv(comparison: ComparisonDocument) -> str:
-    """Write a comparison as CSV: one row per head, metric and source, in full precision.
-
-    Args:
-        comparison: What ``compare --format json`` prints.
-
-    Returns:
-        CSV text with a header; the first source has neither delta nor judgement.
-    """
+    """Write a comparison as CSV: one row per head, metric and source, in full precision."""
+    # the first source has neither delta nor judgement
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("head", "branch", "metric", "source", "value", "delta", "judgement"))

@@ -31,15 +31,7 @@ def to_csv(report: ReportDocument) -> str:
 
 
 def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
-    """Flatten one head of a report, and what holds for the whole report, into scalars.
-
-    Args:
-        report: The report.
-        head: One entry of its ``heads``.
-
-    Returns:
-        Column name to value; ``None`` where the report does not hold it.
-    """
+    """One head of a report, and what holds for the whole report, as scalars or ``None``."""
     unique, factors = head["unique"], head["redundancy_factors"]
     published, norms = _part(head["published"]), _part(head.get("norms"))
     nearest, null = _part(head["nearest_cosine"]), _part(head.get("null"))

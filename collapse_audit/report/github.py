@@ -38,15 +38,8 @@ def annotation(level: Literal["error", "warning", "notice"], title: str, message
 
 
 def verdict_to_github(verdict: VerdictDocument) -> str:
-    """Write a verdict as annotations: an error per failed check, then the headline.
-
-    Args:
-        verdict: What ``--format json`` prints.
-
-    Returns:
-        One workflow command per line. Where there are more failures than GitHub shows, the last
-        one that it shows lists the rest.
-    """
+    """Write a verdict as annotations, one a line: an error per failed check, then the headline."""
+    # where there are more failures than GitHub shows, the last one that it shows lists the rest
     failed = [check for check in verdict["checks"] if check["status"] == "failed"]
     shown, rest = failed, []
     if len(failed) > SHOWN:

@@ -16,14 +16,7 @@ _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010f
 
 
 def verdict_to_junit(verdict: VerdictDocument) -> str:
-    """Write a verdict as one test suite: a test case per check, in the class of its head.
-
-    Args:
-        verdict: What ``--format json`` prints.
-
-    Returns:
-        An XML document ending in a newline.
-    """
+    """Write a verdict as one test suite: a test case per check, in the class of its head."""
     suite = _suite(verdict["checks"])
     ET.SubElement(suite, "properties").extend(
         ET.Element("property", name=key, value=_text(value or ""))

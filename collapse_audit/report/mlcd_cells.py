@@ -36,14 +36,7 @@ _CENTRES: Final = {
 
 
 def mlcd_rows(mlcd: MLCDDocument) -> list[tuple[str, str, str]]:
-    """What each number is, over the K prototypes, and over the M unique ones.
-
-    Args:
-        mlcd: The ``mlcd`` object of a report.
-
-    Returns:
-        Rows of text; a cell is empty where there is no number.
-    """
+    """What each number is, over the K prototypes, and over the M unique ones (or empty)."""
     usage, labels = mlcd["usage"], mlcd.get("labels")
     rows = [_row(label, key, mlcd["k"], mlcd["m"]) for label, key in _MEASURES]
     rows += [_row(label, key, usage["k"], usage.get("m")) for label, key in _USAGE]
@@ -55,14 +48,7 @@ def mlcd_rows(mlcd: MLCDDocument) -> list[tuple[str, str, str]]:
 
 
 def mlcd_headline(mlcd: MLCDDocument) -> list[str]:
-    """What was measured, and the numbers that copies of prototypes cannot change.
-
-    Args:
-        mlcd: The ``mlcd`` object of a report.
-
-    Returns:
-        Lines of text.
-    """
+    """What was measured, and the numbers that copies of prototypes cannot change."""
     error = mlcd.get("mean_entropy_error")
     spread = f" +- {error:.2g}" if error is not None else ""
     corrected = mlcd["mutual_information_corrected"]
@@ -77,14 +63,7 @@ def mlcd_headline(mlcd: MLCDDocument) -> list[str]:
 
 
 def mlcd_columns(mlcd: MLCDDocument | None) -> dict[str, Any]:
-    """The numbers of one head for a row of CSV.
-
-    Args:
-        mlcd: The ``mlcd`` object of a report, if there is one.
-
-    Returns:
-        The same column names always; ``None`` where there is no number.
-    """
+    """The numbers of one head for a row of CSV: always the same names; ``None`` for no number."""
     found: Mapping[str, Any] = mlcd or {}
     usage = found.get("usage") or {}
     levels = [(level, found.get(level) or {}, usage.get(level) or {}) for level in ("k", "m")]

@@ -16,49 +16,27 @@ HEIGHT: Final = 180
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One octave of the histogram.
+    """One octave of the histogram."""
 
-    Attributes:
-        x: Left edge, from 0 to :data:`WIDTH`.
-        width: Width, with a gap to the next bar.
-        height: From 0 to :data:`HEIGHT`, proportional to the unique prototypes.
-        label: Range of the redundancy factor.
-        unique: Unique prototypes in the octave.
-        prototypes: Prototypes that they stand for.
-    """
-
-    x: float
-    width: float
-    height: float
-    label: str
-    unique: int
-    prototypes: int
+    x: float  # left edge, from 0 to :data:`WIDTH`
+    width: float  # with a gap to the next bar
+    height: float  # from 0 to :data:`HEIGHT`, proportional to the unique prototypes
+    label: str  # range of the redundancy factor
+    unique: int  # unique prototypes in the octave
+    prototypes: int  # that they stand for
 
 
 @dataclass(frozen=True, slots=True)
 class SweepDrawing:
-    """M over epsilon, on a logarithmic epsilon axis.
+    """M over epsilon, on a logarithmic epsilon axis."""
 
-    Attributes:
-        curves: The points of each count by its name, y downwards.
-        ticks: Position and label of every epsilon.
-        mark: Position of the report's own epsilon, or ``None`` if it is outside the sweep.
-    """
-
-    curves: dict[str, tuple[tuple[float, float], ...]]
-    ticks: tuple[tuple[float, str], ...]
-    mark: float | None
+    curves: dict[str, tuple[tuple[float, float], ...]]  # points by name of the count, y downwards
+    ticks: tuple[tuple[float, str], ...]  # position and label of every epsilon
+    mark: float | None  # position of the report's own epsilon; ``None`` outside the sweep
 
 
 def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
-    """Bars of the redundancy factors by octave.
-
-    Args:
-        head: One entry of the report's ``heads``.
-
-    Returns:
-        One bar per octave; one unit high at least where there is anything.
-    """
+    """Bars of the redundancy factors by octave, one unit high at least where there is anything."""
     rows = words.octaves(head["redundancy_factors"]["histogram"])
     tallest = max((unique for _, unique, _ in rows), default=1)
     step = WIDTH / max(len(rows), 1)
@@ -76,15 +54,7 @@ def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
 
 
 def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
-    """Curves of M, components and isolated prototypes over epsilon.
-
-    Args:
-        head: One entry of the report's ``heads``.
-        epsilon: The threshold of the report, to be marked.
-
-    Returns:
-        The drawing, or ``None`` if the report holds fewer than two points of a sweep.
-    """
+    """Curves of M, components and isolated prototypes; ``None`` for fewer than two epsilons."""
     rows = sorted(head["sweep"] or (), key=lambda row: row["epsilon"])
     if len(rows) < 2:
         return None

@@ -14,28 +14,14 @@ _MARKS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
 def verdict_to_table(verdict: VerdictDocument) -> str:
-    """Write a verdict for a terminal: the failures with old, new and limit, then the count.
-
-    Args:
-        verdict: What ``--format json`` prints.
-
-    Returns:
-        Text ending in a newline.
-    """
+    """Write a verdict for a terminal: the failures with old, new and limit, then the count."""
     rows = _rows(verdict)
     table = [*text_columns(_TITLES, rows), ""] if rows else []
     return "\n".join([*table, verdict_headline(verdict)]) + "\n"
 
 
 def verdict_to_markdown(verdict: VerdictDocument) -> str:
-    """Write a verdict as GitHub-flavoured Markdown.
-
-    Args:
-        verdict: What ``--format json`` prints.
-
-    Returns:
-        A heading, the headline and one table; names out of files are escaped.
-    """
+    """Write a verdict as GitHub-flavoured Markdown: a heading, the headline and one table."""
     lines = ["### Prototype collapse check", "", f"**{escape(verdict_headline(verdict))}**", ""]
     lines.append(f"Checked: {escape(verdict['source'])}")
     if verdict["baseline"] is not None:
@@ -46,14 +32,7 @@ def verdict_to_markdown(verdict: VerdictDocument) -> str:
 
 
 def verdict_headline(verdict: VerdictDocument) -> str:
-    """The one sentence that tells whether it is really green, or nothing ran.
-
-    Args:
-        verdict: What ``--format json`` prints.
-
-    Returns:
-        Such as ``all 3 checks passed`` or ``1 of 3 checks failed``.
-    """
+    """Whether it is really green, or nothing ran: such as ``1 of 3 checks failed``."""
     statuses = [check["status"] for check in verdict["checks"]]
     skipped = statuses.count("skipped")
     ran, failed = len(statuses) - skipped, statuses.count("failed")

@@ -36,16 +36,8 @@ def number(value: float | None) -> str:
 
 
 def cosine(value: float | None) -> str:
-    """Cosine to four decimals, and never ``1.0000`` where it is not exactly one.
-
-    A prototype at 0.99999 is a near copy, one at 1 is a copy: rounding must not blur the two.
-
-    Args:
-        value: A cosine, or ``None``.
-
-    Returns:
-        At most seven characters.
-    """
+    """Cosine to four decimals, and never ``1.0000`` where it is not exactly one."""
+    # A prototype at 0.99999 is a near copy, one at 1 is a copy: rounding must not blur the two.
     if value is None:
         return "-"
     text = f"{value:.4f}"
@@ -58,14 +50,7 @@ def plural(value: int, noun: str) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Share in per cent, one decimal, that never rounds something to nothing or to everything.
-
-    Args:
-        fraction: A number from 0 to 1.
-
-    Returns:
-        Such as ``1.6 %``; ``< 0.1 %`` and ``> 99.9 %`` next to the ends.
-    """
+    """Share (0 to 1) in per cent, one decimal, that never rounds to nothing or to everything."""
     if 0 < fraction < 0.0005:
         return "< 0.1 %"
     if 0.9995 <= fraction < 1:
@@ -146,15 +131,8 @@ def published(head: HeadDocument) -> list[str]:
 
 
 def octaves(histogram: list[list[int]]) -> list[tuple[str, int, int]]:
-    """Histogram of the redundancy factors over 1, 2-3, 4-7, 8-15, ...
-
-    Args:
-        histogram: Pairs [r, number of unique prototypes repeated r times].
-
-    Returns:
-        One (range, unique prototypes, prototypes) per octave up to the largest factor; octaves
-        in between that hold nothing are kept, because a gap is information.
-    """
+    """Histogram of [r, unique prototypes] over 1, 2-3, 4-7, ...: (range, unique, prototypes)."""
+    # octaves in between that hold nothing are kept, because a gap is information
     unique: dict[int, int] = {}
     total: dict[int, int] = {}
     for factor, how_many in histogram:

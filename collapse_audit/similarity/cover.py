@@ -159,20 +159,10 @@ def _scan_block(comparison: Comparison, rows: Index) -> tuple[Mask, Index]:
 
 
 def first_leaders(count: int, row: Index, earlier: Index) -> Mask:
-    """Which rows become leaders, in rounds instead of row by row.
-
-    A row becomes a leader once no earlier duplicate of it is a leader or may still become one.
-    There are as many rounds as links in the longest chain; most heads need one, and a round looks
-    only at the pairs still open.
-
-    Args:
-        count: Number of rows.
-        row: The later row of every pair of duplicates.
-        earlier: The earlier one.
-
-    Returns:
-        Whether each row is a leader.
-    """
+    """Which of ``count`` rows become leaders, from all pairs of duplicates (row, earlier row)."""
+    # In rounds instead of row by row: a row becomes a leader once no earlier duplicate of it is a
+    # leader or may still become one. There are as many rounds as links in the longest chain; most
+    # heads need one, and a round looks only at the pairs still open.
     undecided = np.zeros(count, dtype=np.bool_)
     undecided[row] = True
     leaders = ~undecided

@@ -150,11 +150,8 @@ class Comparison:
         return other
 
     def try_folding(self, apart: Index) -> None:
-        """Screen with folded rows from now on, if that settles almost all pairs of ``apart``.
-
-        Args:
-            apart: Some prototypes no two of which are duplicates.
-        """
+        """Screen with folded rows from now on, if that settles almost all pairs of ``apart``."""
+        # no two of those are duplicates
         self._fold = self._panels.folded(apart, self.threshold.cosine) or self._fold
 
     def duplicates(self, rows: Operand, columns: Operand) -> Mask | None:

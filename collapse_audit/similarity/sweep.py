@@ -117,9 +117,6 @@ class SmallComponents:
 
     Pairs of different components stay apart at every smaller threshold, so that a component needs
     no product with the others.
-
-    Args:
-        exact: Decides the pairs.
     """
 
     def __init__(self, exact: ExactPairs) -> None:
@@ -130,15 +127,8 @@ class SmallComponents:
         self._cosines = np.empty(0)
 
     def take(self, rows: Index, component: npt.NDArray[np.integer]) -> Index:
-        """Take the components that are small enough.
-
-        Args:
-            rows: Prototypes, in rising order; all of a component or none.
-            component: That of each of them.
-
-        Returns:
-            Those that were taken.
-        """
+        """Take the components that are small enough; the members of those."""
+        # rows rise, and are all of a component or none
         _, group, sizes = np.unique(component, return_inverse=True, return_counts=True)
         by_group = np.argsort(group, kind="stable")
         small = sizes[group[by_group]] <= _MOST_MEMBERS
@@ -154,14 +144,8 @@ class SmallComponents:
         return rows
 
     def counts(self, threshold: Threshold) -> tuple[int, int, int, int]:
-        """Count at a threshold, which must not be larger than at the last call.
-
-        Args:
-            threshold: Below which distance two are duplicates.
-
-        Returns:
-            Leaders in index order, components, isolated members and pairs of duplicates.
-        """
+        """Leaders in index order, components, isolated members and pairs of duplicates."""
+        # the threshold must not be larger than at the last call
         closer = self._exact.decide(self._cosines, self._later, self._earlier, threshold)
         self._later, self._earlier = self._later[closer], self._earlier[closer]
         self._cosines = self._cosines[closer]

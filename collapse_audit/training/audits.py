@@ -10,17 +10,7 @@ from collapse_audit.prototypes import Prototypes
 
 
 def audit_rows(rows: Tensor, *, epsilon: float = 0.025, full: bool = True) -> dict[str, Any]:
-    """Audit the rows of a prototype layer.
-
-    Args:
-        rows: Directions of the prototypes (k x d).
-        epsilon: Cosine distance below which two prototypes are duplicates.
-        full: Whether to add the sweep over epsilon; the log of a run does without.
-
-    Returns:
-        ``k``, ``unique`` (greedy, components, isolated), ``unique_fraction``,
-        ``largest_redundancy_factor``, ``sweep`` and ``groups`` (group number of every prototype).
-    """
+    """Audit prototype rows (k x d); the log of a run does without the sweep that ``full`` adds."""
     from collapse_audit.audit import audit_prototypes
 
     prototypes = Prototypes.from_weight(rows.detach().clone())
@@ -32,5 +22,5 @@ def audit_rows(rows: Tensor, *, epsilon: float = 0.025, full: bool = True) -> di
         "unique_fraction": audit.num_unique / prototypes.k,
         "largest_redundancy_factor": int(audit.redundancy_factors.max()),
         "sweep": head["sweep"] if full else [],
-        "groups": audit.groups,
+        "groups": audit.groups,  # of every prototype (k)
     }

@@ -10,20 +10,9 @@ from torch.nn import functional
 
 
 def augment(images: Tensor, strength: float, noise: float, draw: torch.Generator) -> Tensor:
-    """Random affine map, contrast and noise for every image.
-
-    At strength 1: rotation by up to 15 degrees, shift by up to an eighth of the side, scale and
-    shear by up to 15 %, contrast by up to 20 % (all uniform).
-
-    Args:
-        images: n x 1 x h x w, in [0, 1].
-        strength: Factor of all the ranges.
-        noise: Standard deviation of the pixel noise.
-        draw: Source of the random numbers.
-
-    Returns:
-        Images of the same shape.
-    """
+    """Random affine map, contrast and noise for every image, in [0, 1] (n x 1 x h x w)."""
+    # At strength 1: rotation by up to 15 degrees, shift by up to an eighth of the side, scale and
+    # shear by up to 15 %, contrast by up to 20 %, all uniform. ``noise`` is a standard deviation.
     n = len(images)
     amount = (torch.rand(n, 7, generator=draw) * 2 - 1) * strength
     angle = amount[:, 0] * math.pi / 12

@@ -20,25 +20,12 @@ _HINT = "Free space or choose another --out; an earlier file is untouched."
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file of a run, whole or not at all.
-
-    Args:
-        path: File to replace.
-        text: Its new content, stored as UTF-8.
-    """
+    """Write a text file of a run in UTF-8, whole or not at all."""
     write_atomically(path, text.encode(), hint=_HINT)
 
 
 def save_state(state: TrainingState, path: Path) -> None:
-    """Save everything a run needs to continue.
-
-    Args:
-        state: Written as it is now.
-        path: File to replace.
-
-    Raises:
-        SourceError: If it cannot be written; an earlier state is untouched.
-    """
+    """Save everything a run needs to continue; if that fails, an earlier state is untouched."""
     content = state.state_dict()
     with replacing(path, hint=_HINT) as file:
         try:
@@ -50,15 +37,7 @@ def save_state(state: TrainingState, path: Path) -> None:
 
 
 def load_state(state: TrainingState, path: Path) -> None:
-    """Continue from a saved state.
-
-    Args:
-        state: Of the same configuration; filled in place.
-        path: Written by :func:`save_state`.
-
-    Raises:
-        CheckpointError: If the file is damaged or of another configuration.
-    """
+    """Continue from a file of :func:`save_state`, of the same configuration; filled in place."""
     device = state.student.prototypes.device
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
@@ -81,17 +60,8 @@ def save_head(
     centre: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write networks as safetensors with the keys of a DINO checkpoint.
-
-    Args:
-        network: Written under ``<branch>.backbone.`` and ``<branch>.head.``.
-        path: File to replace.
-        provenance: Strings about the origin, kept in the file's metadata.
-        branch: What the network is.
-        student: A second network, written under ``student.``.
-        centre: Centre of the teacher (k), written as ``dino_loss.center``.
-        dtype: Type to store in; that of the weights if not given.
-    """
+    """Write networks as safetensors with the keys of a DINO checkpoint, provenance as metadata."""
+    # the teacher's centre (k) becomes ``dino_loss.center``; no dtype keeps that of the weights
     parts = {branch: network} | ({} if student is None else {"student": student})
     tensors = {
         f"{name}.{key}": _stored(value, dtype)
@@ -107,21 +77,8 @@ def save_head(
 def load_network(
     path: Path, config: HeadTrainingConfig, width: int, *, images: bool, branch: str = "teacher"
 ) -> Network:
-    """Read a network back from a head of :func:`save_head`, to train or to evaluate it.
-
-    Args:
-        path: A safetensors file.
-        config: The sizes it is expected to have.
-        width: Pixels or features per sample.
-        images: Whether samples are images, which need a backbone.
-        branch: ``teacher`` or ``student``; a file with one branch only gives that one.
-
-    Returns:
-        The network, on the CPU, in float32.
-
-    Raises:
-        CheckpointError: If the file is not readable, or its tensors do not fit the configuration.
-    """
+    """Read a network back from a head of :func:`save_head`, on the CPU, in float32."""
+    # a file with one branch only gives that one
     try:
         with safe_open(path, framework="pt") as file:
             keys = list(file.keys())

@@ -26,19 +26,8 @@ def option(
     high: float = math.inf,
     open_low: bool = False,
 ) -> Any:
-    """Declare a setting: its default, its line of help, and the values it may take.
-
-    Args:
-        default: Value if none is given.
-        text: One line for ``--help``.
-        choices: The words allowed; any value if empty.
-        low: Smallest number allowed.
-        high: Largest number allowed.
-        open_low: Whether ``low`` itself is refused.
-
-    Returns:
-        A dataclass field.
-    """
+    """Declare a setting: its default, its line of help, and the words or numbers it may take."""
+    # ``open_low``: low itself is refused too
     metadata = {"help": text, "choices": choices, "low": low, "high": high, "open_low": open_low}
     return field(default=default, metadata=metadata)
 
@@ -180,14 +169,7 @@ class HeadTrainingConfig:
 
 
 def setting_type(entry: dataclasses.Field[Any]) -> tuple[type, bool]:
-    """Type of a setting, and whether it may be left empty.
-
-    Args:
-        entry: A field of :class:`HeadTrainingConfig`.
-
-    Returns:
-        ``str``, ``int``, ``float`` or ``bool``, and whether ``None`` is allowed.
-    """
+    """Type of a setting (str, int, float or bool), and whether it may be ``None``."""
     words = str(entry.type).split(" | ")
     kinds = {"str": str, "int": int, "float": float, "bool": bool}
     return kinds[words[0]], "None" in words

@@ -16,7 +16,7 @@ from collapse_audit.errors import ParameterError, SourceError
 from collapse_audit.network.datasets import load_arrays, read_idx
 from collapse_audit.training.augmentation import augment
 from collapse_audit.training.config import HeadTrainingConfig
-from collapse_audit.training.images import ImageData, image_data
+from collapse_audit.training.images import ImageData, image_data, labels_of
 from collapse_audit.training.random_streams import batch_index, generator
 from collapse_audit.training.tokens import PatchTokens, tokens_of
 from collapse_audit.words import did_you_mean
@@ -33,27 +33,16 @@ _FASHION_HINT = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """What a run trains on and is evaluated with.
+    """What a run trains on and is evaluated with."""
 
-    Attributes:
-        views: Augmented samples (n x pool x width); pool 1 for features without views.
-        train: Samples as they are (n x width), for kNN and probes.
-        test: Held-out samples (width columns); empty if there are none.
-        train_labels: Class of every training sample, or ``None``.
-        test_labels: Class of every held-out sample, or ``None``.
-        images: Whether samples are flattened images in [0, 1], which need a backbone.
-        fingerprint: SHA-256 of the samples, before augmentation.
-        tokens: Patch tokens of every sample, for the iBOT term; ``None`` without.
-    """
-
-    views: Tensor
-    train: Tensor
-    test: Tensor
+    views: Tensor  # augmented samples (n x pool x width); pool 1 for features without views
+    train: Tensor  # samples as they are (n x width), for kNN and probes
+    test: Tensor  # held-out samples (width columns); empty if there are none
     train_labels: npt.NDArray[np.int64] | None
     test_labels: npt.NDArray[np.int64] | None
-    images: bool
-    fingerprint: str
-    tokens: PatchTokens | None = None
+    images: bool  # whether samples are flattened images in [0, 1], which need a backbone
+    fingerprint: str  # SHA-256 of the samples, before augmentation
+    tokens: PatchTokens | None = None  # of every sample, for the iBOT term
 
     @property
     def width(self) -> int:
@@ -61,15 +50,8 @@ class TrainingData:
         return self.train.shape[1]
 
     def sample(self, n: int, config: HeadTrainingConfig) -> Tensor:
-        """Views drawn at random, for statistics before training.
-
-        Args:
-            n: How many; if there are fewer views, they repeat with a little noise.
-            config: For the seed.
-
-        Returns:
-            Samples (n x width), no two the same.
-        """
+        """Views drawn at random (n x width), no two the same, for statistics before training."""
+        # if there are fewer views, they repeat with a little noise
         draw = generator("sample", config.seed)
         flat = self.views.flatten(0, 1)
         index = torch.randperm(len(flat), generator=draw)[torch.arange(n) % len(flat)]
@@ -80,15 +62,8 @@ class TrainingData:
         return len(self.views)
 
     def batch(self, config: HeadTrainingConfig, iteration: int) -> tuple[Tensor, ...]:
-        """The batch of one step, a function of seed and step alone, so that runs can be resumed.
-
-        Args:
-            config: For the seed, the batch size, the number of views and the noise.
-            iteration: Number of the step.
-
-        Returns:
-            Samples (views x n x width), as a tuple of one.
-        """
+        """Samples of one step, as a tuple of one (views x n x width)."""
+        # a function of seed and step alone, so that runs can be resumed
         index = batch_index(len(self), config, iteration)
         draw = generator("views", config.seed, iteration)
         # distinct views while there are enough of them
@@ -105,17 +80,7 @@ Data: TypeAlias = TrainingData | ImageData
 
 
 def load_data(config: HeadTrainingConfig) -> Data:
-    """Read the data of a configuration and precompute its augmented views.
-
-    Args:
-        config: ``data`` names the set or file; ``data_root`` is where its files lie.
-
-    Returns:
-        Data, on the CPU.
-
-    Raises:
-        ParameterError: If there are fewer samples than a batch holds.
-    """
+    """Read the data of a configuration, on the CPU, and precompute its augmented views."""
     data: Data
     if config.data == "digits":
         data = _digits(config)
@@ -205,15 +170,14 @@ def _features(
             f"{path}: test_features have shape {held_out.shape}, features {features.shape}.",
             hint="Both must have the same width, and test_features one row per sample.",
         )
-    labels, test_labels = arrays.get("labels"), arrays.get("test_labels")
     tokens = tokens_of(config, arrays, len(views), views.shape[2], path)
     cached = () if tokens is None else (tokens.whole, tokens.masked, tokens.mask)
     return TrainingData(
         views=torch.from_numpy(views),
         train=torch.from_numpy(views[:, 0]),
         test=torch.from_numpy(held_out),
-        train_labels=None if labels is None else labels[: config.limit].astype(np.int64),
-        test_labels=None if test_labels is None else test_labels.astype(np.int64),
+        train_labels=labels_of(arrays, "labels", config.limit),
+        test_labels=labels_of(arrays, "test_labels"),
         images=False,
         fingerprint=_fingerprint(features, held_out, *(part.numpy() for part in cached)),
         tokens=tokens,

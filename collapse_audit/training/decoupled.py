@@ -32,16 +32,11 @@ class OnlineGaussianMixture(nn.Module):
         k: Components.
         d: Dimension of the features.
         forgetting: The rate eta in [0, 1]; 0.01 by default in the trainer, our choice.
-
-    Attributes:
-        means: Component means (k x d).
-        squares: Running second moments (k x d).
-        shares: Mixture weights (k).
     """
 
-    means: Tensor
-    squares: Tensor
-    shares: Tensor
+    means: Tensor  # of the components (k x d)
+    squares: Tensor  # running second moments (k x d)
+    shares: Tensor  # mixture weights (k)
 
     def __init__(self, k: int, d: int, *, forgetting: float) -> None:
         super().__init__()
@@ -55,11 +50,8 @@ class OnlineGaussianMixture(nn.Module):
 
     @torch.no_grad()
     def start_at(self, points: Tensor) -> None:
-        """Put the means on given points, each component with the spread of all the points.
-
-        Args:
-            points: Starting means (k x d); two components at one point would never part.
-        """
+        """Put the means on points (k x d), no two the same, each with the spread of all of them."""
+        # two components at one point would never part
         self.means.copy_(points)
         self.squares.copy_(points.square() + points.var(dim=0))
 
@@ -69,15 +61,8 @@ class OnlineGaussianMixture(nn.Module):
         return (self.squares - self.means.square()).clamp_min(self.least_variance)
 
     def responsibilities(self, features: Tensor, *, sharpness: float = 1.0) -> Tensor:
-        """Posterior of the components, softened by annealing.
-
-        Args:
-            features: Points (n x d).
-            sharpness: The inverse temperature beta; 1 is the posterior itself, 0 uniform.
-
-        Returns:
-            Probabilities (n x k).
-        """
+        """Posterior (n x k) of points (n x d), softened by annealing."""
+        # sharpness is the inverse temperature beta: 1 is the posterior itself, 0 uniform
         precision = 1 / self.variances
         distance = features.square() @ precision.T - 2 * features @ (self.means * precision).T
         distance = distance + (self.means.square() * precision).sum(dim=1)
@@ -87,12 +72,7 @@ class OnlineGaussianMixture(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor, *, sharpness: float = 1.0) -> None:
-        """One step of online EM on a batch.
-
-        Args:
-            features: Teacher features (n x d).
-            sharpness: The inverse temperature beta of the annealing.
-        """
+        """One step of online EM on teacher features (n x d)."""
         posterior = self.responsibilities(features, sharpness=sharpness)
         count = posterior.sum(dim=0)
         rate = -torch.expm1(count * math.log1p(-min(self.forgetting, 1 - 1e-7)))

@@ -30,34 +30,19 @@ _CHUNK = 128
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """Accuracy of simple classifiers on frozen features, on held-out samples.
+    """Accuracy of simple classifiers on frozen features, on held-out samples."""
 
-    Attributes:
-        knn: Cosine nearest neighbours on backbone features.
-        knn_bottleneck: The same on what the prototypes are compared with.
-        linear: Logistic regression on standardised backbone features.
-    """
-
-    knn: float
-    knn_bottleneck: float
-    linear: float
+    knn: float  # cosine nearest neighbours on backbone features
+    knn_bottleneck: float  # the same on what the prototypes are compared with
+    linear: float  # logistic regression on standardised backbone features
 
 
 def class_distribution(
     network: Network, data: Data, objective: Objective, groups: npt.NDArray[np.int64]
 ) -> dict[str, float]:
-    """Class distribution of the teacher over the training samples, without augmentation.
-
-    Args:
-        network: The teacher.
-        data: Whose samples are classified.
-        objective: For temperature and centre, which are applied as in training.
-        groups: Group number of every prototype (k).
-
-    Returns:
-        ``perplexity`` over the K prototypes, which copies inflate, ``unique_perplexity`` over the
-        groups, and ``mutual_information`` in nats.
-    """
+    """Class distribution of the teacher over the training samples, without augmentation."""
+    # Temperature and centre are applied as in training. Copies inflate the perplexity over the K
+    # prototypes, but neither that over their groups (k) nor the mutual information (nats).
     device, temperature = network.prototypes.device, objective.teacher_temperature
     in_logits = {"none": 0.0, "logits": 1.0, "log-probabilities": temperature}
     mlcd = MLCDAccumulator(
@@ -80,15 +65,7 @@ def class_distribution(
 
 
 def probe(network: Network, data: Data) -> Probes | None:
-    """Accuracy of kNN and of a linear probe, where labels exist.
-
-    Args:
-        network: The teacher.
-        data: Fitted on its training samples, scored on its test samples.
-
-    Returns:
-        Accuracies in [0, 1], or ``None`` if there are no labels or no held-out samples.
-    """
+    """Accuracies in [0, 1] on the test samples; ``None`` without labels or without such samples."""
     if data.train_labels is None or data.test_labels is None or not len(data.test):
         return None
     from sklearn.linear_model import LogisticRegression
@@ -112,17 +89,7 @@ def probe(network: Network, data: Data) -> Probes | None:
 def summarise(
     network: Network, data: Data, objective: Objective, audit: dict[str, Any]
 ) -> dict[str, Any]:
-    """Numbers of one head for the before/after table.
-
-    Args:
-        network: The teacher.
-        data: For the class distribution and the probes.
-        objective: For temperature and centre.
-        audit: Numbers of the prototype audit, and ``groups``.
-
-    Returns:
-        Plain values; the probes are ``None`` without labels.
-    """
+    """Numbers of one head for the before/after table; the probes are ``None`` without labels."""
     groups = np.asarray(audit["groups"], dtype=np.int64)
     numbers = {name: value for name, value in audit.items() if name != "groups"}
     probes = probe(network, data)
@@ -134,15 +101,7 @@ def summarise(
 
 
 def comparison_table(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Two audits side by side, for the terminal.
-
-    Args:
-        before: From :func:`summarise`, of the head the run started from.
-        after: The same of the head it ended with.
-
-    Returns:
-        Text of one line per number.
-    """
+    """Two results of :func:`summarise` side by side, for the terminal: one line per number."""
     rows = []
     for label, keys in _TABLE:
         values = [look_up(summary, keys) for summary in (before, after)]

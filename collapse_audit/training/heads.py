@@ -29,14 +29,7 @@ class PrototypeLayer(nn.Module):
         self.weight_v = nn.Parameter(torch.empty(k, d).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inner products with the prototypes.
-
-        Args:
-            x: Bottleneck features (... x d), unit norm.
-
-        Returns:
-            Logits (... x k).
-        """
+        """Logits (... x k): inner products of unit features (... x d) with the prototypes."""
         return functional.linear(x, functional.normalize(self.weight_v, dim=1) * self.weight_g)
 
 
@@ -60,14 +53,7 @@ class ProjectionHead(nn.Module):
         self.last_layer = PrototypeLayer(d, k, train_norms=train_norms)
 
     def bottleneck(self, x: Tensor) -> Tensor:
-        """Unit features that are compared with the prototypes.
-
-        Args:
-            x: Backbone features (... x in_features).
-
-        Returns:
-            Features (... x d) of unit norm.
-        """
+        """Unit features (... x d) that are compared with the prototypes."""
         # 1e-6, not the 1e-12 of float32: DINOHead's own value, safe under half-precision autocast
         return functional.normalize(self.mlp(x).float(), dim=-1, eps=1e-6)
 
@@ -77,7 +63,6 @@ class SmallBackbone(nn.Module):
 
     def __init__(self, in_features: int, hidden: int) -> None:
         super().__init__()
-        self.in_features = in_features
         self.layers = nn.Sequential(
             nn.Linear(in_features, hidden),
             nn.LayerNorm(hidden),
@@ -88,14 +73,7 @@ class SmallBackbone(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of flattened images.
-
-        Args:
-            images: Pixels in [0, 1] (... x pixels).
-
-        Returns:
-            Features (... x hidden).
-        """
+        """Features (... x hidden) of flattened images in [0, 1] (... x pixels)."""
         features: Tensor = self.layers(images)
         return features
 
@@ -123,26 +101,14 @@ class TimmBackbone(nn.Module):
         self.width = cast("int", model.num_features)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pooled features.
-
-        Args:
-            images: In [-1, 1] (... x channels x height x width).
-
-        Returns:
-            Features (... x width).
-        """
+        """Pooled features (... x width) of images in [-1, 1] (... x channels x height x width)."""
         flat = images.flatten(0, -4)
         features: Tensor = self.model(flat)
         return features.view(*images.shape[:-3], -1)
 
 
 class Network(nn.Module):
-    """Backbone and head of one branch.
-
-    Attributes:
-        backbone: :class:`SmallBackbone`, or the identity where features are given.
-        head: The projection head.
-    """
+    """Backbone (the identity where features are given) and projection head of one branch."""
 
     def __init__(self, backbone: nn.Module, head: ProjectionHead) -> None:
         super().__init__()
@@ -150,14 +116,7 @@ class Network(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Everything the objectives and regularisers look at.
-
-        Args:
-            x: Inputs (... x pixels, or ... x features).
-
-        Returns:
-            Backbone features (... x width), bottleneck features (... x d), logits (... x k).
-        """
+        """Backbone features (... x width), bottleneck features (... x d), logits (... x k)."""
         features = self.backbone(x)
         bottleneck = self.head.bottleneck(features)
         return features, bottleneck, self.head.last_layer(bottleneck)
@@ -169,16 +128,7 @@ class Network(nn.Module):
 
 
 def make_network(config: HeadTrainingConfig, in_features: int, *, images: bool) -> Network:
-    """Networks for a configuration and the data it is trained on.
-
-    Args:
-        config: For the sizes. Weights are drawn from torch's global generator.
-        in_features: Pixels of a flattened image, or width of the given features.
-        images: Whether the data are images, which need a backbone.
-
-    Returns:
-        A freshly initialised network.
-    """
+    """A network for samples of so many pixels or features, drawn by torch's global generator."""
     backbone: nn.Module
     if not images:
         backbone, width = nn.Identity(), in_features

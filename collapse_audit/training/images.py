@@ -19,23 +19,14 @@ from collapse_audit.training.random_streams import batch_index, generator
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageData:
-    """Images to train a timm backbone on; the same protocol as ``TrainingData``.
+    """Images to train a timm backbone on; the same protocol as ``TrainingData``."""
 
-    Attributes:
-        pixels: Training images (n x channels x height x width, uint8).
-        train: The same, resized and scaled to [-1, 1], for kNN and probes.
-        test: Held-out images, likewise; empty if there are none.
-        train_labels: Class of every training image, or ``None``.
-        test_labels: Class of every held-out image, or ``None``.
-        fingerprint: SHA-256 of the images.
-    """
-
-    pixels: Tensor
-    train: Tensor
-    test: Tensor
+    pixels: Tensor  # training images (n x channels x height x width, uint8)
+    train: Tensor  # the same, resized and scaled to [-1, 1], for kNN and probes
+    test: Tensor  # held-out images, likewise; empty if there are none
     train_labels: npt.NDArray[np.int64] | None
     test_labels: npt.NDArray[np.int64] | None
-    fingerprint: str
+    fingerprint: str  # SHA-256 of the images
 
     @property
     def width(self) -> int:
@@ -56,15 +47,8 @@ class ImageData:
         return len(self.pixels)
 
     def batch(self, config: HeadTrainingConfig, iteration: int) -> tuple[Tensor, ...]:
-        """Crops of one step, a function of seed and step alone.
-
-        Args:
-            config: For seed, batch size, sizes and numbers of crops.
-            iteration: Number of the step.
-
-        Returns:
-            Global crops (views x n x channels x side x side) and, if there are any, local ones.
-        """
+        """Crops of one step: global (views x n x channels x side x side), and local ones if any."""
+        # a function of seed and step alone, so that runs can be resumed
         images = self.pixels[batch_index(len(self), config, iteration)]
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.manual_seed(generator("crops", config.seed, iteration).initial_seed())
@@ -74,15 +58,7 @@ class ImageData:
         return tuple(crops)
 
     def sample(self, n: int, config: HeadTrainingConfig) -> Tensor:
-        """Global crops drawn at random, for statistics before training.
-
-        Args:
-            n: How many.
-            config: For the seed and the size of crops.
-
-        Returns:
-            Images (n x channels x side x side).
-        """
+        """Global crops drawn at random (n x channels x side x side), for use before training."""
         draw = generator("sample", config.seed)
         index = torch.randint(len(self), (n,), generator=draw)
         with torch.random.fork_rng(devices=[]):
@@ -96,21 +72,7 @@ def image_data(
     path: Path,
     fingerprint: str,
 ) -> ImageData:
-    """Take the arrays of a file of images.
-
-    Args:
-        config: For the number of training images and their size.
-        arrays: ``images`` (n x h x w, or n x h x w x 3, uint8), and optionally ``labels``,
-            ``test_images``, ``test_labels``.
-        path: The file, for errors.
-        fingerprint: SHA-256 of the arrays.
-
-    Returns:
-        Images, on the CPU.
-
-    Raises:
-        ParameterError: If the configuration names no timm backbone.
-    """
+    """Take the ``images`` of a file (n x h x w, or n x h x w x 3, uint8); the rest is optional."""
     if config.backbone == "small":
         raise ParameterError(
             f"{path}: holds images, which the small backbone does not take.",
@@ -122,15 +84,21 @@ def image_data(
         if "test_images" in arrays
         else pixels[:0]
     )
-    labels, test_labels = arrays.get("labels"), arrays.get("test_labels")
     return ImageData(
         pixels=pixels,
         train=_resized(pixels, config.image_size),
         test=_resized(held_out, config.image_size),
-        train_labels=None if labels is None else labels[: config.limit].astype(np.int64),
-        test_labels=None if test_labels is None else test_labels.astype(np.int64),
+        train_labels=labels_of(arrays, "labels", config.limit),
+        test_labels=labels_of(arrays, "test_labels"),
         fingerprint=fingerprint,
     )
+
+
+def labels_of(
+    arrays: dict[str, npt.NDArray[Any]], name: str, most: int | None = None
+) -> npt.NDArray[np.int64] | None:
+    """Classes of the first samples, or of all, where a file holds them."""
+    return arrays[name][:most].astype(np.int64) if name in arrays else None
 
 
 def _channels_first(images: npt.NDArray[Any], name: str, path: Path) -> Tensor:

@@ -17,31 +17,15 @@ from collapse_audit.training.loop import TrainingState
 
 
 class RunLog:
-    """The JSON lines of a run.
-
-    Args:
-        path: File to append to.
-        keep_to: Records of later steps are dropped: the run is about to repeat those steps.
-    """
+    """The JSON lines of a run; those of steps after ``keep_to``, which follow again, go."""
 
     def __init__(self, path: Path, *, keep_to: int) -> None:
         self.path = path
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _iteration_of(line) <= keep_to]
-        text = "".join(f"{line}\n" for line in kept)
-        write_text(path, text)
+        write_text(path, "".join(f"{line}\n" for line in lines if _iteration_of(line) <= keep_to))
 
     def audit(self, state: TrainingState, data: Data, losses: dict[str, float]) -> dict[str, float]:
-        """Log losses, M and perplexities of the teacher.
-
-        Args:
-            state: As it is now.
-            data: For the class distribution.
-            losses: Means since the last record.
-
-        Returns:
-            The three numbers for the progress bar.
-        """
+        """Log losses, M and perplexities of the teacher; the three numbers for the progress bar."""
         audit = audit_rows(state.teacher.prototypes, full=False)
         classes = class_distribution(
             state.teacher, data, state.objective, np.asarray(audit["groups"])
@@ -59,14 +43,7 @@ class RunLog:
         return {"loss": losses["loss"], "M": unique, "perplexity": classes["perplexity"]}
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record.
-
-        Args:
-            record: Plain values.
-
-        Raises:
-            SourceError: If the file cannot be written to.
-        """
+        """Append one record of plain values."""
         try:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")

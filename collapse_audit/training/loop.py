@@ -24,44 +24,25 @@ from collapse_audit.training.tokens import PatchTokens
 
 @dataclass(slots=True, eq=False)
 class TrainingState:
-    """All that changes during a run; saving it and loading it continues the run exactly.
+    """All that changes during a run; saving it and loading it continues the run exactly."""
 
-    Attributes:
-        student: Trained by gradients.
-        teacher: Moving average of the student.
-        objective: Holds the centre.
-        patches: The patch term, with a centre of its own; idle without patch tokens.
-        regulariser: Holds the mixture of decoupled prototypes.
-        optimiser: Holds its moments.
-        iteration: Steps done.
-        losses: Of the steps since the last record in the log: objective, which includes the patch
-            term, and regulariser.
-    """
-
-    student: Network
-    teacher: Network
-    objective: Objective
-    patches: PatchCrossEntropy
-    regulariser: Regulariser
+    student: Network  # trained by gradients
+    teacher: Network  # moving average of the student
+    objective: Objective  # holds the centre
+    patches: PatchCrossEntropy  # with a centre of its own; idle without patch tokens
+    regulariser: Regulariser  # holds the mixture of decoupled prototypes
     optimiser: torch.optim.Optimizer
-    iteration: int = 0
+    iteration: int = 0  # steps done
+    # of the steps since the last record in the log: objective with patch term, and regulariser
     losses: list[tuple[float, float]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and numbers of the run, to be saved.
-
-        Returns:
-            Nested dictionaries of tensors and plain values.
-        """
+        """Tensors and numbers of the run, to be saved."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         return parts | {"iteration": self.iteration, "losses": list(self.losses)}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Args:
-            saved: From a run of the same configuration.
-        """
+        """Take over what :meth:`state_dict` of a run of the same configuration gave."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(saved[name])
         self.iteration = int(saved["iteration"])
@@ -76,15 +57,7 @@ class DivergedError(Exception):
 
 
 def make_state(config: HeadTrainingConfig, data: Data) -> TrainingState:
-    """Networks, objective and optimiser as they are before the first step.
-
-    Args:
-        config: Everything about them; the seed decides the initial weights.
-        data: For the width of the samples.
-
-    Returns:
-        State at iteration 0, on the device of the configuration.
-    """
+    """The state before the first step, on the configured device; the seed decides the weights."""
     device = pick_device(config.device)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -94,16 +67,7 @@ def make_state(config: HeadTrainingConfig, data: Data) -> TrainingState:
 
 
 def state_from(student: Network, config: HeadTrainingConfig, data: Data) -> TrainingState:
-    """A state that starts from a given student.
-
-    Args:
-        student: Initial weights, on its device; the teacher starts as a copy.
-        config: For objective, regulariser and optimiser.
-        data: For the starting points of a mixture.
-
-    Returns:
-        State at iteration 0.
-    """
+    """The state before the first step of a student, on its device; the teacher is a copy of it."""
     device = student.prototypes.device
     student.backbone.requires_grad_(not config.freeze_backbone)
     teacher = copy.deepcopy(student).requires_grad_(False)
@@ -124,21 +88,10 @@ def train(
     on_save: Callable[[TrainingState], None],
     quiet: bool = False,
 ) -> None:
-    """Train until the configured number of steps is done.
-
-    Args:
-        state: Changed in place; may come from a saved run.
-        data: What to train on.
-        config: How.
-        on_audit: Called every ``audit_every`` steps and at the end with the mean losses since the
-            last call; what it returns is shown beside the progress bar.
-        on_save: Called every ``save_every`` steps and at the end, with finite weights.
-        quiet: Whether to show no progress bar. None is shown either where standard error is not a
-            terminal.
-
-    Raises:
-        DivergedError: If the loss is not finite.
-    """
+    """Train until the configured number of steps is done."""
+    # on_audit: every audit_every steps and at the end, with the mean losses since the last call;
+    # what it returns is shown beside the bar. on_save: every save_every steps and at the end, with
+    # finite weights. There is no bar where stderr is no terminal.
     forward = torch.compile(state.student) if config.compile else state.student
     device = state.student.prototypes.device
     bar = tqdm(

@@ -18,29 +18,16 @@ _MEGABYTE = 1e6
 
 @dataclass(slots=True)
 class PeakMemory:
-    """What a block of code needed.
+    """Peak of a block above what was held when it began; ``None`` before its end or if unknown."""
 
-    Attributes:
-        megabytes: Peak above what was held when the block began, in 10^6 bytes; ``None`` before its
-            end, and where it cannot be measured.
-    """
-
-    megabytes: float | None = None
+    megabytes: float | None = None  # 10^6 bytes
 
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
-    """Measure the peak memory of a block: allocated on a CUDA device, else resident (Linux only).
-
-    Memory that the process has freed but kept is given back first, so that blocks measured one
-    after the other do not hide in what earlier ones needed.
-
-    Args:
-        device: Where the block computes.
-
-    Yields:
-        What is filled in at the end of the block.
-    """
+    """Measure the peak memory of a block: allocated on a CUDA device, else resident (on Linux)."""
+    # Memory that the process has freed but kept is given back first, so that blocks measured one
+    # after the other do not hide in what earlier ones needed.
     peak = PeakMemory()
     gc.collect()
     if device.type == "cuda":

@@ -23,19 +23,15 @@ class Objective(nn.Module):
 
     Subclasses say how targets are made from logits and may add a penalty on the student's mean
     prediction. Running statistics are buffers, so that they are saved and moved with the module.
-
-    Attributes:
-        centre: Running centre of the teacher (k); zero where the method has none.
-        student_temperature: Divides the student's logits.
-        teacher_temperature: Divides the teacher's logits.
     """
 
-    centre: Tensor
+    centre: Tensor  # running, of the teacher (k); zero where the method has none
     # how the centre is applied, for those who evaluate the head later
     centre_rule: ClassVar[str] = "none"
 
     def __init__(self, config: HeadTrainingConfig) -> None:
         super().__init__()
+        self.config = config
         self.student_temperature = config.student_temperature
         self.teacher_temperature = config.teacher_temperature
         self.register_buffer("centre", torch.zeros(config.k))
@@ -49,19 +45,10 @@ class Objective(nn.Module):
         teacher_kappa: Tensor | None = None,
         d: int = 0,
     ) -> Tensor:
-        """Loss of one batch.
-
-        Args:
-            student_logits: Inner products with the prototypes (views x n x k).
-            teacher_logits: The same for the teacher; may have fewer views (the global ones), and
-                view i is the same crop as the student's view i.
-            student_kappa: Row norms (k), to add the von Mises-Fisher normaliser of DINO-vMF.
-            teacher_kappa: The same for the teacher.
-            d: Dimension of the prototypes; used with the row norms only.
-
-        Returns:
-            Scalar loss in nats.
-        """
+        """Loss of one batch in nats, from inner products with the prototypes (views x n x k)."""
+        # The teacher may have fewer views (the global ones); its view i is the crop of the
+        # student's view i. With row norms kappa (k) the von Mises-Fisher normaliser of DINO-vMF is
+        # added, which needs the dimension d.
         student = scores(student_logits, self.student_temperature, student_kappa, d)
         with torch.no_grad():
             teacher = scores(teacher_logits, self.teacher_temperature, teacher_kappa, d)
@@ -70,26 +57,16 @@ class Objective(nn.Module):
         return cross_view_entropy(log_probability, targets) + self.penalty(log_probability)
 
     def targets(self, teacher: Tensor) -> Tensor:
-        """What the student shall predict; may update running statistics.
-
-        Args:
-            teacher: Logits over the temperature (views x n x k).
-
-        Returns:
-            Probabilities of the same shape.
-        """
+        """What the student shall predict, from logits over the temperature (views x n x k)."""
+        # may update running statistics
         return teacher.softmax(dim=-1)
 
     def penalty(self, log_probability: Tensor) -> Tensor:
-        """Term on the student alone.
-
-        Args:
-            log_probability: Of the student (views x n x k).
-
-        Returns:
-            Scalar; zero unless a subclass says otherwise.
-        """
+        """Term on the student's log-probabilities (views x n x k) alone; zero by default."""
         return log_probability.new_zeros(())
+
+    def _move_centre(self, mean: Tensor) -> None:
+        self.centre.lerp_(mean.to(self.centre.dtype), 1 - self.config.centre_momentum)
 
 
 class LogitCentring(Objective):
@@ -100,22 +77,10 @@ class LogitCentring(Objective):
 
     centre_rule = "logits"
 
-    def __init__(self, config: HeadTrainingConfig) -> None:
-        super().__init__(config)
-        self.momentum = config.centre_momentum
-
     def targets(self, teacher: Tensor) -> Tensor:
-        """Centred and sharpened targets; see :meth:`Objective.targets`.
-
-        Args:
-            teacher: Logits over the temperature (views x n x k).
-
-        Returns:
-            Probabilities of the same shape.
-        """
+        """Centred and sharpened targets."""
         targets = (teacher - self.centre / self.teacher_temperature).softmax(dim=-1)
-        mean = teacher.mean(dim=(0, 1)) * self.teacher_temperature
-        self.centre.lerp_(mean.to(self.centre.dtype), 1 - self.momentum)
+        self._move_centre(teacher.mean(dim=(0, 1)) * self.teacher_temperature)
         return targets
 
 
@@ -128,93 +93,47 @@ class ProbabilityCentring(Objective):
 
     centre_rule = "log-probabilities"
 
-    def __init__(self, config: HeadTrainingConfig) -> None:
-        super().__init__(config)
-        self.momentum = config.centre_momentum
-
     def targets(self, teacher: Tensor) -> Tensor:
-        """Centred and sharpened targets; see :meth:`Objective.targets`.
-
-        Args:
-            teacher: Logits over the temperature (views x n x k).
-
-        Returns:
-            Probabilities of the same shape.
-        """
+        """Centred and sharpened targets."""
         targets = (teacher - self.centre).softmax(dim=-1)
-        flat = teacher.flatten(0, 1).log_softmax(dim=-1)
-        log_mean = flat.logsumexp(dim=0) - math.log(len(flat))  # in logs: no mean underflows to 0
-        self.centre.lerp_(log_mean.to(self.centre.dtype), 1 - self.momentum)
+        self._move_centre(_log_mean(teacher.log_softmax(dim=-1)))
         return targets
 
 
 class SinkhornKnopp(Objective):
     """SwAV, DINOv2: targets of the batch are balanced over the prototypes by Sinkhorn-Knopp."""
 
-    def __init__(self, config: HeadTrainingConfig) -> None:
-        super().__init__(config)
-        self.iterations = config.sinkhorn_iterations
-
     def targets(self, teacher: Tensor) -> Tensor:
-        """Balanced targets of all views together; see :meth:`Objective.targets`.
-
-        Args:
-            teacher: Logits over the temperature (views x n x k).
-
-        Returns:
-            Probabilities of the same shape.
-        """
-        return sinkhorn_knopp(teacher.flatten(0, 1), self.iterations).view_as(teacher)
+        """Balanced targets of all views together."""
+        plan = sinkhorn_knopp(teacher.flatten(0, 1), self.config.sinkhorn_iterations)
+        return plan.view_as(teacher)
 
 
 class MeanEntropyMaximisation(Objective):
     """MSN (Assran et al. 2022): adds KL(p || U) = log K - H(p) of the mean prediction p."""
 
-    def __init__(self, config: HeadTrainingConfig) -> None:
-        super().__init__(config)
-        self.weight = config.prior_weight
-        self.register_buffer("log_prior", self.prior(config).log(), persistent=False)
-
     log_prior: Tensor
 
+    def __init__(self, config: HeadTrainingConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("log_prior", self.prior(config).log(), persistent=False)
+
     def prior(self, config: HeadTrainingConfig) -> Tensor:
-        """Distribution over the prototypes that the mean prediction is pulled to.
-
-        Args:
-            config: For the number of prototypes and the exponent.
-
-        Returns:
-            Probabilities (k, float64).
-        """
+        """Probabilities (k, float64) that the mean prediction is pulled to: uniform."""
         return torch.full((config.k,), 1 / config.k, dtype=torch.float64)
 
     def penalty(self, log_probability: Tensor) -> Tensor:
-        """KL(p || prior) of the mean prediction, weighted.
-
-        Args:
-            log_probability: Of the student (views x n x k).
-
-        Returns:
-            Scalar in nats.
-        """
-        flat = log_probability.flatten(0, 1)
-        log_mean = flat.logsumexp(dim=0) - math.log(len(flat))
+        """KL(p || prior) of the mean prediction in nats, weighted."""
+        log_mean = _log_mean(log_probability)
         prior = self.log_prior.to(log_mean.dtype)
-        return self.weight * (log_mean.exp() * (log_mean - prior)).sum()
+        return self.config.prior_weight * (log_mean.exp() * (log_mean - prior)).sum()
 
 
 class PowerLawPrior(MeanEntropyMaximisation):
     """PMSN (Assran et al. 2023): KL(p || prior) with prior_k ~ k^-exponent, 0.25 by default."""
 
     def prior(self, config: HeadTrainingConfig) -> Tensor:
-        """Power law over the prototypes in index order.
-
-        Args:
-            config: For the number of prototypes and the exponent.
-
-        Returns:
-            Probabilities (k, float64).
-        """
+        """Power law over the prototypes in index order (k, float64)."""
         rank = torch.arange(1, config.k + 1, dtype=torch.float64)
         return rank.pow(-config.prior_exponent) / rank.pow(-config.prior_exponent).sum()
 
@@ -232,16 +151,9 @@ class PatchCrossEntropy(nn.Module):
         self.objective = objective
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor) -> Tensor:
-        """Loss of one view: mean over the masked tokens of an image, then over images.
-
-        Args:
-            student_logits: Of the masked image's tokens (n x tokens x k).
-            teacher_logits: Of the whole image's tokens (n x tokens x k).
-            mask: Which tokens the student did not see (n x tokens, bool).
-
-        Returns:
-            Scalar loss in nats; images without a masked token count as zero.
-        """
+        """Loss in nats (of n x tokens x k): mean over masked tokens, then over images."""
+        # The student sees the masked image, the teacher the whole one. An image without a masked
+        # token (mask: n x tokens, bool) counts as zero.
         with torch.no_grad():
             targets = self.objective.targets(teacher_logits / self.objective.teacher_temperature)
         log_probability = (student_logits / self.objective.student_temperature).log_softmax(-1)
@@ -250,18 +162,16 @@ class PatchCrossEntropy(nn.Module):
 
 
 def cross_view_entropy(log_probability: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy over all pairs of a teacher's view and another of the student's.
-
-    Args:
-        log_probability: Of the student (views x n x k).
-        targets: Of the teacher (at most as many views x n x k).
-
-    Returns:
-        Scalar in nats.
-    """
+    """Mean cross-entropy (nats) over all pairs of a teacher's view and another of the student's."""
     pairs = product(range(len(targets)), range(len(log_probability)))
     terms = [-(targets[t] * log_probability[s]).sum(dim=-1).mean() for t, s in pairs if t != s]
     return torch.stack(terms).mean()
+
+
+def _log_mean(log_probability: Tensor) -> Tensor:
+    """Log of the mean probability (k) over views and samples; in logs no mean underflows to 0."""
+    flat = log_probability.flatten(0, 1)
+    return flat.logsumexp(dim=0) - math.log(len(flat))
 
 
 _CLASSES: dict[str, type[Objective]] = {
@@ -274,12 +184,5 @@ _CLASSES: dict[str, type[Objective]] = {
 
 
 def make_objective(config: HeadTrainingConfig) -> Objective:
-    """The objective a configuration asks for.
-
-    Args:
-        config: Names it and holds its settings.
-
-    Returns:
-        The objective, its running statistics at zero.
-    """
+    """The objective a configuration asks for, its running statistics at zero."""
     return _CLASSES[config.objective](config)

@@ -11,31 +11,13 @@ from collapse_audit.training.config import HeadTrainingConfig
 
 
 def generator(purpose: str, seed: int, number: int = 0) -> torch.Generator:
-    """Random numbers for one purpose of a run, independent of what else was drawn.
-
-    Args:
-        purpose: What is drawn; every purpose has a stream of its own.
-        seed: Seed of the run.
-        number: Step or epoch.
-
-    Returns:
-        A CPU generator, seeded.
-    """
+    """A CPU generator for one purpose at one step or epoch, independent of what else was drawn."""
     digest = hashlib.sha256(f"{purpose}/{seed}/{number}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def batch_index(n: int, config: HeadTrainingConfig, iteration: int) -> Tensor:
-    """Samples of one step: epochs are permutations, the last incomplete batch is dropped.
-
-    Args:
-        n: Number of samples.
-        config: For seed and batch size.
-        iteration: Number of the step.
-
-    Returns:
-        Indices (batch size).
-    """
+    """Samples of one step: epochs are permutations, the last incomplete batch is dropped."""
     epoch, position = divmod(iteration, max(1, n // config.batch_size))
     order = torch.randperm(n, generator=generator("order", config.seed, epoch))
     return order[position * config.batch_size :][: config.batch_size]

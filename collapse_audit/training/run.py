@@ -27,35 +27,21 @@ from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import Data, load_data
 from collapse_audit.training.evaluate import summarise
 from collapse_audit.training.log import RunLog
-from collapse_audit.training.loop import (
-    DivergedError,
-    TrainingState,
-    make_state,
-    state_from,
-    train,
-)
+from collapse_audit.training.loop import DivergedError, TrainingState, make_state, state_from, train
 from collapse_audit.training.memory import peak_memory
 from collapse_audit.version import __version__
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingResult:
-    """What a run ended with.
-
-    Attributes:
-        folder: The run folder.
-        before: Numbers of the head the run started from.
-        after: Numbers of the head it ended with.
-        stopped: Why the run stopped early; empty if it did not.
-        peak_megabytes: Peak memory of the steps, networks and optimiser included, above what was
-            held before, in 10^6 bytes; ``None`` where it cannot be measured. Of a resumed run, its
-            last part.
-    """
+    """What a run ended with."""
 
     folder: Path
-    before: dict[str, Any]
-    after: dict[str, Any]
-    stopped: str
+    before: dict[str, Any]  # numbers of the head the run started from
+    after: dict[str, Any]  # numbers of the head it ended with
+    stopped: str  # why the run stopped early; empty if it did not
+    # Peak memory of the steps, networks and optimiser included, above what was held before, in 10^6
+    # bytes; ``None`` where it cannot be measured. Of a resumed run, its last part.
     peak_megabytes: float | None = None
 
     @property
@@ -160,8 +146,7 @@ def _claim(folder: Path, config: HeadTrainingConfig, data: Data, *, resume: bool
             f"{folder}: not empty, and not a run folder.", hint="Choose another --out."
         )
     content = {"config": config.to_dict(), "data_sha256": data.fingerprint, "versions": _versions()}
-    text = yaml.safe_dump(content, sort_keys=False)
-    write_text(path, text)
+    write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
 def _check_same(path: Path, config: HeadTrainingConfig, data: Data) -> None:
@@ -211,21 +196,11 @@ def _write_results(
         "before": result.before,
         "after": result.after,
     }
-    text = json.dumps(content, indent=1) + "\n"
-    write_text(result.folder / "audit.json", text)
+    write_text(result.folder / "audit.json", json.dumps(content, indent=1) + "\n")
 
 
 def provenance(config: HeadTrainingConfig, fingerprint: str, iteration: int) -> dict[str, str]:
-    """Where a head came from, as strings for its metadata.
-
-    Args:
-        config: Of the run; paths in it are kept as file names only.
-        fingerprint: SHA-256 of the data.
-        iteration: Steps the head was trained for.
-
-    Returns:
-        Strings by name.
-    """
+    """Where a head came from, as strings for its metadata; of paths only the file names."""
     settings = config.to_dict()
     for name in ("data", "init", "data_root"):
         settings[name] = None if settings[name] is None else Path(settings[name]).name

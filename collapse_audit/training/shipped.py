@@ -31,11 +31,7 @@ RECIPES = {
 
 
 def build(folder: Path) -> None:
-    """Train both heads and write them with everything that belongs to them.
-
-    Args:
-        folder: Where the files go; earlier ones are replaced.
-    """
+    """Train both heads and write them with everything that belongs to them."""
     for name, config in RECIPES.items():
         data = load_data(config)
         with tempfile.TemporaryDirectory() as scratch:
@@ -52,15 +48,7 @@ def build(folder: Path) -> None:
 
 
 def shipped_audit(head: Path, name: str) -> dict[str, Any]:
-    """Audit of a shipped head, as it is stored.
-
-    Args:
-        head: The safetensors file.
-        name: A key of :data:`RECIPES`.
-
-    Returns:
-        Numbers of the audit, without the groups.
-    """
+    """Numbers of the audit of a shipped head as it is stored, without the groups."""
     network = load_network(head, RECIPES[name], 64, images=True)
     audit = audit_rows(network.prototypes)
     return {key: value for key, value in audit.items() if key != "groups"}

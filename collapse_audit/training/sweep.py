@@ -38,17 +38,7 @@ _MEMORY = "memory MB"
 
 
 def parse_sweep(text: str) -> tuple[str, list[Any]]:
-    """Read one ``name=a,b,c``.
-
-    Args:
-        text: A setting of :class:`HeadTrainingConfig` and its values.
-
-    Returns:
-        Name of the setting, and values of its type.
-
-    Raises:
-        ParameterError: If the setting is unknown or a value is not of its type.
-    """
+    """Read one ``name=a,b,c``: the name of a setting, and values of its type."""
     name, _, values = text.partition("=")
     name = name.strip().replace("-", "_")
     entries = {entry.name: entry for entry in dataclasses.fields(HeadTrainingConfig)}
@@ -73,21 +63,10 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
 def run_sweep(
     config: HeadTrainingConfig, sweeps: Sequence[str], folder: Path, *, quiet: bool = False
 ) -> list[dict[str, Any]]:
-    """Train every combination that is not trained yet.
-
-    Every run has a folder of its own inside ``folder``, named after its settings; finished ones are
-    read back, unfinished ones resumed. ``sweep.json``, ``sweep.md`` and, if ``k`` or ``weight``
-    varies, ``sweep.svg`` are written anew after every run.
-
-    Args:
-        config: Settings that do not vary.
-        sweeps: One ``name=a,b,c`` for every setting that does.
-        folder: Where the runs go.
-        quiet: Whether to show no progress.
-
-    Returns:
-        One dictionary per run: the settings that vary and the numbers of the final head.
-    """
+    """Train every combination that is not trained yet; one row of settings and numbers for each."""
+    # Every run has a folder of its own, named after its settings; finished ones are read back,
+    # unfinished ones resumed. sweep.json, sweep.md and, if k or weight varies, sweep.svg are
+    # written anew after every run.
     names, values = zip(*(parse_sweep(text) for text in sweeps), strict=True)
     combinations = [dict(zip(names, each, strict=True)) for each in itertools.product(*values)]
     configs = [dataclasses.replace(config, **settings) for settings in combinations]
@@ -102,14 +81,7 @@ def run_sweep(
 
 
 def sweep_table(rows: Iterable[dict[str, Any]]) -> str:
-    """Runs of a sweep as a Markdown table.
-
-    Args:
-        rows: From :func:`run_sweep`.
-
-    Returns:
-        One line per run.
-    """
+    """Runs of a sweep as a Markdown table, one line per run."""
     rows = list(rows)
     header = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     body = [[_text(row[name]) for name in header] for row in rows]
@@ -117,15 +89,9 @@ def sweep_table(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw M and peak memory against K, or M/K against the weight if only that varies.
-
-    One line per remaining combination of settings. With several seeds a line is their mean and
-    every run a dot. Memory is left out if it is not known for every run.
-
-    Args:
-        rows: From :func:`run_sweep`, with ``k`` or ``weight`` among the settings.
-        path: SVG file to replace.
-    """
+    """Draw M and peak memory against K, or M/K against the weight if only that varies, as SVG."""
+    # One line per remaining combination of settings. With several seeds a line is their mean and
+    # every run a dot. Memory is left out if it is not known for every run.
     from matplotlib.figure import Figure
 
     over_k = "k" in rows[0]

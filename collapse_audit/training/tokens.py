@@ -20,40 +20,19 @@ _NAMES = ("tokens", "masked_tokens", "token_mask")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchTokens:
-    """Tokens of a frozen backbone for every sample, of the whole and of the masked image.
+    """Tokens of a frozen backbone for every sample, of the whole and of the masked image."""
 
-    Attributes:
-        whole: Of the whole image, which the teacher sees (n x tokens x width).
-        masked: Of the image with patches masked, which the student sees (n x tokens x width).
-        mask: Which patches were masked (n x tokens, bool).
-    """
-
-    whole: Tensor
-    masked: Tensor
-    mask: Tensor
+    whole: Tensor  # of the whole image, which the teacher sees (n x tokens x width)
+    masked: Tensor  # of the image with masked patches, which the student sees (likewise)
+    mask: Tensor  # which patches were masked (n x tokens, bool)
 
     def batch(self, config: HeadTrainingConfig, iteration: int) -> PatchTokens:
-        """Tokens of the samples of one step, the same as those of the views.
-
-        Args:
-            config: For seed and batch size.
-            iteration: Number of the step.
-
-        Returns:
-            Tokens of as many samples as a batch holds.
-        """
+        """Tokens of the samples of one step, the same as those of the views."""
         index = batch_index(len(self.mask), config, iteration)
         return PatchTokens(self.whole[index], self.masked[index], self.mask[index])
 
     def to(self, device: torch.device) -> PatchTokens:
-        """The same tokens on a device.
-
-        Args:
-            device: Where they are needed.
-
-        Returns:
-            Tokens on the device.
-        """
+        """The same tokens on a device."""
         return PatchTokens(self.whole.to(device), self.masked.to(device), self.mask.to(device))
 
 
@@ -64,23 +43,7 @@ def tokens_of(
     width: int,
     path: Path,
 ) -> PatchTokens | None:
-    """Take the tokens out of the arrays of a file.
-
-    Args:
-        config: Of the run, which must be able to use them.
-        arrays: ``tokens`` and ``masked_tokens`` (n x tokens x width, floats) with ``token_mask``
-            (n x tokens, bool), or none of the three.
-        n: Number of samples that are trained on; further tokens are left out.
-        width: Of the features.
-        path: The file, for errors.
-
-    Returns:
-        Tokens, on the CPU; ``None`` if the file holds none.
-
-    Raises:
-        ParameterError: If the configuration asks for the von Mises-Fisher normaliser.
-        SourceError: If some of the three arrays are missing, or they do not fit together.
-    """
+    """The tokens in the arrays of a file, for the first n samples; ``None`` if it holds none."""
     present = [name for name in _NAMES if name in arrays]
     if not present:
         return None

@@ -9,17 +9,8 @@ from torch import Tensor
 
 
 def scores(logits: Tensor, temperature: float, kappa: Tensor | None, d: int) -> Tensor:
-    """Logits over the temperature, with the von Mises-Fisher normaliser where norms are given.
-
-    Args:
-        logits: Inner products with the prototypes (... x k).
-        temperature: Divides logits and norms.
-        kappa: Row norms (k), or ``None`` for plain logits.
-        d: Dimension of the prototypes.
-
-    Returns:
-        Unnormalised log-probabilities, float32 at least.
-    """
+    """Logits (... x k) over the temperature, in float32 at least."""
+    # with row norms (kappa, k) the von Mises-Fisher normaliser is added, for dimension d
     exact = logits if logits.dtype == torch.float64 else logits.float()
     if kappa is None:
         return exact / temperature

@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from collapse_audit.cli.console import Session, check_output, emit, say
-from collapse_audit.cli.options import (
-    EPSILON,
-    AuditOptions,
-    branch_option,
-    checkpoint_dir_option,
-    device_option,
-    format_options,
-    head_option,
-)
+from collapse_audit.cli.options import EPSILON, AuditOptions, format_options, option_of
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
@@ -120,12 +112,12 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
     type=float,
     help=f"Cosine distance strictly below which two are duplicates; {EPSILON} by default.",
 )
-@head_option
-@branch_option
-@checkpoint_dir_option
+@option_of(AuditOptions, "head")
+@option_of(AuditOptions, "branch")
+@option_of(AuditOptions, "checkpoint_dir")
 @format_options(_FORMATS, _SUFFIXES, "Write the verdict to FILE instead of stdout.")
 @click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
-@device_option
+@option_of(AuditOptions, "device")
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
 @remote_options
 @click.pass_context

@@ -9,19 +9,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from collapse_audit.cli.console import check_output, emit
-from collapse_audit.cli.options import (
-    AuditOptions,
-    branch_option,
-    checkpoint_dir_option,
-    device_option,
-    epsilon_option,
-    format_options,
-    head_option,
-)
+from collapse_audit.cli.options import AuditOptions, format_options, options_of
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, is_report
 from collapse_audit.gate import DIFFERENCES, Difference, compare
-from collapse_audit.prototypes import Branch
 from collapse_audit.report import to_json
 from collapse_audit.report.comparison_text import (
     comparison_to_csv,
@@ -54,12 +45,9 @@ Examples:
 )
 @click.argument("source")
 @click.argument("others", nargs=-1, required=True)
-@epsilon_option
-@head_option
-@branch_option
-@checkpoint_dir_option
-@click.option("--nearest/--no-nearest", default=True, help="Nearest-cosine quantiles.")
-@device_option
+@options_of(
+    AuditOptions, "audit", fixed={"sweep": False}, nearest={"help": "Nearest-cosine quantiles."}
+)
 @click.option(
     "--allow",
     multiple=True,
@@ -73,12 +61,7 @@ def compare_command(
     source: str,
     others: tuple[str, ...],
     *,
-    epsilon: float,
-    head: str | None,
-    branch: Branch,
-    checkpoint_dir: Path | None,
-    nearest: bool,
-    device: str,
+    audit: AuditOptions,
     fetching: RemoteSettings,
     allow: tuple[Difference, ...],
     form: str,
@@ -93,16 +76,7 @@ def compare_command(
     """
     if output is not None:
         check_output(output, source)
-    options = AuditOptions(
-        epsilon=epsilon,
-        head=head,
-        branch=branch,
-        checkpoint_dir=checkpoint_dir,
-        sweep=False,
-        nearest=nearest,
-        device=device,
-    )
-    opener = Opener(options, allow, progress, fetching)
+    opener = Opener(audit, allow, progress, fetching)
     first, second, *more = (
         opener.report(spec) if is_report(spec) else opener.audits(spec)
         for spec in (source, *others)

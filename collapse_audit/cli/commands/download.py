@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.options import branch_option
+from collapse_audit.cli.options import AuditOptions, option_of
 from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Examples:
 )
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--full", is_flag=True, help="The whole file, such as for its backbone.")
-@branch_option
+@option_of(AuditOptions, "branch")
 @click.option("--head", metavar="NAME", help="Only this head; all of the branch by default.")
 @remote_options
 def download_command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.options import checkpoint_dir_option
+from collapse_audit.cli.options import AuditOptions, option_of
 from collapse_audit.cli.remote_options import remote_options, reporter
 from collapse_audit.report.columns import text_columns
 
@@ -24,7 +24,7 @@ _ROWS_SHOWN = 24
 @click.argument("source")
 @click.option("--all", "every", is_flag=True, help="List every matrix, with shape and type.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@checkpoint_dir_option
+@option_of(AuditOptions, "checkpoint_dir")
 @remote_options
 def info_command(
     source: str,
@@ -77,10 +77,9 @@ def _lines(description: CheckpointDescription, *, every: bool) -> Iterable[str]:
 
 
 def _heads(description: CheckpointDescription) -> Iterable[str]:
-    audited = None if description.default is None else description.default[1]
     rows = [
         (
-            head.name + ("*" if head.branch == audited else ""),
+            head.name + ("*" if head in description.audited else ""),
             head.branch or "-",
             f"{head.k:,}",
             str(head.d),
@@ -97,7 +96,10 @@ def _heads(description: CheckpointDescription) -> Iterable[str]:
         yield from (f"  note: {note}" for note in head.notes)
     if description.centre_keys:
         yield f"centre: {', '.join(description.centre_keys)}"
-    yield "* audited unless --head or --branch says otherwise"
+    if description.audited:
+        yield "* audited unless --head or --branch says otherwise"
+    else:
+        yield "nothing tells which one holds the prototypes: choose with --head"
 
 
 def _matrices(description: CheckpointDescription, *, most: int | None) -> Iterable[str]:

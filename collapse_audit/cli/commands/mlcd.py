@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from collapse_audit.cli.console import check_output
 from collapse_audit.cli.mlcd_options import MLCDOptions, mlcd_options
-from collapse_audit.cli.options import AuditOptions, OutputOptions, audit_options, output_options
+from collapse_audit.cli.options import AuditOptions, OutputOptions, options_of, output_options
 from collapse_audit.cli.pipeline import deliver
 from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
     from collapse_audit.audit import CollapseAudit
-    from collapse_audit.mlcd import MLCD
-    from collapse_audit.network import HeadModel, Preprocessing, Samples
+    from collapse_audit.network import HeadModel, Preprocessing
     from collapse_audit.remote import RemoteSettings
     from collapse_audit.similarity import Progress
-    from collapse_audit.sources import ResolvedSource
 
 
 @click.command(
@@ -39,10 +36,7 @@ or a .npz or .safetensors file with images, features or logits (and labels, if t
 )
 @click.argument("source")
 @mlcd_options
-@partial(
-    audit_options,
-    head=click.option("--head", metavar="NAME", help="Which head; the image-level one by default."),
-)
+@options_of(AuditOptions, "audit", head={"help": "Which head; the image-level one by default."})
 @output_options
 @remote_options
 def mlcd_command(
@@ -73,20 +67,33 @@ def _measure(
 ) -> list[CollapseAudit]:
     """The audit of one head, with its MLCD."""
     from collapse_audit.auditing import audit_heads
-    from collapse_audit.network import open_samples
+    from collapse_audit.network import cached_features, load_head_model, measure_mlcd, open_samples
     from collapse_audit.sources import resolve_source
 
     resolved = resolve_source(
         source, checkpoint_dir=audit.checkpoint_dir, settings=fetching, reporter=reporter()
     )
-    if options.features is None:
+    load = partial(
+        load_head_model,
+        resolved,
+        branch=audit.branch,
+        head=audit.head,
+        backbone=options.backbone,
+        backbone_arguments=options.backbone_arg,
+    )
+    if (cache := options.features) is None:
         samples = open_samples(options.data)
-        model = _load(resolved, options, audit, images=samples.images is not None)
+        model = load(images=samples.images is not None)
+        reading = _reading(model, options, audit.device)
     else:
-        if not options.features.exists():
-            check_output(options.features, source, option="--features")
-        model = _load(resolved, options, audit, images=True)
-        samples = _cached_features(model, options.features, options, audit.device, progress)
+        if not cache.exists():
+            check_output(cache, source, option="--features")
+        model = load(images=True)
+        reading = _reading(model, options, audit.device)
+        told = _counter("features", progress, options.limit)
+        samples = cached_features(model, options.data, cache, **reading, progress=told)
+    # asked for before the audit, not after it
+    temperature = model.temperature if options.temperature is None else options.temperature
     (audited,) = audit_heads(
         resolved,
         (model.prototypes,),
@@ -96,72 +103,31 @@ def _measure(
         device=audit.device,
         progress=progress,
     )
-    mlcd = _mlcd(model, samples, audited.groups, options, device=audit.device, progress=progress)
-    return [replace(audited, mlcd=mlcd)]
-
-
-def _load(
-    resolved: ResolvedSource, options: MLCDOptions, audit: AuditOptions, *, images: bool
-) -> HeadModel:
-    from collapse_audit.network import load_head_model
-
-    return load_head_model(
-        resolved,
-        branch=audit.branch,
-        head=audit.head,
-        images=images,
-        backbone=options.backbone,
-        backbone_arguments=options.backbone_arg,
-    )
-
-
-def _cached_features(
-    model: HeadModel, cache: Path, options: MLCDOptions, device: str, progress: Progress
-) -> Samples:
-    from collapse_audit.network import cached_features
-
-    return cached_features(
-        model,
-        options.data,
-        cache,
-        preprocessing=_preprocessing(model, options),
-        limit=options.limit,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        device=device,
-        progress=_counter("features", progress, options.limit),
-    )
-
-
-def _mlcd(
-    model: HeadModel,
-    samples: Samples,
-    groups: Any,
-    options: MLCDOptions,
-    *,
-    device: str,
-    progress: Progress,
-) -> MLCD:
-    from collapse_audit.network import measure_mlcd
-
-    return measure_mlcd(
+    mlcd = measure_mlcd(
         model,
         samples,
-        groups=groups,
-        temperature=options.temperature,
+        groups=audited.groups,
+        temperature=temperature,
         centre=options.centre,
         prior=options.prior,
         assignment=options.assignment,
-        preprocessing=_preprocessing(model, options),
-        limit=options.limit,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        workers=options.workers,
         dtype=options.dtype,
-        device=device,
+        **reading,
         progress=_counter("samples", progress, min(options.limit or len(samples), len(samples))),
     )
+    return [replace(audited, mlcd=mlcd)]
+
+
+def _reading(model: HeadModel, options: MLCDOptions, device: str) -> dict[str, Any]:
+    """Which samples are read, and how."""
+    return {
+        "preprocessing": _preprocessing(model, options),
+        "limit": options.limit,
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "workers": options.workers,
+        "device": device,
+    }
 
 
 def _counter(stage: str, progress: Progress, total: int | None) -> Callable[[int], None]:

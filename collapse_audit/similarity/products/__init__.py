@@ -1,1 +1,1 @@
-"""Products of unit rows, made fast in several arithmetics, and how wrong each may be."""
+"""Products of unit rows, made fast in several kinds of arithmetic, and how wrong each may be."""

@@ -47,15 +47,11 @@ _FOLDED_DIMENSIONS = (*range(48, 129, 4), *range(144, 513, 16))
 
 @dataclass(frozen=True, slots=True)
 class PanelPair:
-    """What a head is compared with.
+    """What a head is compared with."""
 
-    Attributes:
-        first: Makes the panel whose scores decide the clear pairs.
-        coarse: Tells the kind that makes a cheaper and less precise one, for questions that only
-            ask for candidates; ``None`` if there is none. Asked when it is first needed.
-    """
-
-    first: PanelKind
+    first: PanelKind  # makes the panel whose scores decide the clear pairs
+    # Tells the kind that makes a cheaper and less precise one, for questions that only ask for
+    # candidates, if there is one. Asked when it is first needed.
     coarse: Callable[[], type[Panel] | None] = lambda: None
 
 
@@ -128,15 +124,9 @@ def _coarser_than_bfloat16() -> type[Panel] | None:
 
 @cache
 def product_seconds(kind: type[HostPanel]) -> float:
-    """Try products of 1,024 x 1,024 scores in 256 dimensions; once per process.
-
-    Args:
-        kind: What multiplies.
-
-    Returns:
-        The best of nine times, in CPU seconds: wall time would measure the neighbours on a busy
-        machine. Infinite if a score breaks the panel's bound, or torch has no such product here.
-    """
+    """CPU seconds of 1,024 x 1,024 scores in 256 dimensions, the best of nine; once per process."""
+    # Wall time would measure the neighbours on a busy machine. Infinite if a score breaks the
+    # panel's bound, or torch has no such product here.
     rows = Operand(np.arange(_ROWS))
     times = []
     try:
@@ -165,18 +155,13 @@ def _trial_heads() -> Iterator[Prototypes]:
 
 
 class PanelSet:
-    """The panels of one head, built when they are first needed and shared by all thresholds.
-
-    Attributes:
-        first: The product that decides the clear pairs.
-        recheck: A finer one, for tiles that the first leaves open.
-    """
+    """The panels of one head, built when they are first needed and shared by all thresholds."""
 
     def __init__(self, prototypes: Prototypes, kinds: PanelPair) -> None:
         self._prototypes = prototypes
         self._kinds = kinds
-        self.first = kinds.first(UnitRows(prototypes))
-        self.recheck: Panel = RecheckPanel(prototypes)
+        self.first = kinds.first(UnitRows(prototypes))  # decides the clear pairs
+        self.recheck: Panel = RecheckPanel(prototypes)  # finer, for what the first leaves open
         self._folded: dict[int, Panel] = {}
 
     @cached_property
@@ -189,15 +174,8 @@ class PanelSet:
         return self._coarser(UnitRows(self._prototypes)) if self._coarser else self.first
 
     def folded(self, apart: Index, cosine: float) -> Panel | None:
-        """The cheapest panel of folded rows that settles almost all pairs of ``apart``.
-
-        Args:
-            apart: Some prototypes no two of which are closer than ``cosine``.
-            cosine: What candidates may reach.
-
-        Returns:
-            The panel, to ask for candidates; ``None`` if no folding settles enough.
-        """
+        """The cheapest panel of folded rows that settles almost all pairs of ``apart``, if any."""
+        # no two of those are closer than the cosine, which candidates may reach
         kind = self._coarser or self._kinds.first
         sample = Operand(np.arange(len(apart[:_FOLD_SAMPLE])))
         most = _FOLD_CANDIDATES * len(sample) ** 2

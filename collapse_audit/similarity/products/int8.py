@@ -67,20 +67,12 @@ class Int8Panel(TorchPanel):
 
 
 def _rounded_up(tail: Float32, most: int) -> Float32:
-    """Whole numbers whose products over the columns are at least those of equal real entries.
-
-    The sum of a row's entries is rounded up and handed out over the columns as evenly as whole
-    numbers can be, larger ones last. Rows ordered alike multiply to at least the product of their
-    sums over the number of columns (Chebyshev's sum inequality): only the rounding of the sum is
-    lost, and upwards.
-
-    Args:
-        tail: Equal entries (k x columns), at most ``most`` but for their last bits.
-        most: The largest whole number.
-
-    Returns:
-        Whole numbers (k x columns).
-    """
+    """Whole numbers whose products over the columns are at least those of equal real entries."""
+    # Both k x columns, the real ones at most ``most`` but for their last bits. The sum of a row's
+    # entries is rounded up and handed out over the columns as evenly as whole numbers can be,
+    # larger ones last. Rows ordered alike multiply to at least the product of their sums over the
+    # number of columns (Chebyshev's sum inequality): only the rounding of the sum is lost, and
+    # upwards.
     columns = tail.shape[1]
     total = np.ceil(tail[:, :1] * columns).clip(0, columns * most)
     return np.asarray(np.floor((total + np.arange(columns)) / columns), dtype=np.float32)

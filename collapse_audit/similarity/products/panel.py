@@ -21,11 +21,7 @@ PanelKind: TypeAlias = "Callable[[RowSource], Panel]"
 
 
 class Operand:
-    """Some prototypes, gathered once in each panel they are multiplied in.
-
-    Attributes:
-        index: Which prototypes.
-    """
+    """Some prototypes, by their index, gathered once in each panel they are multiplied in."""
 
     __slots__ = ("_gathered", "index")
 
@@ -47,22 +43,15 @@ class Panel(ABC):
     """Rows of unit norm in one arithmetic, and questions about tiles of their products.
 
     Every answer is on the safe side of a proved bound; none of them is a decision in doubt.
-
-    Attributes:
-        block_rows: Rows that a scan should compare with leaders at once.
-        scan_rows: Rows that it should compare with one another at once.
-        chunk_rows: Leaders that rows should be compared with at once.
-        tail_columns: Entries over which folded rows should spread the length of their tail.
-        error: Proved bound on |score - inner product| for every pair of rows.
-        rounding: Relative error of the values of a tile beyond that, where scores are stored in
-            fewer bits than they were summed in.
     """
 
-    block_rows: int = 1024
-    scan_rows: int = 1024
-    chunk_rows: int = 2048
-    tail_columns: int = 1
-    error: float
+    block_rows: int = 1024  # that a scan should compare with leaders at once
+    scan_rows: int = 1024  # that it should compare with one another at once
+    chunk_rows: int = 2048  # leaders that rows should be compared with at once
+    tail_columns: int = 1  # over which folded rows should spread the length of their tail
+    error: float  # proved bound on |score - inner product| for every pair of rows
+    # Relative error of the values of a tile beyond that, where scores are stored in fewer bits than
+    # they were summed in.
     rounding: float = 0.0
 
     @abstractmethod
@@ -118,13 +107,9 @@ class Panel(ABC):
 
 
 class HostPanel(Panel):
-    """A panel whose tiles are numpy arrays.
+    """A panel whose tiles are numpy arrays."""
 
-    Attributes:
-        lowest: A code below all others.
-    """
-
-    lowest: Any = -np.inf
+    lowest: Any = -np.inf  # a code below all others
 
     @abstractmethod
     def tile(self, rows: Operand, columns: Operand) -> Tile:
@@ -200,13 +185,9 @@ class HostPanel(Panel):
 
 
 class TorchPanel(HostPanel):
-    """A panel whose tiles torch makes in the processor's memory.
+    """A panel whose tiles torch makes in the processor's memory."""
 
-    Attributes:
-        few_shapes: Whether gathered rows are filled up to one of few lengths.
-    """
-
-    few_shapes: bool = False
+    few_shapes: bool = False  # whether gathered rows are filled up to one of few lengths
     _rows: torch.Tensor
     _buffer: torch.Tensor
 

@@ -28,13 +28,10 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 
 
 class RowSource(Protocol):
-    """Rows of unit norm, handed out in float32 a block at a time.
+    """Rows of unit norm, handed out in float32 a block at a time."""
 
-    Attributes:
-        tail_columns: How many of the last columns are equal, not negative, and may be rounded up:
-            those that stand for the tail of folded rows.
-    """
-
+    # How many of the last columns are equal, not negative, and may be rounded up: those that stand
+    # for the tail of folded rows.
     tail_columns: int
 
     @property
@@ -136,15 +133,7 @@ class SomeRows:
 
 
 def leading_directions(prototypes: Prototypes, count: int) -> Float64:
-    """Orthonormal directions in which a sample of the rows is largest.
-
-    Args:
-        prototypes: Whose rows.
-        count: How many directions.
-
-    Returns:
-        Directions in falling order (d x count).
-    """
+    """Orthonormal directions (d x count, falling) in which a sample of the rows is largest."""
     # One step of the randomised range finder (Halko, Martinsson and Tropp 2011, algorithm 4.3):
     # good directions make the screen sharper, any orthonormal ones leave it sound.
     sample = prototypes.unit_rows(slice(None, None, max(1, prototypes.k // _SAMPLE)))

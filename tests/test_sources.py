@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-
 from collapse_audit.checkpoints.ids import cache_dir, locate_source
+
 from collapse_audit.errors import SourceError
 from collapse_audit.manifest import candidate_file_names, load_manifest
 
