@@ -250,6 +250,8 @@ def key_name(key: object) -> str:
     """A dictionary key as part of a path: never empty, and safe to print."""
     if isinstance(key, Opaque):
         key = f"<{key.kind}>"
+    elif isinstance(key, bytes):
+        key = key[:KEY_CHARACTERS]
     return printable(key, KEY_CHARACTERS) or "''"
 
 
