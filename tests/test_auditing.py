@@ -65,9 +65,11 @@ SOURCES: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
                           {"head": "teacher/head.last_layer.weight_v"}),
     "the demo": ("demo", ("--no-sweep",), {"sweep": False}),
     "an id": ("dino_vits16", ("--checkpoint-dir", "ids"), {"checkpoint_dir": Path("ids")}),
-    "an id at another threshold": ("dino_vits16",
-                                   ("--checkpoint-dir", "ids", "--epsilon", "0.2", "--no-nearest"),
-                                   {"checkpoint_dir": Path("ids"), "epsilon": 0.2, "nearest": False}),
+    "an id at another threshold": (
+        "dino_vits16",
+        ("--checkpoint-dir", "ids", "--epsilon", "0.2", "--no-nearest"),
+        {"checkpoint_dir": Path("ids"), "epsilon": 0.2, "nearest": False},
+    ),
     "a folder": ("dcp", (), {}),
 }  # fmt: skip
 
@@ -125,10 +127,16 @@ def test_an_address_gives_the_report_of_the_file_and_no_checksum_of_what_was_not
 
 
 def test_every_head_is_audited_on_its_own_in_file_order() -> None:
-    heads = {"ibot_head.last_layer.weight": torch.eye(9, 9), "dino_head.last_layer.weight": torch.eye(5)}
+    heads = {
+        "ibot_head.last_layer.weight": torch.eye(9, 9),
+        "dino_head.last_layer.weight": torch.eye(5),
+    }
     torch.save({"teacher": heads}, "two.pth")
     audits = audit_source("two.pth", sweep=False, nearest=False)
-    assert [(a.prototypes.name, a.num_unique) for a in audits] == [("ibot_head", 9), ("dino_head", 5)]
+    assert [(a.prototypes.name, a.num_unique) for a in audits] == [
+        ("ibot_head", 9),
+        ("dino_head", 5),
+    ]
     assert len({audit.source.sha256 for audit in audits}) == 1
     (one,) = audit_source("two.pth", head="dino_head", sweep=False, nearest=False)
     assert one.num_unique == 5
@@ -172,6 +180,15 @@ def test_epsilon_is_checked_before_anything_is_opened() -> None:
         audit_source("no such file.pth", epsilon=2)
     with pytest.raises(SourceError):
         audit_source("no such file.pth")
+
+
+def test_norms_that_differ_by_more_than_a_number_can_say_are_reported() -> None:
+    np.save("far.npy", np.array([[1e-300, 0], [1e300, 0], [0, 1]]))
+    (audit,) = audit_source("far.npy", sweep=False, nearest=False)
+    assert audit.redundancy_factors.tolist() == [2, 1]
+    norms = json.loads(audit.to_json())["heads"][0]["norms"]
+    assert (norms["min"], norms["max"]) == (1e-300, 1e300)
+    assert norms["max_spread_in_group"] > 1e308
 
 
 def test_heads_that_were_read_are_audited_without_reading_them_again() -> None:

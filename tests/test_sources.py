@@ -175,9 +175,7 @@ def test_the_folder_that_is_given_comes_before_the_cache(
         (elsewhere / folder).mkdir()
         (elsewhere / folder / "dino_vits16.pth").write_bytes(small_dino)
     settings = RemoteSettings(cache_dir=elsewhere / "cache")
-    found = resolve_source(
-        "dino_vits16", checkpoint_dir=elsewhere / "given", settings=settings
-    )
+    found = resolve_source("dino_vits16", checkpoint_dir=elsewhere / "given", settings=settings)
     assert found.path == elsewhere / "given" / "dino_vits16.pth"
     assert resolve_source("dino_vits16", settings=settings).path == (
         elsewhere / "cache" / "dino_vits16.pth"
