@@ -70,16 +70,7 @@ class CommandGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a mistyped command was taken for a source, so suggest commands too.
-
-        Returns:
-            What the command returns.
-
-        Raises:
-            SourceError: As the command raised it, with the longer hint.
-            ManifestError: Likewise.
-            Exit: With code 0, if the reader of a pipe went away.
-        """
+        """Run the command; a mistyped one was taken for a source, so suggest commands too."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:

@@ -81,17 +81,9 @@ def options_of(
     fixed: Mapping[str, Any] | None = None,
     **changes: Mapping[str, Any],
 ) -> Callable[[F], F]:
-    """Give a command the options of a bundle, and the bundle as one argument.
-
-    Args:
-        bundle: A dataclass whose fields are options, or are declared by another decorator.
-        argument: Name of the argument.
-        fixed: Values of fields that are no options of this command.
-        **changes: What this command declares otherwise, by field.
-
-    Returns:
-        The decorator.
-    """
+    """Give a command the options of a bundle, and the bundle as one argument."""
+    # fixed: values of fields that are no options of this command; changes: what it declares
+    # otherwise, by field. A field that is no :func:`option` is declared by another decorator.
     given = dict(fixed or {})
     free = [entry for entry in fields(bundle) if entry.name not in given]
     declared = [
@@ -139,19 +131,9 @@ def output_options(command: F) -> F:
 def format_options(
     formats: Iterable[str], suffixes: Mapping[str, str], text: str, *, dir_okay: bool = False
 ) -> Callable[[F], F]:
-    """Give a command --format, --json and -o, as the arguments ``form`` and ``output``.
-
-    A dash is stdout, as no file at all is.
-
-    Args:
-        formats: The formats of the command.
-        suffixes: Format of each file suffix, for when neither --format nor --json is given.
-        text: Help of -o.
-        dir_okay: Leave it to the command to refuse a folder.
-
-    Returns:
-        The decorator; ``form`` is always one of the formats.
-    """
+    """Give a command --format, --json and -o, as the arguments ``form`` and ``output``."""
+    # The suffix of the file decides where neither --format nor --json is given. A dash is stdout,
+    # as no file at all is. dir_okay: it is left to the command to refuse a folder.
     declared = (
         click.option(
             "--format",

@@ -57,14 +57,10 @@ class _Reference:
 
 
 class IncrementalCover:
-    """Counts the unique prototypes of a head that changes a little at a time.
+    """Counts the unique prototypes of a head that changes a little at a time."""
 
-    It keeps two copies of the prototypes in float32 on their device: those of the last full look
-    and those of the last look.
-
-    Args:
-        epsilon: Cosine distance below which two prototypes are duplicates.
-    """
+    # It keeps two copies of the prototypes in float32 on their device: those of the last full look
+    # and those of the last look.
 
     def __init__(self, epsilon: float) -> None:
         self._epsilon = check_epsilon(epsilon)

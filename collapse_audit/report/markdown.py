@@ -20,39 +20,31 @@ def to_markdown(report: ReportDocument) -> str:
         Markdown without raw HTML; names out of files are escaped.
     """
     parameters, source = report["parameters"], report["source"]
-    lines = [f"# Prototype audit of {escape(words.source_name(report))}", ""]
+    blocks = [[f"# Prototype audit of {escape(words.source_name(report))}"]]
     for head in report["heads"]:
-        lines += [*_head(head, parameters), ""]
-    lines.append(
+        blocks += _blocks(head, parameters)
+    footer = (
         f"collapse-audit {escape(report['tool']['version'])}, epsilon {parameters['epsilon']:g}, "
         f"rule: {parameters['rule']} cover"
         + (", certified" if parameters["certified"] else "")
         + (f", sha256 `{source['sha256']}`" if source["sha256"] else "")
     )
-    return "\n".join(lines) + "\n"
+    return "\n\n".join("\n".join(block) for block in (*blocks, [footer])) + "\n"
 
 
-def _head(head: HeadDocument, parameters: Parameters) -> Iterator[str]:
-    """Section of one head."""
-    yield f"## {escape(words.head_name(head['name'], head['branch']))}"
-    yield ""
-    yield f"**{words.headline(head)}**"
-    yield ""
+def _blocks(head: HeadDocument, parameters: Parameters) -> Iterator[list[str]]:
+    """Section of one head: blocks of lines, to be set apart by an empty one."""
+    yield [f"## {escape(words.head_name(head['name'], head['branch']))}"]
+    yield [f"**{words.headline(head)}**"]
     if notes := words.notes(head):
-        yield f"Notes: {escape(notes)}"
-        yield ""
+        yield [f"Notes: {escape(notes)}"]
     measures = (*cells.stored(head), *cells.measures(head, parameters))
-    yield from pipe_table(("measure", "value"), measures)
-    yield ""
-    yield from pipe_table(cells.HISTOGRAM_TITLES, cells.histogram_rows(head))
+    yield pipe_table(("measure", "value"), measures)
+    yield pipe_table(cells.HISTOGRAM_TITLES, cells.histogram_rows(head))
     if head["sweep"]:
-        yield ""
-        yield from pipe_table(cells.SWEEP_TITLES, cells.sweep_rows(head))
+        yield pipe_table(cells.SWEEP_TITLES, cells.sweep_rows(head))
     if head["nearest_cosine"]:
-        yield ""
-        yield from pipe_table(cells.NEAREST_TITLES, cells.nearest_rows(head))
+        yield pipe_table(cells.NEAREST_TITLES, cells.nearest_rows(head))
     if head["mlcd"]:
-        yield ""
-        yield from (f"- {escape(line)}" for line in mlcd_headline(head["mlcd"]))
-        yield ""
-        yield from pipe_table(MLCD_TITLES, mlcd_rows(head["mlcd"]))
+        yield [f"- {escape(line)}" for line in mlcd_headline(head["mlcd"])]
+        yield pipe_table(MLCD_TITLES, mlcd_rows(head["mlcd"]))

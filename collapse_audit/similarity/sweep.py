@@ -117,9 +117,6 @@ class SmallComponents:
 
     Pairs of different components stay apart at every smaller threshold, so that a component needs
     no product with the others.
-
-    Args:
-        exact: Decides the pairs.
     """
 
     def __init__(self, exact: ExactPairs) -> None:

@@ -16,7 +16,7 @@ from collapse_audit.errors import ParameterError, SourceError
 from collapse_audit.network.datasets import load_arrays, read_idx
 from collapse_audit.training.augmentation import augment
 from collapse_audit.training.config import HeadTrainingConfig
-from collapse_audit.training.images import ImageData, image_data
+from collapse_audit.training.images import ImageData, image_data, labels_of
 from collapse_audit.training.random_streams import batch_index, generator
 from collapse_audit.training.tokens import PatchTokens, tokens_of
 from collapse_audit.words import did_you_mean
@@ -170,15 +170,14 @@ def _features(
             f"{path}: test_features have shape {held_out.shape}, features {features.shape}.",
             hint="Both must have the same width, and test_features one row per sample.",
         )
-    labels, test_labels = arrays.get("labels"), arrays.get("test_labels")
     tokens = tokens_of(config, arrays, len(views), views.shape[2], path)
     cached = () if tokens is None else (tokens.whole, tokens.masked, tokens.mask)
     return TrainingData(
         views=torch.from_numpy(views),
         train=torch.from_numpy(views[:, 0]),
         test=torch.from_numpy(held_out),
-        train_labels=None if labels is None else labels[: config.limit].astype(np.int64),
-        test_labels=None if test_labels is None else test_labels.astype(np.int64),
+        train_labels=labels_of(arrays, "labels", config.limit),
+        test_labels=labels_of(arrays, "test_labels"),
         images=False,
         fingerprint=_fingerprint(features, held_out, *(part.numpy() for part in cached)),
         tokens=tokens,

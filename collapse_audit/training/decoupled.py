@@ -32,16 +32,11 @@ class OnlineGaussianMixture(nn.Module):
         k: Components.
         d: Dimension of the features.
         forgetting: The rate eta in [0, 1]; 0.01 by default in the trainer, our choice.
-
-    Attributes:
-        means: Component means (k x d).
-        squares: Running second moments (k x d).
-        shares: Mixture weights (k).
     """
 
-    means: Tensor
-    squares: Tensor
-    shares: Tensor
+    means: Tensor  # of the components (k x d)
+    squares: Tensor  # running second moments (k x d)
+    shares: Tensor  # mixture weights (k)
 
     def __init__(self, k: int, d: int, *, forgetting: float) -> None:
         super().__init__()

@@ -84,15 +84,21 @@ def image_data(
         if "test_images" in arrays
         else pixels[:0]
     )
-    labels, test_labels = arrays.get("labels"), arrays.get("test_labels")
     return ImageData(
         pixels=pixels,
         train=_resized(pixels, config.image_size),
         test=_resized(held_out, config.image_size),
-        train_labels=None if labels is None else labels[: config.limit].astype(np.int64),
-        test_labels=None if test_labels is None else test_labels.astype(np.int64),
+        train_labels=labels_of(arrays, "labels", config.limit),
+        test_labels=labels_of(arrays, "test_labels"),
         fingerprint=fingerprint,
     )
+
+
+def labels_of(
+    arrays: dict[str, npt.NDArray[Any]], name: str, most: int | None = None
+) -> npt.NDArray[np.int64] | None:
+    """Classes of the first samples, or of all, where a file holds them."""
+    return arrays[name][:most].astype(np.int64) if name in arrays else None
 
 
 def _channels_first(images: npt.NDArray[Any], name: str, path: Path) -> Tensor:

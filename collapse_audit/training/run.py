@@ -34,22 +34,14 @@ from collapse_audit.version import __version__
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingResult:
-    """What a run ended with.
-
-    Attributes:
-        folder: The run folder.
-        before: Numbers of the head the run started from.
-        after: Numbers of the head it ended with.
-        stopped: Why the run stopped early; empty if it did not.
-        peak_megabytes: Peak memory of the steps, networks and optimiser included, above what was
-            held before, in 10^6 bytes; ``None`` where it cannot be measured. Of a resumed run, its
-            last part.
-    """
+    """What a run ended with."""
 
     folder: Path
-    before: dict[str, Any]
-    after: dict[str, Any]
-    stopped: str
+    before: dict[str, Any]  # numbers of the head the run started from
+    after: dict[str, Any]  # numbers of the head it ended with
+    stopped: str  # why the run stopped early; empty if it did not
+    # Peak memory of the steps, networks and optimiser included, above what was held before, in 10^6
+    # bytes; ``None`` where it cannot be measured. Of a resumed run, its last part.
     peak_megabytes: float | None = None
 
     @property

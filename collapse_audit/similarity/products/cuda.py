@@ -137,16 +137,9 @@ def _from_bits(bits: int) -> float:
 
 @cache
 def self_test(device: str) -> None:
-    """Try the products of a device against float64, on random and on adversarial rows.
-
-    The bound of this panel rests on a model of the hardware's sums, not on a documented one.
-
-    Args:
-        device: As for :class:`DevicePanel`.
-
-    Raises:
-        DeviceError: If it fails, or a score breaks its bound: no count could be certified there.
-    """
+    """Try the products of a device against float64, on random and on adversarial rows."""
+    # The panel's bound rests on a model of the hardware's sums, not on a documented one: no count
+    # could be certified where a score breaks it.
     rng = np.random.default_rng(0)
     for d in (64, 256, 1024):
         rows = rng.standard_normal((512, d))

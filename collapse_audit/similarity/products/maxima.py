@@ -21,27 +21,20 @@ _CHUNKS = 256
 
 
 class ChunkMaxima:
-    """The largest score of every row in every chunk of columns, without the row itself.
-
-    Args:
-        panel: What multiplies.
-        rows: Prototypes whose nearest is sought, sorted; either all columns or a part of them.
-        columns: Prototypes among which it is sought, sorted.
-        again: Pairs whose cosine may reach the row's value, told by a sharper product.
-        known: Cosine of a neighbour already found, for some rows; -inf where there is none, and 2
-            where none is sought. Asked anew for every batch.
-        progress: Called with ("nearest", rows done, rows in all).
-    """
+    """The largest score of every row in every chunk of columns, without the row itself."""
 
     def __init__(
         self,
         panel: Panel,
-        rows: Index,
-        columns: Index,
+        rows: Index,  # whose nearest is sought, sorted; either all columns or a part of them
+        columns: Index,  # among which it is sought, sorted
         *,
+        # pairs whose cosine may reach the row's value, told by a sharper product
         again: Callable[[Operand, Operand, Float64], tuple[Index, Index]],
+        # cosine of a neighbour already found, for some rows; -inf where there is none, and 2 where
+        # none is sought; asked anew for every batch
         known: Callable[[Index], Float64],
-        progress: Progress,
+        progress: Progress,  # called with ("nearest", rows done, rows in all)
     ) -> None:
         self._panel = panel
         self._again = again
