@@ -121,12 +121,12 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
     np.maximum.at(largest, redundancy.groups, norms)
     np.minimum.at(smallest, redundancy.groups, norms)
     with np.errstate(over="ignore"):  # JSON has no infinity
-        spread = np.minimum(largest / smallest, np.finfo(np.float64).max)
+        spread = np.nan_to_num(largest / smallest).max()
     return {
         "min": float(norms.min()),
         "median": float(np.median(norms)),
         "max": float(norms.max()),
-        "max_spread_in_group": float(spread.max()),
+        "max_spread_in_group": float(spread),
     }
 
 
