@@ -165,3 +165,14 @@ def test_a_safetensors_header_whose_length_looks_like_json_is_no_json(length: in
     tensors = read_checkpoint(Memory(data), "a.safetensors").tensors
     np.testing.assert_array_equal(tensors[KEY].read(), ROWS)
     assert entry()["shape"] == (K, D)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_legacy_file_of_every_protocol_is_read(protocol: int) -> None:
+    buffer, weight = io.BytesIO(), torch.from_numpy(ROWS.copy())
+    torch.save({KEY: weight, "b": weight.half()}, buffer, pickle_protocol=protocol,
+               _use_new_zipfile_serialization=False)  # fmt: skip
+    checkpoint = read_checkpoint(Memory(buffer.getvalue()), "a.pth")
+    assert checkpoint.container == "legacy"
+    np.testing.assert_array_equal(checkpoint.tensors[KEY].read(), ROWS)
+    np.testing.assert_array_equal(checkpoint.tensors["b"].read(), weight.half().numpy())
