@@ -87,19 +87,7 @@ class RemoteSource:
         return self._local.path if self._local else None
 
     def read(self, start: int, n: int) -> bytes:
-        """Read a part, from the cache or the server.
-
-        Args:
-            start: First byte.
-            n: Number of bytes.
-
-        Returns:
-            Exactly that many.
-
-        Raises:
-            SourceError: If they lie outside the file, the server does not give them, the file has
-                changed, or offline mode is on and the cache does not hold them.
-        """
+        """Exactly ``n`` bytes, from the cache or the server."""
         if not 0 <= start <= start + n <= self.size:
             raise SourceError(
                 f"{self.remote.name}: has {self.size:,} bytes, but {n:,} from {start:,} on were "
@@ -109,17 +97,7 @@ class RemoteSource:
         return self._read(start, n)
 
     def sibling(self, name: str) -> RemoteSource:
-        """Open a file of the same folder.
-
-        Args:
-            name: Its file name.
-
-        Returns:
-            The file.
-
-        Raises:
-            SourceError: If it cannot be fetched, or the name would lead out of the folder.
-        """
+        """Open a file of the same folder, as :func:`open_source` does."""
         return open_source(self.remote.sibling(name), self._settings, self._reporter)
 
     def _read(self, start: int, n: int) -> bytes:
