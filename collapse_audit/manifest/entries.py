@@ -125,28 +125,11 @@ class Manifest:
         return tuple(self.recipes)
 
     def recipe(self, family: str | None) -> Recipe:
-        """How the heads of a family are run.
-
-        Args:
-            family: Its name; ``None`` if it is unknown.
-
-        Returns:
-            Its recipe, which states nothing if there is no such family.
-        """
+        """The recipe of a family; one that states nothing if there is no such family."""
         return self.recipes.get(family or "", Recipe())
 
     def get(self, checkpoint_id: str) -> CheckpointEntry:
-        """The row with this id.
-
-        Args:
-            checkpoint_id: An id, such as ``dino_vits16``.
-
-        Returns:
-            The row.
-
-        Raises:
-            ManifestError: If no row has it; the hint names the ones most like it.
-        """
+        """The row with an id; if there is none, an error that names the likely."""
         for entry in self.entries:
             if entry.id == checkpoint_id:
                 return entry
@@ -159,18 +142,7 @@ class Manifest:
     def filter(
         self, *, family: str | None = None, with_head: bool = False
     ) -> tuple[CheckpointEntry, ...]:
-        """The rows of one family, or those whose head is public.
-
-        Args:
-            family: Keep this family only; ``None`` keeps all.
-            with_head: Keep only rows with a public file for the head.
-
-        Returns:
-            The rows, in the order of the file.
-
-        Raises:
-            ManifestError: If there is no such family; the hint names the ones most like it.
-        """
+        """The rows of one family (``None``: of all), in the order of the file."""
         if family is not None and family not in self.families:
             likely = did_you_mean(family, self.families)
             raise ManifestError(
@@ -222,14 +194,7 @@ def fetch_hint(entry: CheckpointEntry, folder: Path | str) -> str:
 
 
 def base_name(url: str) -> str:
-    """The file name at the end of an address.
-
-    Args:
-        url: An address.
-
-    Returns:
-        Its last part without query and percent signs; empty for an empty address.
-    """
+    """The file name at the end of an address, without query and percent signs; empty for none."""
     return PurePosixPath(unquote(urlsplit(url).path)).name
 
 
