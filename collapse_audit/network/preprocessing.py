@@ -43,14 +43,7 @@ class Preprocessing:
         return replace(self, resize=round(self.resize * side / self.crop), crop=side)
 
     def __call__(self, image: Image | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Prepare one image.
-
-        Args:
-            image: A PIL image of any mode, or an array as :func:`to_image` takes it.
-
-        Returns:
-            3 x height x width.
-        """
+        """Prepare one image of any mode, or an array as :func:`to_image` takes it: 3 x h x w."""
         picture = to_image(image).convert("RGB")
         if self.resize is not None:
             picture = _crop(_resize(picture, self.resize, self.interpolation), self.crop)
@@ -61,11 +54,7 @@ class Preprocessing:
 
 
 def profiles() -> dict[str, Preprocessing]:
-    """Evaluation profiles by name, as the manifest has them from each family's own code.
-
-    Returns:
-        The profiles, in the order of the manifest.
-    """
+    """Evaluation profiles by name, as the manifest has them from each family's own code."""
     known = load_manifest().preprocessing
     return {name: Preprocessing(**asdict(profile)) for name, profile in known.items()}
 
@@ -102,17 +91,7 @@ def preprocessing_for(
 
 
 def to_image(image: Image | npt.NDArray[Any]) -> Image:
-    """Take an array for an image.
-
-    Args:
-        image: A PIL image, or an array of height x width or height x width x 3, uint8.
-
-    Returns:
-        A PIL image.
-
-    Raises:
-        ParameterError: If the array has another shape or type.
-    """
+    """Take an array (uint8; height x width, or height x width x 3) for an image."""
     from PIL import Image
 
     if isinstance(image, Image.Image):
