@@ -93,14 +93,7 @@ class ResolvedSource:
             raise
 
     def load(self, heads: Sequence[HeadLocation]) -> tuple[Prototypes, ...]:
-        """Read the prototypes of some heads.
-
-        Args:
-            heads: Of :meth:`select`.
-
-        Returns:
-            One entry per head. Of a remote file their checksums are compared with the lock file.
-        """
+        """Read the prototypes of heads; those of a remote file must be what the lock file says."""
         loaded = load_located(self.checkpoint, heads, self.spec, family=self.family)
         if self.remote is not None and self.settings is not None:
             digests = {
@@ -124,8 +117,8 @@ def resolve_source(
     reporter: Reporter | None = None,
 ) -> ResolvedSource:
     """Find and open what a source means, as :func:`load_prototypes` describes it."""
-    # Of its file only the index is read. The reporter is told what is fetched; settings are by
-    # default those of the environment.
+    # Of its file only the index is read. Files of ids, and paths that are not here, are looked for
+    # in checkpoint_dir, then in the cache; settings are by default those of the environment.
     typed = str(source)
     if is_remote(typed):
         settings = settings or RemoteSettings.from_environment()

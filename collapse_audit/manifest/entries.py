@@ -142,7 +142,7 @@ class Manifest:
     def filter(
         self, *, family: str | None = None, with_head: bool = False
     ) -> tuple[CheckpointEntry, ...]:
-        """The rows of one family (``None``: of all), in the order of the file."""
+        """The rows of one family, of all, or those with a public file for the head, in order."""
         if family is not None and family not in self.families:
             likely = did_you_mean(family, self.families)
             raise ManifestError(

@@ -52,6 +52,7 @@ def fetch_part(
     """Bring a part (``None``: up to the end) to the disk, going on where a run was stopped."""
     # What is there is used only if the server shows, by size and tag or date, that the file is
     # still the same, and has the same bytes at its end. The caller renames it once it is checked.
+    # RangesUnusableError: the server does not send this part, and nothing of it is left.
     if length is not None and length > settings.max_bytes:
         raise too_large(file.shown, length, settings.max_bytes)
     note = _note(partial)
