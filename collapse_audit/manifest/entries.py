@@ -129,7 +129,17 @@ class Manifest:
         return self.recipes.get(family or "", Recipe())
 
     def get(self, checkpoint_id: str) -> CheckpointEntry:
-        """The row with an id; if there is none, an error that names the likely."""
+        """The row with this id.
+
+        Args:
+            checkpoint_id: An id, such as ``dino_vits16``.
+
+        Returns:
+            The row.
+
+        Raises:
+            ManifestError: If no row has it; the hint names the ones most like it.
+        """
         for entry in self.entries:
             if entry.id == checkpoint_id:
                 return entry
@@ -142,7 +152,18 @@ class Manifest:
     def filter(
         self, *, family: str | None = None, with_head: bool = False
     ) -> tuple[CheckpointEntry, ...]:
-        """The rows of one family, of all, or those with a public file for the head, in order."""
+        """The rows of one family, or those whose head is public.
+
+        Args:
+            family: Keep this family only; ``None`` keeps all.
+            with_head: Keep only rows with a public file for the head.
+
+        Returns:
+            The rows, in the order of the file.
+
+        Raises:
+            ManifestError: If there is no such family; the hint names the ones most like it.
+        """
         if family is not None and family not in self.families:
             likely = did_you_mean(family, self.families)
             raise ManifestError(

@@ -53,7 +53,11 @@ class HeadModel:
 
     @property
     def temperature(self) -> float:
-        """Softmax temperature of this branch; an error if nothing tells it."""
+        """Softmax temperature of this branch.
+
+        Raises:
+            ParameterError: If nothing tells it.
+        """
         known = self.recipe.temperature(self.prototypes.branch)
         if known is None:
             raise ParameterError(
@@ -92,7 +96,17 @@ class HeadModel:
                 module.to(device=device, dtype=dtype)
 
     def features_of(self, images: Tensor) -> Tensor:
-        """Backbone features (n x width) of prepared images (n x 3 x h x w) of one size."""
+        """Backbone features of prepared images (n x 3 x h x w).
+
+        Args:
+            images: Of one size.
+
+        Returns:
+            n x width.
+
+        Raises:
+            ParameterError: If the size is not the backbone's, or the features do not fit the head.
+        """
         if self.backbone is None:
             return _pixels(images, self.width)
         if self.takes_pixels:
@@ -115,7 +129,17 @@ class HeadModel:
         return features
 
     def bottleneck_of(self, features: Tensor) -> Tensor:
-        """Bottleneck features (n x d), before unit norm, of features that may be there already."""
+        """Bottleneck features, just before unit norm and prototypes.
+
+        Args:
+            features: n x width of the head, or n x d if they are at the bottleneck already.
+
+        Returns:
+            n x d.
+
+        Raises:
+            ParameterError: If they have neither width.
+        """
         if features.ndim == 2 and features.shape[1] == self.width:
             result: Tensor = self.projection(features)
             return result

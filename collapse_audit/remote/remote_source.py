@@ -87,7 +87,19 @@ class RemoteSource:
         return self._local.path if self._local else None
 
     def read(self, start: int, n: int) -> bytes:
-        """Exactly ``n`` bytes, from the cache or the server."""
+        """Read a part, from the cache or the server.
+
+        Args:
+            start: First byte.
+            n: Number of bytes.
+
+        Returns:
+            Exactly that many.
+
+        Raises:
+            SourceError: If they lie outside the file, the server does not give them, the file has
+                changed, or offline mode is on and the cache does not hold them.
+        """
         if not 0 <= start <= start + n <= self.size:
             raise SourceError(
                 f"{self.remote.name}: has {self.size:,} bytes, but {n:,} from {start:,} on were "
