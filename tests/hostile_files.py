@@ -176,7 +176,7 @@ def a_dictionary_copied_again_and_again() -> bytes:
 
 @pth()
 def many_lists_of_one_another() -> bytes:
-    return beside(b"]q\0" + b"](h\0h\0eq\0" * 100_000)
+    return beside(b"]q\0" + b"0](h\0h\0eq\0" * 100_000)
 
 
 @pth("over 1,500,000 operations")
@@ -260,21 +260,21 @@ def a_number_of_a_million_digits_as_a_key() -> bytes:
 
 @pth()
 def an_object_of_endless_text_as_a_key() -> bytes:
-    lists = b"]q\0" + b"](h\0h\0eq\0" * 100
+    lists = b"]q\0" + b"0](h\0h\0eq\0" * 100
     return beside(b"}" + name("some", "Where") + b")\x81" + lists + b"b" + tensor() + b"s")
 
 
-@pth("a name that is too long")
+@pth("a name of absurd length")
 def a_name_of_megabytes_again_and_again() -> bytes:
     return beside(text("a" * 5_000_000) + b"q\0" + text("b") + b"q\1" + b"h\0h\1\x930" * 100_000)
 
 
 @pth()
 def a_hundred_thousand_names() -> bytes:
-    return beside(b"".join(name("a", f"{i}") + b"0" for i in range(100_000)))
+    return beside(b"N" + b"".join(name("a", f"{i}") + b"0" for i in range(100_000)))
 
 
-@pth()
+@pth("over 200,000 tensors")
 def modules_that_share_a_dictionary() -> bytes:
     held = b"}(" + b"".join(text(f"{i}") + b"h\0" for i in range(100_000)) + b"uq\1"
     state = b"}" + text("_parameters") + b"h\1sq\2"
@@ -357,15 +357,30 @@ def a_packed_index_of_60_megabytes() -> bytes:
     return torch_zip(b"\x80\x02" + b"N0" * 30_000_000, packed=zipfile.ZIP_DEFLATED)
 
 
-@pth("larger than|unpacks to")
+@pth("unpacks to 2,147.5 MB", described=True)
 def a_packed_storage_of_two_gigabytes() -> bytes:
     rows = (1 << 31) // (4 * D)
     program = items((text(KEY), tensor((rows, D), of=storage(numel=rows * D))))
-    packer, size = zlib.compressobj(9, wbits=-15), 1 << 31
-    block = bytes(1 << 24)
-    packed = b"".join(packer.compress(block) for _ in range(size >> 24)) + packer.flush()
-    data = bytearray(torch_zip(program, more={"data/0": packed}))
-    place = data.rindex(b"a/data/0") - 46
+    return with_packed(torch_zip(program, more={"data/0": packed(1 << 28)}), "a/data/0", 1 << 31)
+
+
+@pth("is damaged", described=True)
+def a_packed_storage_that_goes_on_and_on() -> bytes:
+    data = torch_zip(items(HEAD), more={"data/0": packed(1 << 28)})
+    return with_packed(data, "a/data/0", 4 * K * D)
+
+
+def packed(size: int) -> bytes:
+    """Many zeros, deflated."""
+    packer = zlib.compressobj(9, wbits=-15)
+    return b"".join(packer.compress(bytes(1 << 24)) for _ in range(size >> 24)) + packer.flush()
+
+
+def with_packed(archive: bytes, member: str, size: int) -> bytes:
+    """An archive whose directory says that a member is deflated, and how large it is unpacked."""
+    data = bytearray(archive)
+    place = data.rindex(member.encode()) - 46
+    struct.pack_into("<H", data, data.index(member.encode()) - 30 + 8, zipfile.ZIP_DEFLATED)
     struct.pack_into("<H", data, place + 10, zipfile.ZIP_DEFLATED)
     struct.pack_into("<L", data, place + 24, size)
     return bytes(data)
@@ -373,7 +388,7 @@ def a_packed_storage_of_two_gigabytes() -> bytes:
 
 @pth("instead of one")
 def two_indices() -> bytes:
-    return torch_zip(items(HEAD), more={"../b/data.pkl": items(HEAD)})
+    return zipped({"a/data.pkl": items(HEAD), "b/data.pkl": items(HEAD)})
 
 
 @pth("instead of one")
@@ -422,7 +437,7 @@ def a_bit_of_a_tensor_turned_over() -> bytes:
     return bytes(data)
 
 
-@pth("contradicts itself")
+@pth("has two sizes")
 def a_member_that_is_stored_and_larger() -> bytes:
     data = bytearray(torch_zip(items(HEAD)))
     struct.pack_into("<L", data, data.rindex(b"a/data.pkl") - 46 + 24, 5_000_000)
@@ -438,10 +453,10 @@ def members_inside_one_another() -> bytes:
 
 @pth("larger than")
 def a_directory_of_half_a_million_members() -> bytes:
-    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 4,
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 5,
                         0, 0, 0, 0, 0, 0)  # fmt: skip
     count = 500_000
-    directory = b"".join(entry + b"%04x" % (i & 0xFFFF) for i in range(count))
+    directory = b"".join(entry + b"%05x" % i for i in range(count))
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65535, 65535, len(directory), 4, 0)
     return b"PK\x03\x04" + directory + end
 
@@ -505,12 +520,12 @@ def a_header_of_20_megabytes() -> bytes:
     return safetensors(b"{" + b" " * 19_999_998 + b"}")
 
 
-@st("header cannot be read")
+@st("more than 1,000,000 lists and objects")
 def a_header_of_five_million_lists() -> bytes:
     return safetensors(b'{"a":[' + b"[]," * 5_000_000 + b"[]]}")
 
 
-@st("header cannot be read")
+@st("more than 1,000,000 lists and objects")
 def a_header_of_five_million_objects() -> bytes:
     return safetensors(b'{"a":[' + b"{}," * 5_000_000 + b"{}]}")
 
@@ -520,9 +535,10 @@ def deep_json() -> bytes:
     return safetensors(b'{"a":' * 100_000 + b"}" * 100_000)
 
 
-@st("header cannot be read")
+@st()
 def metadata_of_deep_json() -> bytes:
-    return safetensors(b'{"__metadata__":{"a":' + b"[" * 900 + b"]" * 900 + b"}}")
+    deep = b'{"__metadata__":{"a":' + b"[" * 900 + b"]" * 900 + b"},"
+    return safetensors(deep + json.dumps({KEY: entry()}).encode()[1:])
 
 
 @st("stands there twice")
@@ -568,12 +584,18 @@ def forty_thousand_layers() -> bytes:
     return safetensors({KEY: entry(), **empty})
 
 
-@st("Choose|heads|--head")
+@st("prototypes are all zero", described=True)
 def twenty_thousand_heads() -> bytes:
-    size = 4 * K * D
+    layers = ("mlp.0", "mlp.2", "last_layer")
     held = {f"m{i}.head.{layer}.weight": entry((2, 1), (4 * i + j) * 8, (4 * i + j) * 8 + 8)
-            for i in range(20_000) for j, layer in enumerate(("mlp.0", "mlp.2", "last_layer"))}  # fmt: skip
-    return safetensors(held, values=bytes(8 * 4 * 20_000 + size))
+            for i in range(20_000) for j, layer in enumerate(layers)}  # fmt: skip
+    return safetensors(held, values=bytes(8 * 4 * 20_000))
+
+
+@st("over 200,000 tensors")
+def a_quarter_of_a_million_tensors() -> bytes:
+    one = b'"%d":{"dtype":"F32","shape":[],"data_offsets":[0,0]}'
+    return safetensors(b"{" + b",".join(one % i for i in range(250_000)) + b"}")
 
 
 # -- numpy files ----------------------------------------------------------------------------
@@ -630,19 +652,26 @@ def a_numpy_type_of_gigabytes() -> bytes:
 
 @array("unpacks to 1,600.0 MB", suffix=".npz")
 def a_packed_array_of_1_6_gigabytes() -> bytes:
-    packer = zlib.compressobj(9, wbits=-15)
-    packed = packer.compress(npy(of_shape("(400000000,)")))
-    packed += b"".join(packer.compress(bytes(1 << 24)) for _ in range(95)) + packer.flush()
-    data = bytearray(zipped({"a.npy": packed}))
-    place = data.rindex(b"a.npy") - 46
-    struct.pack_into("<H", data, place + 10, zipfile.ZIP_DEFLATED)
-    struct.pack_into("<L", data, place + 24, 1_600_000_000)
-    return bytes(data)
+    return with_packed(zipped({"a.npy": packed(1 << 28)}), "a.npy", 1_600_000_000)
+
+
+@array("header cannot be read", suffix=".npz")
+def a_packed_header_of_gigabytes() -> bytes:
+    header = b"\x93NUMPY\2\0" + struct.pack("<I", 1 << 31)
+    member = zlib.compressobj(9, wbits=-15)
+    data = member.compress(header + bytes(1 << 24)) + member.flush()
+    return with_packed(zipped({"a.npy": data}), "a.npy", len(header) + (1 << 24))
 
 
 @array(suffix=".npz")
-def forty_thousand_arrays() -> bytes:
-    return zipped({f"{i}.npy": npy(of_shape("(0,)")) for i in range(40_000)} | {"prototypes.npy": npy(of_shape("(12, 4)"))})
+def twenty_thousand_arrays() -> bytes:
+    small = {f"{i}.npy": npy(of_shape("(0,)")) for i in range(19_999)}
+    return zipped(small | {"prototypes.npy": npy(of_shape("(12, 4)"))})
+
+
+@array("over 20,000 arrays", suffix=".npz")
+def fifty_thousand_arrays() -> bytes:
+    return zipped(dict.fromkeys((f"{i}.npy" for i in range(50_000)), b""))
 
 
 # -- several files --------------------------------------------------------------------------
