@@ -611,7 +611,9 @@ def of_shape(shape: str, descr: str = "'<f4'") -> bytes:
     return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
 
 
-def array(says: str = "", suffix: str = ".npy", **options: bool) -> Callable[[Callable[[], bytes]], object]:
+def array(
+    says: str = "", suffix: str = ".npy", **options: bool
+) -> Callable[[Callable[[], bytes]], object]:
     """Note a numpy file."""
 
     def note(make: Callable[[], bytes]) -> object:
