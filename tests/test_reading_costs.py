@@ -25,7 +25,17 @@ from tests.hostile_files import items, storage, tensor, text
 K, D, UNIQUE = 8192, 256, 3000
 HEAD_BYTES = 4 * K * D
 BLOCKS, BLOCK = 24, 4 * 1024 * 1024  # the rest of the network: 24 matrices of 16 MiB
-HEAVY = {"torch", "pandas", "matplotlib", "timm", "sklearn", "requests", "fsspec", "scipy.stats"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "pandas",
+    "matplotlib",
+    "timm",
+    "sklearn",
+    "requests",
+    "fsspec",
+    "scipy.stats",
+}
 
 CHILD = """
 import re, sys
