@@ -106,7 +106,7 @@ def audit_heads(
         checksum = worker.submit(resolved.sha256)
         audits = [
             audit_prototypes(
-                prototypes,
+                _noted(prototypes, resolved),
                 epsilon=epsilon,
                 sweep=sweep,
                 nearest=nearest,
@@ -127,7 +127,7 @@ def source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) 
         resolved: The source.
         prototypes: One of its heads.
         epsilon: Of the audit. Published counts at another one are left out, and so are those of
-            another K; counts that state neither are kept.
+            another K, which is that of the row where they state none; the rest is kept.
 
     Returns:
         The source, with the published counts that can be compared with this head.
@@ -135,7 +135,20 @@ def source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) 
     comparable = tuple(
         Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
         for count in (resolved.entry.published if resolved.entry else ())
-        if count.k in (None, prototypes.k) and count.epsilon in (None, epsilon)
+        if (count.k or resolved.entry.k) in (None, prototypes.k)
+        and count.epsilon in (None, epsilon)
     )
     family = resolved.family or prototypes.family
     return Source(resolved.spec, resolved.id, family, published=comparable)
+
+
+def _noted(prototypes: Prototypes, resolved: ResolvedSource) -> Prototypes:
+    """The same, with a note if K is not that of the row of the manifest."""
+    entry = resolved.entry
+    if entry is None or entry.k is None or prototypes.k in (entry.k, *entry.nested_k):
+        return prototypes
+    note = (
+        f"K is {prototypes.k:,} in this file and {entry.k:,} in the manifest's row {entry.id}, so it "
+        "is another head, and no count that is published for that one is compared"
+    )
+    return replace(prototypes, notes=(*prototypes.notes, note))

@@ -124,7 +124,8 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
         "min": float(norms.min()),
         "median": float(np.median(norms)),
         "max": float(norms.max()),
-        "max_spread_in_group": float((largest / smallest).max()),
+        # JSON has no infinity: at most 1e300
+        "max_spread_in_group": float((largest / np.maximum(smallest, 1e-300 * largest)).max()),
     }
 
 
