@@ -87,20 +87,7 @@ def audit_heads(
     device: str = "auto",
     progress: Progress = silent,
 ) -> list[CollapseAudit]:
-    """Audit heads of a source that have been read.
-
-    Args:
-        resolved: The source.
-        heads: Some of its heads.
-        epsilon: As for :func:`audit_source`.
-        sweep: As for :func:`audit_source`.
-        nearest: As for :func:`audit_source`.
-        device: As for :func:`audit_source`.
-        progress: As for :func:`audit_source`.
-
-    Returns:
-        One audit per head.
-    """
+    """Audit heads of a source that have been read; one audit each, as :func:`audit_source` does."""
     with ThreadPoolExecutor(1) as worker:
         # reading a file of gigabytes and comparing prototypes keep different parts busy
         checksum = worker.submit(resolved.sha256)
@@ -111,7 +98,7 @@ def audit_heads(
                 sweep=sweep,
                 nearest=nearest,
                 device=device,
-                source=source_of(resolved, prototypes, epsilon),
+                source=_source_of(resolved, prototypes, epsilon),
                 progress=progress,
             )
             for prototypes in heads
@@ -120,18 +107,10 @@ def audit_heads(
     return [replace(audit, source=replace(audit.source, sha256=digest)) for audit in audits]
 
 
-def source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) -> Source:
-    """What a report says of the source of one head, its checksum left out.
-
-    Args:
-        resolved: The source.
-        prototypes: One of its heads.
-        epsilon: Of the audit. Published counts at another one are left out, and so are those of
-            another K, which is that of the row where they state none; the rest is kept.
-
-    Returns:
-        The source, with the published counts that can be compared with this head.
-    """
+def _source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) -> Source:
+    """What a report says of the source of one head, its checksum left out."""
+    # published counts at another epsilon or of another K are not comparable; where they state no K
+    # it is that of the row
     comparable = tuple(
         Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
         for count in (resolved.entry.published if resolved.entry else ())

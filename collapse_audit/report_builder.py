@@ -120,12 +120,13 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
     largest, smallest = np.zeros(m), np.full(m, np.inf)
     np.maximum.at(largest, redundancy.groups, norms)
     np.minimum.at(smallest, redundancy.groups, norms)
+    with np.errstate(over="ignore"):  # JSON has no infinity
+        spread = np.nan_to_num(largest / smallest).max()
     return {
         "min": float(norms.min()),
         "median": float(np.median(norms)),
         "max": float(norms.max()),
-        # JSON has no infinity: at most 1e300
-        "max_spread_in_group": float((largest / np.maximum(smallest, 1e-300 * largest)).max()),
+        "max_spread_in_group": float(spread),
     }
 
 

@@ -15,6 +15,7 @@ import select
 import subprocess
 import sys
 import types
+from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
@@ -135,7 +136,8 @@ def _answer(by: str, root: Any) -> dict[str, Any]:
     """Every tensor below an object, with the keys that lead to it, as the package counts them."""
     found: dict[str, Any] = {}
     exotic: list[str] = []
-    _walk(root if isinstance(root, dict) else {"prototypes": root}, (), set(), found, exotic)
+    root = root if isinstance(root, dict) else {"prototypes": root}
+    _walk(root, (), Counter(), frozenset(), found, exotic)
     tensors, data = [], b""
     for key, tensor in found.items():
         raw = _raw(tensor)
@@ -147,13 +149,20 @@ def _answer(by: str, root: Any) -> dict[str, Any]:
 
 
 def _walk(
-    node: Any, path: tuple[str, ...], seen: set[int], found: dict[str, Any], exotic: list[str]
+    node: Any,
+    path: tuple[str, ...],
+    entered: Counter[int],
+    above: frozenset[int],
+    found: dict[str, Any],
+    exotic: list[str],
 ) -> None:
     import torch
 
-    from collapse_audit.containers.limits import DEPTH
+    from collapse_audit.containers.limits import DEPTH, ENTRIES, KEY_CHARACTERS
     from collapse_audit.containers.pickled import key_name
 
+    if sum(map(len, path)) > KEY_CHARACTERS:
+        return
     if isinstance(node, torch.Tensor):
         lazy = node.is_neg() or node.is_conj()
         usual = node.layout is torch.strided and node.device.type == "cpu" and not lazy
@@ -162,17 +171,18 @@ def _walk(
         else:
             exotic.append("a tensor of another kind")
     elif isinstance(node, dict | list | tuple):
-        if id(node) in seen or len(path) >= DEPTH:
+        entered[id(node)] += 1
+        if id(node) in above or len(path) >= DEPTH or entered[id(node)] > ENTRIES:
             return
-        seen.add(id(node))
         for key, child in node.items() if isinstance(node, dict) else enumerate(node):
             long = isinstance(key, int) and key.bit_length() > 63
             if long or not isinstance(key, str | int | float | bytes | None):
                 exotic.append("a key that is no plain value")
                 if isinstance(child, dict | list | tuple):
-                    _walk(child, (*path, ""), seen, {}, exotic)
+                    _walk(child, (*path, ""), entered, above | {id(node)}, {}, exotic)
             elif isinstance(child, torch.Tensor | dict | list | tuple):
-                _walk(child, (*path, key_name(key)), seen, found, exotic)
+                inner = (*path, key_name(key))
+                _walk(child, inner, entered, above | {id(node)}, found, exotic)
             elif not isinstance(child, str | int | float | bytes | None):
                 exotic.append(f"{type(child).__name__}")
     else:

@@ -52,7 +52,7 @@ REASONS = {
     "converted when it is read": ("missing", b"_rebuild_device_tensor"),
     "a wrong checksum": ("its checksum is not that of the directory", b"PK"),
     "a zip directory that can be read in two ways": (
-        "points to places without|contradicts itself|two directories|follows the directory|lies inside another|"
+        "points to places without|has two sizes|two directories|follows the directory|lies inside another|"
         "appears more than once",
         b"PK",
     ),

@@ -13,13 +13,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from collapse_audit.checkpoints import load_heads, load_prototypes
 from collapse_audit.cli import main
 from collapse_audit.cli.commands.cache import cache_command
 from collapse_audit.cli.commands.download import download_command
 from collapse_audit.cli.commands.reproduce import reproduce_command
 from collapse_audit.errors import ReportError, SourceError
 from collapse_audit.manifest import Manifest, PublishedCount, Recipe, load_manifest
+from collapse_audit.sources import load_heads, load_prototypes
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def two_rows(server: Any, small_dino: bytes, monkeypatch: pytest.MonkeyPatch) ->
         for name in ("one", "two")
     )
     manifest = Manifest(entries=entries, recipes={"dino": Recipe()}, preprocessing={})
-    for module in ("manifest", "checkpoints.ids", "checkpoints.remote"):
+    for module in ("manifest", "sources"):
         monkeypatch.setattr(f"collapse_audit.{module}.load_manifest", lambda: manifest)
 
 

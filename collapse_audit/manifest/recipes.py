@@ -46,28 +46,12 @@ class Recipe:
         return self.student_temperature if branch == "student" else self.teacher_temperature
 
     def changed_by(self, other: "Recipe") -> "Recipe":
-        """The same with what another one states.
-
-        Args:
-            other: Its stated fields come first, also those it states to be unknown.
-
-        Returns:
-            A new recipe.
-        """
+        """The same with what another one states, also what it states to be unknown."""
         stated: dict[str, Any] = {name: getattr(other, name) for name in other.sources}
         return replace(self, **stated, sources={**self.sources, **other.sources})
 
     def told_by(self, options: Mapping[str, Any], *, source: str, patches: bool) -> "Recipe":
-        """The same with what a run itself has written down.
-
-        Args:
-            options: Training options by name.
-            source: Where they stand.
-            patches: Whether it is a head for patches.
-
-        Returns:
-            A new recipe.
-        """
+        """The same with what a run has written down: training options by name, from this source."""
         told: dict[str, Any] = {}
         for branch in ("teacher", "student"):
             of_patches = (f"{branch}_patch_temp",) if patches else ()  # iBOT

@@ -163,9 +163,9 @@ def load_head_model(
     """Rebuild a head, and the backbone if images are to be run through it.
 
     Args:
-        source: As for :func:`~collapse_audit.sources.resolve_source`, or what it gave. The facts of
-            a row of the manifest come before those of its family; where its timm model does not
-            fit the tensors of the file, the file is right.
+        source: As for :func:`~collapse_audit.load_prototypes`, or what ``resolve_source`` gave. The
+            facts of a row of the manifest come before those of its family; where its timm model
+            does not fit the tensors of the file, the file is right.
         branch: Which network, as for :func:`~collapse_audit.load_prototypes`.
         head: Which head.
         images: Whether the backbone is needed.

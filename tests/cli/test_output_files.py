@@ -50,7 +50,7 @@ REFUSED_OUTPUTS = {
 def test_an_output_that_cannot_be_is_refused_before_the_work(
     run: Run, head: str, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
-    monkeypatch.setattr(audit_command, "audit_source", lambda *_: pytest.fail("worked first"))
+    monkeypatch.setattr(audit_command, "audits_of", lambda *_: pytest.fail("worked first"))
     before = Path(head).read_bytes()
     code, out, err = run(head, "-o", output)
     assert (code, out) == (2, "")
