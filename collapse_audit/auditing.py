@@ -93,7 +93,7 @@ def audit_heads(
         checksum = worker.submit(resolved.sha256)
         audits = [
             audit_prototypes(
-                prototypes,
+                _noted(prototypes, resolved),
                 epsilon=epsilon,
                 sweep=sweep,
                 nearest=nearest,
@@ -109,11 +109,25 @@ def audit_heads(
 
 def _source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) -> Source:
     """What a report says of the source of one head, its checksum left out."""
-    # published counts at another epsilon or of another K are not comparable
+    # published counts at another epsilon or of another K are not comparable; where they state no K
+    # it is that of the row
     comparable = tuple(
         Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
         for count in (resolved.entry.published if resolved.entry else ())
-        if count.k in (None, prototypes.k) and count.epsilon in (None, epsilon)
+        if (count.k or resolved.entry.k) in (None, prototypes.k)
+        and count.epsilon in (None, epsilon)
     )
     family = resolved.family or prototypes.family
     return Source(resolved.spec, resolved.id, family, published=comparable)
+
+
+def _noted(prototypes: Prototypes, resolved: ResolvedSource) -> Prototypes:
+    """The same, with a note if K is not that of the row of the manifest."""
+    entry = resolved.entry
+    if entry is None or entry.k is None or prototypes.k in (entry.k, *entry.nested_k):
+        return prototypes
+    note = (
+        f"K is {prototypes.k:,} in this file and {entry.k:,} in the manifest's row {entry.id}, so it "
+        "is another head, and no count that is published for that one is compared"
+    )
+    return replace(prototypes, notes=(*prototypes.notes, note))
