@@ -146,31 +146,18 @@ def audit_heads(
     device: str = "auto",
     progress: Progress = silent,
 ) -> list[CollapseAudit]:
-    """Audit heads of a source that have been read.
-
-    Args:
-        resolved: The source.
-        heads: Some of its heads.
-        epsilon: As for :func:`audit_source`.
-        sweep: As for :func:`audit_source`.
-        nearest: As for :func:`audit_source`.
-        device: As for :func:`audit_source`.
-        progress: As for :func:`audit_source`.
-
-    Returns:
-        One audit per head.
-    """
+    """Audit heads of a source that have been read; one audit each, as :func:`audit_source` does."""
     with ThreadPoolExecutor(1) as worker:
         # reading a file of gigabytes and comparing prototypes keep different parts busy
         checksum = worker.submit(resolved.sha256)
         audits = [
             audit_prototypes(
-                prototypes,
+                _noted(prototypes, resolved),
                 epsilon=epsilon,
                 sweep=sweep,
                 nearest=nearest,
                 device=device,
-                source=source_of(resolved, prototypes, epsilon),
+                source=_source_of(resolved, prototypes, epsilon),
                 progress=progress,
             )
             for prototypes in heads
@@ -179,22 +166,28 @@ def audit_heads(
     return [replace(audit, source=replace(audit.source, sha256=digest)) for audit in audits]
 
 
-def source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) -> Source:
-    """What a report says of the source of one head, its checksum left out.
-
-    Args:
-        resolved: The source.
-        prototypes: One of its heads.
-        epsilon: Of the audit. Published counts at another one are left out, and so are those of
-            another K; counts that state neither are kept.
-
-    Returns:
-        The source, with the published counts that can be compared with this head.
-    """
+def _source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) -> Source:
+    """What a report says of the source of one head, its checksum left out."""
+    # published counts at another epsilon or of another K are not comparable; where they state no K
+    # it is that of the row
+    entry = resolved.entry
     comparable = tuple(
         Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
-        for count in (resolved.entry.published if resolved.entry else ())
-        if count.k in (None, prototypes.k) and count.epsilon in (None, epsilon)
+        for count in (entry.published if entry else ())
+        if (count.k or (entry and entry.k)) in (None, prototypes.k)
+        and count.epsilon in (None, epsilon)
     )
     family = resolved.family or prototypes.family
     return Source(resolved.spec, resolved.id, family, published=comparable)
+
+
+def _noted(prototypes: Prototypes, resolved: ResolvedSource) -> Prototypes:
+    """The same, with a note if K is not that of the row of the manifest."""
+    entry = resolved.entry
+    if entry is None or entry.k is None or prototypes.k in (entry.k, *entry.nested_k):
+        return prototypes
+    note = (
+        f"K is {prototypes.k:,} in this file and {entry.k:,} in the manifest's row {entry.id}, so "
+        "it is another head, and no count that is published for that one is compared"
+    )
+    return replace(prototypes, notes=(*prototypes.notes, note))

@@ -120,11 +120,13 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
     largest, smallest = np.zeros(m), np.full(m, np.inf)
     np.maximum.at(largest, redundancy.groups, norms)
     np.minimum.at(smallest, redundancy.groups, norms)
+    with np.errstate(over="ignore"):  # JSON has no infinity
+        spread = np.nan_to_num(largest / smallest).max()
     return {
         "min": float(norms.min()),
         "median": float(np.median(norms)),
         "max": float(norms.max()),
-        "max_spread_in_group": float((largest / smallest).max()),
+        "max_spread_in_group": float(spread),
     }
 
 

@@ -19,8 +19,20 @@ def printable(text: object, limit: int | None = 200) -> str:
     line = str(text)
     line = line if limit is None else line[: limit + 1]
     if not line.isprintable():
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+        line = line.translate(_ESCAPES)
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+class _Escapes(dict[int, str]):
+    """What stands for each character: itself, if it is safe to print."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        self[code] = character if character.isprintable() else repr(character)[1:-1]
+        return self[code]
+
+
+_ESCAPES = _Escapes()
 
 
 def megabytes(size: int | None) -> str:

@@ -22,16 +22,7 @@ _ONE_OF_MANY = re.compile(r"\d+-of-\d+")
 
 
 def no_prototypes(checkpoint: Checkpoint, spec: str, file: str = "") -> NoPrototypesError:
-    """The error for a checkpoint in which no head was found.
-
-    Args:
-        checkpoint: The checkpoint.
-        spec: What to call it.
-        file: Its file name.
-
-    Returns:
-        The error, to be raised: what the file is, and what to do.
-    """
+    """The error for a checkpoint in which no head was found: what the file is, and what to do."""
     if part := _part_of_something(checkpoint, file):
         what, hint = part
         return NoPrototypesError(f"{spec}: {what}.", hint=hint)
@@ -88,15 +79,7 @@ def _part_of_something(checkpoint: Checkpoint, file: str) -> tuple[str, str] | N
 
 
 def candidates(checkpoint: Checkpoint, most: int = 3) -> list[str]:
-    """Matrices that end a head, though nothing else speaks for prototypes.
-
-    Args:
-        checkpoint: The checkpoint.
-        most: How many to name.
-
-    Returns:
-        Their keys.
-    """
+    """Keys of matrices that end a head, though nothing else speaks for prototypes."""
     layers = layers_of(checkpoint.tensors)
     chains = numbered_chains(layers)
     found = []

@@ -161,11 +161,14 @@ def tensor_of(arguments: tuple[Any, ...], dtype: Any = None) -> TensorRef:
         raise ValueError("not a tensor")
     if len(shape) > DIMENSIONS:
         raise ValueError("too many dimensions")
+    held = dtype.name if isinstance(dtype, Name) else storage.dtype
+    if storage.dtype not in {held, "uint8"}:
+        raise ValueError("a storage that is described twice, and not alike")
     sizes = tuple(map(natural, shape))
     steps = tuple(0 if n == 1 else natural(step) for n, step in zip(sizes, strides, strict=True))
     return TensorRef(
         storage=storage,
-        dtype=dtype.name if isinstance(dtype, Name) else storage.dtype,
+        dtype=held,
         offset=natural(offset) + storage.offset,
         shape=sizes,
         strides=steps,
@@ -247,10 +250,15 @@ def _of_module(
 
 
 def key_name(key: object) -> str:
-    """A dictionary key as part of a path: never empty, and safe to print."""
+    """A dictionary key as part of a path: never empty, and safe to print, in a CI log too."""
     if isinstance(key, Opaque):
         key = f"<{key.kind}>"
-    return printable(key, KEY_CHARACTERS) or "''"
+    elif isinstance(key, bytes):
+        key = key[:KEY_CHARACTERS]
+    text = printable(key, KEY_CHARACTERS)
+    for command in ("::", "##["):  # a line that holds one is an order to a runner of GitHub
+        text = text.replace(command, f"\\x{ord(command[0]):x}{command[1:]}")
+    return text or "''"
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

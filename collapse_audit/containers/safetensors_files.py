@@ -8,15 +8,15 @@ not say how much.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from collapse_audit.containers.byte_source import ByteSource
-from collapse_audit.containers.limits import INDEX_BYTES
-from collapse_audit.containers.pickled import key_name
+from collapse_audit.containers.json_text import parse_json
+from collapse_audit.containers.limits import INDEX_BYTES, TENSORS
+from collapse_audit.containers.pickled import key_name, natural
 from collapse_audit.containers.pieces import Piece, gathered
 from collapse_audit.containers.tensors import WIDTHS, Checkpoint, StoredTensor, Values, as_values
 from collapse_audit.errors import CheckpointError
@@ -82,8 +82,10 @@ def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Check
         header = read_header(source, f"{name}: {printable(shard)}")
         size += source.size
         try:
-            info = json.loads(header.metadata.get(_SHARDING, "{}"))
-            offsets = {key: tuple(map(int, value["saved_offsets"])) for key, value in info.items()}
+            info = parse_json(header.metadata.get(_SHARDING, "{}").encode())
+            offsets = {
+                key: tuple(map(natural, value["saved_offsets"])) for key, value in info.items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(f"{name}: {printable(shard)}", f"{_SHARDING}: {error}") from error
         for tensor in header.tensors:
@@ -116,12 +118,14 @@ def read_header(source: ByteSource, name: str) -> Header:
     if length > INDEX_BYTES:
         raise _damaged(name, f"it declares a header of {megabytes(length)}")
     try:
-        header = json.loads(source.read(8, length), object_pairs_hook=_unique)
+        header = parse_json(source.read(8, length))
         about = header.pop("__metadata__", None) or {}
         entries = {key: _described(entry) for key, entry in header.items()}
         metadata = {str(key): str(value) for key, value in about.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(name, f"its header cannot be read ({printable(error)})") from error
+    if len(entries) > TENSORS:
+        raise _damaged(name, f"its header names over {TENSORS:,} tensors")
     start, available = 8 + length, source.size - 8 - length
     _check_places(entries, available, name)
     tensors = []
@@ -144,14 +148,6 @@ def read_header(source: ByteSource, name: str) -> Header:
 
         tensors.append(StoredTensor((key_name(key),), shape, dtype, (begin, end), read))
     return Header(tuple(tensors), metadata)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of which no key stands there twice: readers keep different ones."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return found
 
 
 def _described(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:

@@ -19,14 +19,7 @@ def save_features(
     labels: npt.NDArray[np.int64] | None,
     origin: Mapping[str, str],
 ) -> None:
-    """Write features to a safetensors file, all or nothing.
-
-    Args:
-        path: Where; replaced if it exists.
-        features: n x d, what the backbone gives the head.
-        labels: n integers, if known.
-        origin: What they were made of; kept in the file's metadata and compared on reading.
-    """
+    """Write features (n x d) and what they were made of to a safetensors file, all or nothing."""
     from safetensors.numpy import save
 
     tensors = {"features": np.ascontiguousarray(features)}
@@ -36,15 +29,7 @@ def save_features(
 
 
 def check_origin(path: Path, origin: Mapping[str, str]) -> None:
-    """Refuse features that were made of something else.
-
-    Args:
-        path: A file of :func:`save_features`.
-        origin: What the features should have been made of.
-
-    Raises:
-        SourceError: If the file says otherwise, or cannot be read.
-    """
+    """Refuse a file of features that were made of something else."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -69,17 +69,7 @@ class Remote:
         return name[-80:] or "checkpoint"
 
     def sibling(self, name: str) -> Remote:
-        """A file in the same folder; queries and credentials stay as they are.
-
-        Args:
-            name: Its file name.
-
-        Returns:
-            It, without what the manifest knows of this file.
-
-        Raises:
-            SourceError: If the name would lead out of the folder.
-        """
+        """A file of the same folder (never out of it), of which the manifest says nothing."""
         if name in {"", ".", ".."} or not set(name).isdisjoint("/\\"):
             raise SourceError(
                 f"{self.name}: names {printable(name)!r} as a file of its folder.",
@@ -196,7 +186,10 @@ def address_to_open(url: str, settings: RemoteSettings) -> str:
     base, _, fragment = url.partition("#")
     url = base + fragment if fragment.startswith("?") else base
     if url.startswith("hf://"):
-        url = _hub_url(url)
+        from huggingface_hub import hf_hub_url
+
+        repo, kind, revision, file = parse_hf(url)
+        url = hf_hub_url(repo, file, repo_type=kind, revision=revision)
     if urlsplit(url).scheme == "http" and not settings.insecure_http:
         raise SourceError(
             f"{redact(url)}: plain http is refused, for anybody on the way can change the file.",
@@ -222,10 +215,3 @@ def _beside(url: str, name: str) -> str:
     path = re.split(r"[?#]", url, maxsplit=1)[0]
     web = url.startswith(("http://", "https://"))
     return f"{path.rpartition('/')[0]}/{quote(name) if web else name}{url[len(path) :]}"
-
-
-def _hub_url(url: str) -> str:
-    from huggingface_hub import hf_hub_url
-
-    repo, kind, revision, file = parse_hf(url)
-    return hf_hub_url(repo, file, repo_type=kind, revision=revision)

@@ -32,17 +32,11 @@ Range = tuple[int, int]  # first byte and length
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What the folder of a file holds.
+    """What the folder of a file holds."""
 
-    Attributes:
-        source: Address of the file, without anything secret.
-        version: State of the file; everything in the folder is of this one.
-        files: SHA-256 of every completed file of the folder, by its path in there.
-    """
-
-    source: str
-    version: FileVersion
-    files: dict[str, str] = field(default_factory=dict)
+    source: str  # address of the file, without anything secret
+    version: FileVersion  # everything in the folder is of this one
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the completed ones, by path
 
     @classmethod
     def read(cls, folder: Path) -> Index | None:

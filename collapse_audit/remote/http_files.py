@@ -20,13 +20,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from collapse_audit.errors import SourceError
 from collapse_audit.remote.addresses import redact
-from collapse_audit.remote.http_answers import (
-    cut_off,
-    failed,
-    first_byte,
-    refused,
-    version_of,
-)
+from collapse_audit.remote.http_answers import cut_off, failed, first_byte, refused, version_of
 from collapse_audit.remote.remote_files import (
     HEAD_BYTES,
     FileVersion,

@@ -18,17 +18,11 @@ HEAD_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What tells one state of a remote file from another.
+    """What tells one state of a remote file from another, as far as the server says it."""
 
-    Attributes:
-        size: In bytes, if known.
-        etag: The server's tag, if it gives one.
-        modified: The server's time of the last change, if it gives one.
-    """
-
-    size: int | None
+    size: int | None  # in bytes
     etag: str | None = None
-    modified: str | None = None
+    modified: str | None = None  # time of the last change
 
     @property
     def is_checkable(self) -> bool:
@@ -42,19 +36,12 @@ class FileVersion:
 
 
 class RemoteFile(Protocol):
-    """A file that is somewhere else.
+    """A file that is somewhere else."""
 
-    Attributes:
-        shown: Its address as it may be printed.
-        head: Its first bytes, at most 64 KiB.
-        version: Its state when it was opened.
-        has_ranges: Whether its size is known and a part of it can be read.
-    """
-
-    shown: str
-    head: bytes
-    version: FileVersion
-    has_ranges: bool
+    shown: str  # its address as it may be printed
+    head: bytes  # its first bytes, at most HEAD_BYTES
+    version: FileVersion  # when it was opened
+    has_ranges: bool  # whether its size is known and a part of it can be read
 
     def read(self, start: int, length: int) -> bytes:
         """Bytes of a part; as many as asked for, or an error."""

@@ -109,17 +109,7 @@ class RemoteSource:
         return self._read(start, n)
 
     def sibling(self, name: str) -> RemoteSource:
-        """Open a file of the same folder.
-
-        Args:
-            name: Its file name.
-
-        Returns:
-            The file.
-
-        Raises:
-            SourceError: If it cannot be fetched, or the name would lead out of the folder.
-        """
+        """Open a file of the same folder, as :func:`open_source` does."""
         return open_source(self.remote.sibling(name), self._settings, self._reporter)
 
     def _read(self, start: int, n: int) -> bytes:

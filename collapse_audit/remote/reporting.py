@@ -23,26 +23,13 @@ class Reporter:
     bars: bool = True
 
     def note(self, text: str) -> None:
-        """Print one line.
-
-        Args:
-            text: The line.
-        """
+        """Print one line."""
         if self.notes:
             sys.stderr.write(f"{text}\n")
 
     @contextmanager
     def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Update]:
-        """Show how far a transfer is.
-
-        Args:
-            title: What is transferred.
-            total: Bytes in all; ``None`` if the server does not say.
-            done: Bytes that an earlier run has fetched.
-
-        Yields:
-            A function to call with the number of bytes that came in.
-        """
+        """Show how far a transfer of bytes is; what it yields takes the number that came in."""
         if not (self.bars and sys.stderr.isatty()):
             yield lambda _count: None
             return

@@ -49,23 +49,10 @@ def fetch_part(
     settings: RemoteSettings,
     reporter: Reporter,
 ) -> None:
-    """Bring a part of a remote file to the disk, going on where an earlier run was stopped.
-
-    What is there is used only if the server shows, by size and tag or date, that the file is
-    still the same, and has the same bytes at its end. The caller renames it once it is checked.
-
-    Args:
-        file: The remote file.
-        start: First byte.
-        length: Number of bytes; ``None`` for all that follow.
-        partial: Where the bytes go; a note beside it says what they belong to.
-        settings: The largest size allowed.
-        reporter: Shows the progress.
-
-    Raises:
-        SourceError: If the transfer fails for good, or the part is too large.
-        RangesUnusableError: If the server does not send this part.
-    """  # noqa: DOC501  (too_large and _unwritable make one)
+    """Bring a part (``None``: up to the end) to the disk, going on where a run was stopped."""
+    # What is there is used only if the server shows, by size and tag or date, that the file is
+    # still the same, and has the same bytes at its end. The caller renames it once it is checked.
+    # RangesUnusableError: the server does not send this part, and nothing of it is left.
     if length is not None and length > settings.max_bytes:
         raise too_large(file.shown, length, settings.max_bytes)
     note = _note(partial)

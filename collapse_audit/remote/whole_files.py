@@ -108,7 +108,6 @@ def _fetch(
     try:
         fetch_part(file, 0, size, partial, settings=settings, reporter=reporter)
     except RangesUnusableError:  # it broke off, and the server cannot go on: from the start again
-        discard(partial)
         fetch_part(file, 0, size, partial, settings=settings, reporter=reporter)
     digest = _check(remote, file, partial, settings)
     version = replace(file.version, size=partial.stat().st_size)

@@ -11,6 +11,8 @@ from collapse_audit.report.documents import HeadDocument, ReportDocument
 from collapse_audit.report.mlcd_cells import mlcd_columns
 from collapse_audit.report.words import QUANTILES, notes
 
+_FORMULA = frozenset("=+-@")
+
 
 def to_csv(report: ReportDocument) -> str:
     """Write one row per head, for spreadsheets and data frames.
@@ -23,7 +25,11 @@ def to_csv(report: ReportDocument) -> str:
     Returns:
         A header and one line per head; what a report does not hold is an empty cell.
     """
-    text, rows = io.StringIO(), [flat_row(report, head) for head in report["heads"]]
+    text = io.StringIO()
+    rows = [
+        {column: _cell(value) for column, value in flat_row(report, head).items()}
+        for head in report["heads"]
+    ]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -68,6 +74,11 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
         **mlcd_columns(head["mlcd"]),
         "notes": notes(head),
     }
+
+
+def _cell(value: Any) -> Any:
+    """A value that no spreadsheet takes for a formula; names come out of files."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
 
 
 def _part(value: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -185,12 +185,11 @@ def _summary(state: TrainingState, data: Data) -> dict[str, Any]:
 def _write_results(
     result: TrainingResult, config: HeadTrainingConfig, data: Data, state: TrainingState
 ) -> None:
-    centre = state.objective.centre if state.objective.centre_rule == "logits" else None
     save_head(
         state.teacher,
         result.head,
         student=state.student,
-        centre=centre,
+        centre=state.objective.logit_centre,
         provenance=provenance(config, data.fingerprint, state.iteration),
     )
     content = {

@@ -19,7 +19,7 @@ def test_the_demo_shows_a_trained_collapse_with_its_bracket_and_how_to_go_on(run
     jsonschema.Draft202012Validator(report_schema()).validate(report)
     (embedded,) = report["heads"]
     assert code == 0
-    assert (report["source"]["spec"], report["source"]["family"]) == ("demo", None)
+    assert (report["source"]["spec"], report["source"]["family"]) == ("demo", "collapse_audit")
     assert (embedded["k"], embedded["d"], embedded["branch"]) == (512, 64, "teacher")
     stored = json.loads(embedded_head().with_suffix(".audit.json").read_text(encoding="utf-8"))
     assert embedded["unique"] == stored["unique"]

@@ -93,7 +93,7 @@ def test_a_fault_of_the_program_is_one_line_too(
     def fail(*_: object) -> None:
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(audit_command, "audit_source", fail)
+    monkeypatch.setattr(audit_command, "audits_of", fail)
     code, out, err = run(head)
     assert (code, out) == (2, "")
     assert err == (
@@ -116,7 +116,7 @@ def test_an_interrupt_is_130(run: Run, head: str, monkeypatch: pytest.MonkeyPatc
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(audit_command, "audit_source", interrupt)
+    monkeypatch.setattr(audit_command, "audits_of", interrupt)
     code, out, err = run(head)
     assert (code, out) == (130, "")
     assert err.strip() == "error: interrupted"

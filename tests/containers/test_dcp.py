@@ -146,7 +146,7 @@ def test_a_flipped_bit_in_the_head_is_noticed(folder: Path) -> None:
 Change = Callable[[bytes], bytes]
 CHANGES: dict[str, tuple[Change, str]] = {
     "another folder": (lambda d: d.replace(b"__0_0.distcp", b"../_0.distcp"), "of another folder"),
-    "no class that is known": (lambda d: d.replace(b"TensorStorage", b"TensorSt0rage"), "no protot"),
+    "no class known": (lambda d: d.replace(b"TensorStorage", b"TensorSt0rage"), "no prototypes"),
     "no places": (lambda d: d.replace(b"storage_data", b"storage_dat4"), "lists no tensors"),
     "no chunks": (lambda d: d.replace(b"chunks", b"chunk_"), r"cannot be understood \('chunks'\)"),
     "a tensor in no place": (lambda d: d.replace(b"fqn", b"fqm"), r"be understood \('fqn'\)"),
