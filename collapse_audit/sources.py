@@ -138,7 +138,8 @@ def resolve_source(
     if typed == STDIN:
         data = read_stdin()
         digest = hashlib.sha256(data).hexdigest()
-        return ResolvedSource(typed, read_checkpoint(InMemory(data), "stdin"), "", digest=digest)
+        checkpoint = read_checkpoint(InMemory(data), "stdin")
+        return ResolvedSource("stdin", checkpoint, "", digest=digest)
     entries = {entry.id: entry for entry in load_manifest().entries}
     entry = entries.get(typed)
     if entry is None and typed != DEMO:
@@ -160,13 +161,13 @@ def read_stdin() -> bytearray:
     """All that a pipe brings, up to a limit."""
     pipe = getattr(sys.stdin, "buffer", None)
     if pipe is None:
-        raise SourceError("-: there is no stdin here.", hint="Give the name of a file.")
+        raise SourceError("stdin: there is none here.", hint="Give the name of a file.")
     data = bytearray()
     while chunk := pipe.read(1 << 20):
         data += chunk
         if len(data) > limits.PIPE_BYTES:
             raise SourceError(
-                f"-: more than {megabytes(limits.PIPE_BYTES)} on stdin.",
+                f"stdin: more than {megabytes(limits.PIPE_BYTES)}.",
                 hint="Save it to a file and name that: of a file only the head is read.",
             )
     return data
