@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -57,11 +57,11 @@ def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> 
     )
 
 
-def explain(error: Exception, command: click.Command | None = None) -> tuple[str, str]:
-    """What is wrong, and what to do next, in terms of the command's options."""
+def explain(error: Exception, *commands: click.Command) -> tuple[str, str]:
+    """What is wrong, and what to do next, in terms of the options of the commands."""
     match error:
         case CollapseAuditError():
-            return in_options(error.message, command), in_options(error.hint, command)
+            return in_options(error.message, commands), in_options(error.hint, commands)
         case click.UsageError():
             help_option = f"Try '{error.ctx.command_path} --help'." if error.ctx else ""
             return _sentence(error.format_message()), help_option
@@ -76,10 +76,10 @@ def explain(error: Exception, command: click.Command | None = None) -> tuple[str
             )
 
 
-def in_options(text: str, command: click.Command | None) -> str:
+def in_options(text: str, commands: Sequence[click.Command]) -> str:
     """A message of the library, which calls parameters ``name=value``, with options for them."""
-    commands = [command, *getattr(command, "commands", {}).values()] if command else []
-    options = {option.name: option for each in commands for option in each.params}
+    inner = (each for command in commands for each in getattr(command, "commands", {}).values())
+    options = {option.name: option for each in (*commands, *inner) for option in each.params}
 
     def option(parameter: re.Match[str]) -> str:
         found = options.get(parameter["name"])

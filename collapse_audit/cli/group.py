@@ -45,7 +45,7 @@ class CommandGroup(click.Group):
         """Names in the order of the overview."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str | None) -> click.Command | None:  # noqa: ARG002
         """Import a command and give it the options that all commands share."""
         if cmd_name not in COMMANDS:
             return None
@@ -80,7 +80,9 @@ class CommandGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(0) from None
         except CollapseAuditError as error:
-            message, hint = explain(error, self.get_command(ctx, ctx.invoked_subcommand or ""))
+            # what a report lacks is an option of `audit`
+            commands = (self.get_command(ctx, name) for name in (ctx.invoked_subcommand, DEFAULT))
+            message, hint = explain(error, *filter(None, commands))
             if isinstance(error, SourceError | ManifestError):
                 word = ctx.meta.get(__name__, "")
                 likely = did_you_mean(word, COMMANDS, what="the command ", most=1, cutoff=0.7)

@@ -52,14 +52,14 @@ def _pairs(
     if len(partner) < len(others):
         raise ReportError(
             "two heads of the baseline have the same name and branch.",
-            hint="Make a baseline of each with --head.",
+            hint="Make a baseline of each with head=NAME.",
         )
     missing = {_key(head) for head in heads} ^ set(partner)
     if missing:
         names = ", ".join(sorted(f"{name} ({branch})" for name, branch in missing))
         raise ReportError(
             f"the report and the baseline do not hold the same heads: {names}.",
-            hint="Choose one with --head, or make the baseline again with --update-baseline.",
+            hint="Choose one with head=NAME, or make the baseline again.",
         )
     return [(head, partner[_key(head)]) for head in heads]
 
@@ -78,5 +78,5 @@ def _refuse(
     if new != old and difference not in allow:
         raise ReportError(
             f"{what} is {new} here and {old} in the baseline, so the two cannot be compared.",
-            hint=f"Make the baseline again, or say --allow {difference}.",
+            hint=f"Make the baseline again, or say allow={difference}.",
         )

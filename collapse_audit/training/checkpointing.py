@@ -16,7 +16,7 @@ from collapse_audit.training.heads import Network, make_network
 from collapse_audit.training.loop import TrainingState
 
 _FORMAT = "collapse-audit/head"
-_HINT = "Free space or choose another --out; an earlier file is untouched."
+_HINT = "Free space or choose another folder; an earlier file is untouched."
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,7 +46,7 @@ def load_state(state: TrainingState, path: Path) -> None:
         line = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path}: not a state to resume from ({line}).",
-            hint="Nothing was changed: restore the file, or train again with another --out.",
+            hint="Nothing was changed: restore the file, or train again in another folder.",
         ) from error
 
 
@@ -92,7 +92,7 @@ def load_network(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({' '.join(str(error).split())}).",
-            hint="--init takes the head.safetensors of an earlier run.",
+            hint="init=FILE takes the head.safetensors of an earlier run.",
         ) from error
     network = make_network(config, width, images=images)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
