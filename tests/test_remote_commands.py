@@ -94,7 +94,7 @@ def test_offline_and_limits_reach_the_storage(server: Any, small_dino: bytes) ->
     server.files["a.pth"] = small_dino
     with pytest.raises(SourceError, match="offline mode is on"):
         run(download_command, server.url("a.pth"), "--insecure-http", "--offline")
-    with pytest.raises(SourceError, match="--insecure-http"):
+    with pytest.raises(SourceError, match="insecure_http=True"):
         run(download_command, server.url("a.pth"))
     with pytest.raises(SourceError, match="at most 1,000 are fetched"):
         run(download_command, server.url("a.pth"), "--insecure-http", "--max-bytes", "1000")
@@ -148,7 +148,7 @@ def test_reproduce_takes_the_files_of_ids_out_of_a_folder(server: Any, small_din
 @pytest.mark.usefixtures("two_rows")
 def test_reproduce_does_not_overwrite_a_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "reproduce.json").write_text('{"schema": "mine"}')
-    with pytest.raises(ReportError, match="--state"):
+    with pytest.raises(ReportError, match="state=FILE"):
         run(reproduce_command, "--insecure-http")
     assert (tmp_path / "reproduce.json").read_text() == '{"schema": "mine"}'
 
