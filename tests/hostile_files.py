@@ -589,7 +589,9 @@ def of_shape(shape: str, descr: str = "'<f4'") -> bytes:
     return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
 
 
-def array(says: str = "", suffix: str = ".npy", **options: bool) -> Callable[[Callable[[], bytes]], object]:
+def array(
+    says: str = "", suffix: str = ".npy", **options: bool
+) -> Callable[[Callable[[], bytes]], object]:
     """Note a numpy file."""
 
     def note(make: Callable[[], bytes]) -> object:
@@ -642,7 +644,10 @@ def a_packed_array_of_1_6_gigabytes() -> bytes:
 
 @array(suffix=".npz")
 def forty_thousand_arrays() -> bytes:
-    return zipped({f"{i}.npy": npy(of_shape("(0,)")) for i in range(40_000)} | {"prototypes.npy": npy(of_shape("(12, 4)"))})
+    return zipped(
+        {f"{i}.npy": npy(of_shape("(0,)")) for i in range(40_000)}
+        | {"prototypes.npy": npy(of_shape("(12, 4)"))}
+    )
 
 
 # -- several files --------------------------------------------------------------------------
