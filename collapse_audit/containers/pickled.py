@@ -247,15 +247,12 @@ def _of_module(
 
 
 def key_name(key: object) -> str:
-    """A dictionary key as part of a path: never empty, and safe to print, in a CI log too."""
+    """A dictionary key as part of a path: never empty, and safe to print."""
     if isinstance(key, Opaque):
         key = f"<{key.kind}>"
     elif isinstance(key, bytes):
         key = key[:KEY_CHARACTERS]
-    text = printable(key, KEY_CHARACTERS)
-    for command in ("::", "##["):  # a line that holds one is an order to a runner of GitHub
-        text = text.replace(command, f"\\x{ord(command[0]):x}{command[1:]}")
-    return text or "''"
+    return printable(key, KEY_CHARACTERS) or "''"
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

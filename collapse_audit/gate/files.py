@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
 from collapse_audit.errors import ReportError
-from collapse_audit.files import write_atomically
+from collapse_audit.files import read_bounded, write_atomically
 from collapse_audit.gate.pairing import Difference
 from collapse_audit.report import to_json
 from collapse_audit.report.documents import ERROR_SCHEMA, REPORT_SCHEMA, ReportDocument
@@ -34,7 +34,7 @@ def read_report(path: Path, *, allow: Collection[Difference] = ()) -> ReportDocu
         ReportError: If the file cannot be read, is damaged, or is no report of a known version.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path).decode()
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -87,7 +87,7 @@ def write_report(report: ReportDocument, path: Path) -> None:
 
 def _check_version(document: dict[str, Any], name: str, allow: Collection[Difference]) -> None:
     version = document.get("schema_version")
-    major, _, minor = str(version).partition(".")
+    major, _, minor = str(version)[:99].partition(".")
     if not (isinstance(version, str) and major.isdecimal() and minor.isdecimal()):
         raise ReportError(f"{name}: its schema version is {version!r}, which is none.")
     if int(major) != _MAJOR and "schema" not in allow:

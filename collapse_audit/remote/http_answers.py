@@ -10,13 +10,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from collapse_audit.errors import SourceError
-from collapse_audit.remote.addresses import scrub
 from collapse_audit.remote.remote_files import FileVersion, TransientError
+from collapse_audit.words import scrub
 
 if TYPE_CHECKING:
     from requests import Response
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_REQUESTED_WAIT = 120.0
 _HINTS = {
@@ -40,7 +40,7 @@ def refused(shown: str, answer: Response) -> Exception:
     trouble = "The server is in trouble: try again later, or give another address."
     hint = _HINTS.get(code, trouble)
     asked = answer.headers.get("Retry-After", "")
-    wait = float(asked) if asked.isdecimal() else 0.0  # a date is left to the usual backoff
+    wait = float(asked[:9]) if asked.isdecimal() else 0.0  # a date is left to the usual backoff
     if wait > _LONGEST_REQUESTED_WAIT:
         return SourceError(f"{shown}: {what} and asks to wait {wait:,.0f} s.", hint=hint)
     return TransientError(what, hint=hint, wait=wait)
@@ -89,7 +89,7 @@ def version_of(answer: Response) -> FileVersion:
     if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
         match = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
         size = int(match[3]) if match and match[3] != "*" else None
-    elif (length := answer.headers.get("Content-Length", "")).isdecimal():
+    elif re.fullmatch("[0-9]{1,18}", length := answer.headers.get("Content-Length", "")):
         size = int(length)
     return FileVersion(size, answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from collapse_audit.words import printable
+
 Update = Callable[[int], object]
 
 
@@ -25,7 +27,7 @@ class Reporter:
     def note(self, text: str) -> None:
         """Print one line."""
         if self.notes:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{printable(text, 1000)}\n")
 
     @contextmanager
     def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Update]:

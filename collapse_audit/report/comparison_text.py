@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from typing import Final
 
 from collapse_audit.report.columns import escape, pipe_table, text_columns
+from collapse_audit.report.csv_text import csv_cell
 from collapse_audit.report.documents import ComparedHead, ComparisonDocument
 from collapse_audit.report.verdict_text import figure
-from collapse_audit.report.words import count, head_name, plural
-from collapse_audit.words import printable
+from collapse_audit.report.words import count, head_name, plural, shorten
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def comparison_to_table(comparison: ComparisonDocument) -> str:
     """Write a comparison for a terminal."""
-    lines = [f"{letter}  {printable(source, None)}" for letter, source in _sources(comparison)]
+    lines = [f"{letter}  {source}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
         lines += ["", head_name(head["name"], head["branch"])]
         lines += [*text_columns(_titles(comparison), _rows(head)), *_regroupings(head)]
@@ -49,7 +49,10 @@ def comparison_to_csv(comparison: ComparisonDocument) -> str:
             for source, value, delta, judgement in cells:
                 name = (head["name"], head["branch"] or "", row["metric"], source)
                 writer.writerow(
-                    (*name, *("" if c is None else c for c in (value, delta, judgement)))
+                    (
+                        *map(csv_cell, name),
+                        *("" if c is None else c for c in (value, delta, judgement)),
+                    )
                 )
     return stream.getvalue()
 
@@ -60,7 +63,7 @@ def _labels(number: int) -> list[str]:
 
 
 def _sources(comparison: ComparisonDocument) -> Iterator[tuple[str, str]]:
-    sources = comparison["sources"]
+    sources = [shorten(source, 300) for source in comparison["sources"]]
     return zip(_labels(len(sources)), sources, strict=True)
 
 

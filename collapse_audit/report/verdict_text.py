@@ -6,7 +6,7 @@ from typing import Final
 
 from collapse_audit.report.columns import escape, pipe_table, text_columns
 from collapse_audit.report.documents import CheckDocument, VerdictDocument
-from collapse_audit.report.words import head_name, plural
+from collapse_audit.report.words import head_name, plural, shorten
 from collapse_audit.words import printable
 
 _TITLES: Final = ("status", "head", "threshold", "baseline", "value", "must be")
@@ -23,9 +23,9 @@ def verdict_to_table(verdict: VerdictDocument) -> str:
 def verdict_to_markdown(verdict: VerdictDocument) -> str:
     """Write a verdict as GitHub-flavoured Markdown: a heading, the headline and one table."""
     lines = ["### Prototype collapse check", "", f"**{escape(verdict_headline(verdict))}**", ""]
-    lines.append(f"Checked: {escape(verdict['source'])}")
+    lines.append(f"Checked: {escape(shorten(verdict['source'], 300))}")
     if verdict["baseline"] is not None:
-        lines.append(f"against {escape(verdict['baseline'])}")
+        lines.append(f"against {escape(shorten(verdict['baseline'], 300))}")
     if verdict["checks"]:
         lines += ["", *pipe_table(_TITLES, _rows(verdict))]
     return "\n".join(lines) + "\n"

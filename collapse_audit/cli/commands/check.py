@@ -35,6 +35,7 @@ from collapse_audit.report import ReportDocument, VerdictDocument, to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
+from collapse_audit.words import scrub
 
 if TYPE_CHECKING:
     from collapse_audit.remote import RemoteSettings
@@ -173,6 +174,8 @@ def _run(
     # what could only fail after the work is refused before it
     if update_baseline and baseline is None:
         raise ParameterError("--update-baseline needs --baseline FILE.")
+    if update_baseline and baseline is not None and baseline.exists() and not baseline.is_file():
+        raise ParameterError(f"--update-baseline: {baseline} is no regular file.")
     if baseline is not None:
         refuse_same_file(source, baseline)
     else:
@@ -207,7 +210,14 @@ def _read_baseline(
         return read_report(baseline, allow=allow)
     if missing != "fail":
         return None
-    command = ["collapse-audit", "check", source, "--baseline", str(baseline), "--update-baseline"]
+    command = [
+        "collapse-audit",
+        "check",
+        scrub(source),
+        "--baseline",
+        str(baseline),
+        "--update-baseline",
+    ]
     raise ReportError(
         f"{baseline}: there is no baseline yet.", hint=f"Create it with: {shlex.join(command)}"
     )
