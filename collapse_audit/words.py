@@ -33,7 +33,9 @@ def redact(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     server = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if scheme.lower() not in _STORES or not {"@", ":"}.isdisjoint(server):
-        rest = rest.rpartition("@")[2]
+        before, _, rest = rest.rpartition("@")
+        if not {"?", "#"}.isdisjoint(before):  # in a password, or with a secret behind them?
+            rest = "…"
     return scheme.lower() + mark + re.split(r"[?#]", rest, maxsplit=1)[0]
 
 

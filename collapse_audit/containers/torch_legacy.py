@@ -7,6 +7,7 @@ a file at an address (SwAV, DeepCluster-v2 and SeLa-v2 publish such files).
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from collapse_audit.containers.byte_source import ByteSource
@@ -22,15 +23,27 @@ from collapse_audit.words import megabytes, printable
 
 #: First pickle of such a file: protocol 2, then torch's magic number.
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+# ... and with other protocols, which torch.save can be told to use
+_MAGIC = re.compile(
+    rb"(?:\x80.(?:\x95.{8})?"
+    + re.escape(LEGACY_MAGIC[2:-1])
+    + rb"|L119547037146038801333356L\n)\.",
+    re.DOTALL,
+)
 _COUNT_BYTES = 8  # the number of values stands before them
 _WIDTHS = WIDTHS | {"complex64": 8, "complex128": 16, "qint8": 1, "quint8": 1, "qint32": 4}
+
+
+def is_torch_legacy(head: bytes) -> bool:
+    """Whether a file that begins so is one."""
+    return _MAGIC.match(head) is not None
 
 
 def read_torch_legacy(source: ByteSource, name: str) -> Checkpoint:
     """Describe the tensors of a file; each is read when asked for.
 
     Args:
-        source: A file that begins with :data:`LEGACY_MAGIC`.
+        source: A file of which :func:`is_torch_legacy` holds.
         name: What to call it in messages.
 
     Returns:

@@ -15,7 +15,7 @@ from collapse_audit.manifest.entries import base_name
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.words import printable, redact
 
-_SCHEME = re.compile(r"(?:[a-zA-Z0-9+.-]+::)*[a-zA-Z][a-zA-Z0-9+.-]+://")
+_SCHEME = re.compile(r"(?:[a-zA-Z0-9+.-]*::)*[a-zA-Z][a-zA-Z0-9+.-]+://")
 _HF = re.compile(
     r"(?:(?P<kind>datasets|spaces)/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
 )

@@ -53,7 +53,7 @@ class Index:
         try:
             index = cls(**{**content, "version": FileVersion(**content["version"])})
             return index if index._is_sound() and source in (None, index.source) else None
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, AttributeError):
             return None
 
     def _is_sound(self) -> bool:

@@ -12,7 +12,7 @@ from collapse_audit.words import printable
 _MARKDOWN: Final = re.compile(r"[\\`*\[\]<>|#~$&]|(?<!\w)_++|_++(?!\w)")
 # what GitHub makes a mention or a link of, in rendered text too: an empty character parts it
 _LINKS: Final = re.compile(
-    r"@|\b[a-z]+:(?=//)|\bwww(?=\.)|\\#(?=\d)|\b(?:GH|mailto|xmpp)(?=[-:])", re.IGNORECASE
+    r"@|[a-z]+:(?=//)|www(?=\.)|\\#(?=\d)|\b(?:GH|mailto|xmpp)(?=[-:])", re.IGNORECASE
 )
 
 
