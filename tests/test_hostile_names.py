@@ -100,11 +100,11 @@ def test_text_for_people_is_printable_bounded_and_gives_no_orders(name: str) -> 
         check_text(text)
         assert all(re.match("::(?:error|notice) title=", line) for line in text.splitlines())
     assert json.loads(to_json(report_of(name))) == report_of(name)
-    ET.fromstring(verdict_to_junit(verdict_of(name)))
+    ET.fromstring(verdict_to_junit(verdict_of(name)))  # noqa: S314 - our own
 
 
 class _Page(HTMLParser):
-    tags: set[str] = set()
+    tags: frozenset[str] = frozenset()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags = self.tags | {tag}
@@ -151,7 +151,8 @@ def test_names_of_megabytes_end_in_lines_that_can_be_read() -> None:
     for text in (
         to_table(report_of(name)), verdict_to_table(verdict_of(name)), error_to_github(name),
         comparison_to_table(comparison_of(name)), verdict_to_markdown(verdict_of(name)),
-        verdict_to_junit(verdict_of(name)), error_to_junit(name), verdict_to_github(verdict_of(name)),
+        verdict_to_junit(verdict_of(name)), error_to_junit(name),
+        verdict_to_github(verdict_of(name)),
     ):  # fmt: skip
         check_text(text, longest=20_000)
 
