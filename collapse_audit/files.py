@@ -39,7 +39,7 @@ def replacing(path: Path, *, hint: str = "", follow: bool = True) -> Iterator[Bi
         SourceError: If it cannot be written; what was there before is still there.
     """
     target = path.resolve() if follow else path
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")  # not to be guessed
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")  # not to be guessed
     try:
         if not follow:
             refuse_special(path)
@@ -97,6 +97,17 @@ def refuse_special(path: Path) -> None:
     with suppress(FileNotFoundError):
         if not (stat.S_ISREG(mode := path.lstat().st_mode) or stat.S_ISLNK(mode)):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def remove_unfinished(*paths: Path) -> None:
+    """Remove what is left of files whose writers were killed.
+
+    Args:
+        *paths: Their final names; nobody may be writing them now.
+    """
+    for path in paths:
+        for left in path.parent.glob(f".{path.name}.*.tmp"):
+            left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

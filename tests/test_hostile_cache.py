@@ -151,7 +151,7 @@ def test_a_temporary_name_that_was_guessed_is_not_written_through(
     monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
-    (tmp_path / ".guessed.tmp").symlink_to(victim)
+    (tmp_path / ".out.guessed.tmp").symlink_to(victim)
     with pytest.raises(SourceError):
         write_atomically(tmp_path / "out", b"theirs")
     assert victim.read_bytes() == b"mine"

@@ -12,7 +12,7 @@ from collapse_audit.report.documents import HeadDocument, ReportDocument
 Difference: TypeAlias = Literal["schema", "epsilon", "rule", "k", "branch", "mlcd"]
 DIFFERENCES: Final[tuple[Difference, ...]] = get_args(Difference)
 
-_MLCD_SETTINGS: Final = ("temperature", "centre", "branch", "prior", "assignment")
+_MLCD_SETTINGS: Final = ("temperature", "centre", "branch", "prior", "assignment", "vmf")
 
 
 def pair_heads(
@@ -39,7 +39,8 @@ def refuse_other_mlcd(
     new: Mapping[str, object] = head.get("mlcd") or {}
     old: Mapping[str, object] = baseline.get("mlcd") or {}
     for key in _MLCD_SETTINGS:
-        _refuse("mlcd", f"mlcd.{key} of {head['name']}", new.get(key), old.get(key), allow)
+        value, other = (mlcd.get(key) or None for mlcd in (new, old))  # reports of 0.1.0: no vmf
+        _refuse("mlcd", f"mlcd.{key} of {head['name']}", value, other, allow)
 
 
 def _pairs(

@@ -16,7 +16,7 @@ from collapse_audit.errors import CheckpointError, CollapseAuditWarning, Paramet
 from collapse_audit.network.cache import check_origin, save_features
 from collapse_audit.network.datasets import Samples, choose, open_samples
 from collapse_audit.network.extraction import FeatureBatch, array_batches, image_batches
-from collapse_audit.network.head_model import HeadModel
+from collapse_audit.network.head_model import HeadModel, load_head_model
 from collapse_audit.network.preprocessing import Preprocessing, preprocessing_for
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ Centre: TypeAlias = Literal["file", "estimate", "none"]
 
 
 def measure_mlcd(
-    model: HeadModel,
-    samples: Samples,
+    model: HeadModel | str | Path,
+    samples: Samples | str | Path,
     *,
     groups: npt.ArrayLike | None = None,
     temperature: float | None = None,
@@ -48,8 +48,8 @@ def measure_mlcd(
     """Run samples through a head and measure its marginal latent class distribution.
 
     Args:
-        model: The head; its networks are moved to ``device`` and ``dtype``.
-        samples: Images, backbone features, or logits.
+        model: The head, whose networks are moved to ``device`` and ``dtype``; or its source.
+        samples: Images, backbone features, or logits; or what :func:`open_samples` takes.
         groups: Group number of every prototype (k), for the distribution over unique ones.
         temperature: By default that of the teacher (or student) at the end of training; needed
             where neither the file nor the manifest tells it.
@@ -80,7 +80,14 @@ def measure_mlcd(
     from collapse_audit.mlcd import MLCDAccumulator  # imports torch
 
     place = torch.device(pick_device(device))
-    temperature = model.temperature if temperature is None else temperature
+    samples = samples if isinstance(samples, Samples) else open_samples(samples)
+    if not isinstance(model, HeadModel):
+        model = load_head_model(model, images=samples.images is not None)
+    told: str | None = "option"
+    if temperature is None:
+        temperature = model.temperature
+        told = model.recipe.sources.get(f"{model.prototypes.branch or 'teacher'}_temperature")
+    subtracted, centre_source = _centre(model, centre)
     if samples.logits is None and (assumed := model.assumed):
         warnings.warn(
             f"{model.prototypes.source}: nothing tells {', '.join(assumed)} of "
@@ -91,12 +98,13 @@ def measure_mlcd(
     accumulator = MLCDAccumulator(
         model.prototypes,
         temperature=temperature,
-        centre=_centre(model, centre),
+        centre=subtracted,
         groups=groups,
         prior=prior,
         assignment=assignment,
         normalize_features=model.recipe.normalize_features,
         use_norms=model.recipe.use_norms,
+        vmf=model.recipe.vmf,
         dtype=dtype,
         device=place,
     )
@@ -120,7 +128,8 @@ def measure_mlcd(
             accumulator.update(bottleneck, labels=labels)
         if progress is not None:
             progress(len(batch.index))
-    return accumulator.result()
+    found = accumulator.result()
+    return replace(found, temperature_source=told, centre_source=centre_source)
 
 
 def cached_features(
@@ -234,19 +243,22 @@ def _default_preprocessing(model: HeadModel) -> Preprocessing:
 
 def _centre(
     model: HeadModel, centre: Centre | None
-) -> npt.NDArray[np.float64] | Literal["estimate"] | None:
+) -> tuple[npt.NDArray[np.float64] | Literal["estimate"] | None, str | None]:
+    """What is subtracted, and what told to."""
+    told: str | None = "option"
     if centre is None:
         if model.prototypes.branch == "student":
-            centre = "none"
+            centre, told = "none", "a student's logits are not centred"
         elif model.centre is not None:
-            centre = "file"
+            centre, told = "file", None
         else:
             centre = "estimate" if model.recipe.centring else "none"
+            told = model.recipe.sources.get("centring")
     if centre == "file":
         if model.centre is None:
             raise CheckpointError(
                 f"{model.prototypes.source}: holds no centre for {model.prototypes.name}.",
                 hint="Use --centre estimate or --centre none.",
             )
-        return model.centre
-    return "estimate" if centre == "estimate" else None
+        return model.centre, told
+    return "estimate" if centre == "estimate" else None, told

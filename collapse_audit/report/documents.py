@@ -132,6 +132,9 @@ class MLCDDocument(TypedDict):
     kl_to_redundancy: NotRequired[float | None]
     hidden_divergence: NotRequired[float | None]
     labels: NotRequired[LabelsDocument | None]
+    temperature_source: NotRequired[str | None]
+    centre_source: NotRequired[str | None]
+    vmf: NotRequired[bool]
 
 
 class HeadDocument(TypedDict):

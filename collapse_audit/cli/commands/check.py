@@ -51,7 +51,6 @@ _FORMATS: Final[dict[str, Callable[[VerdictDocument], str]]] = {
 }
 #: Formats that a CI system reads also if there is no verdict; JSON is the entry point's own.
 _ERROR_FORMATS: Final = {"junit": error_to_junit, "github": error_to_github}
-_SUFFIXES: Final = {".json": "json", ".md": "markdown", ".xml": "junit"}
 
 
 @click.command(
@@ -116,7 +115,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @option_of(AuditOptions, "head")
 @option_of(AuditOptions, "branch")
 @option_of(AuditOptions, "checkpoint_dir")
-@format_options(_FORMATS, _SUFFIXES, "Write the verdict to FILE instead of stdout.")
+@format_options(_FORMATS, "Write the verdict to FILE instead of stdout.")
 @click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
 @option_of(AuditOptions, "device")
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")

@@ -30,7 +30,6 @@ _FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
     "csv": comparison_to_csv,
     "markdown": comparison_to_markdown,
 }
-_SUFFIXES: Final = {".json": "json", ".csv": "csv", ".md": "markdown"}
 #: K and branch may always differ between heads side by side.
 _ALLOWED: Final = tuple(d for d in DIFFERENCES if d not in ("k", "branch"))
 
@@ -54,7 +53,7 @@ Examples:
     type=click.Choice(_ALLOWED),
     help="Compare saved reports although this differs; repeat it for more.",
 )
-@format_options(_FORMATS, _SUFFIXES, "Write to FILE instead of stdout.")
+@format_options(_FORMATS, "Write to FILE instead of stdout.")
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
 @remote_options
 def compare_command(
