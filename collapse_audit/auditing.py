@@ -111,10 +111,11 @@ def _source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float)
     """What a report says of the source of one head, its checksum left out."""
     # published counts at another epsilon or of another K are not comparable; where they state no K
     # it is that of the row
+    entry = resolved.entry
     comparable = tuple(
         Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
-        for count in (resolved.entry.published if resolved.entry else ())
-        if (count.k or resolved.entry.k) in (None, prototypes.k)
+        for count in (entry.published if entry else ())
+        if (count.k or (entry and entry.k)) in (None, prototypes.k)
         and count.epsilon in (None, epsilon)
     )
     family = resolved.family or prototypes.family

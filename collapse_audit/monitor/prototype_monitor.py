@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -46,7 +47,8 @@ class PrototypeMonitor:
         student: The student's head, to be counted and compared too.
         temperature: Of the softmax over the logits shown to :meth:`step`; needed for the MLCD.
         log_fn: Called with (numbers by name, step) after each look, such as ``wandb.log``.
-        jsonl: File to which each look adds one line of JSON.
+        jsonl: File to which each look adds one line of JSON; ``run`` in it counts the monitors that
+            have written to the file.
         alarms: Unique fractions; falling below one raises an alarm.
         on_alarm: Called with each alarm; by default it becomes a CollapseAuditWarning.
     """
@@ -73,6 +75,7 @@ class PrototypeMonitor:
         self._temperature = temperature
         self._log_fn = log_fn
         self._jsonl = None if jsonl is None else Path(jsonl)
+        self._run = 0  # until the first line is written
         self._alarms = Alarms(alarms)
         self._on_alarm = on_alarm or _warn
         self._next_step = 0
@@ -191,12 +194,25 @@ class PrototypeMonitor:
 
     def _tell(self, observation: Observation) -> None:
         if self._jsonl is not None:
+            self._run = self._run or _begin_run(self._jsonl)
             with self._jsonl.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(observation.to_dict()) + "\n")
+                stream.write(json.dumps({"run": self._run, **observation.to_dict()}) + "\n")
         if self._log_fn is not None:
             self._log_fn(observation.to_scalars(), observation.step)
         for alarm in observation.alarms:
             self._on_alarm(alarm)
+
+
+def _begin_run(path: Path) -> int:
+    """Number of the next run in a file; a line that an earlier one did not finish is ended."""
+    text, runs = path.read_text(encoding="utf-8") if path.is_file() else "", 0
+    for line in text.splitlines():
+        with suppress(ValueError):
+            runs = max(runs, json.loads(line).get("run", 1))
+    if text and not text.endswith("\n"):
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write("\n")
+    return runs + 1
 
 
 def _state(counted: Counted) -> BranchState:

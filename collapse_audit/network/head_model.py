@@ -253,9 +253,9 @@ def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
     with suppress(ValueError):
         config = json.loads(checkpoint.metadata.get("config", ""))
         if isinstance(config, dict):
-            timm_name = {"small": None}.get(config.get("backbone"), config.get("backbone"))
-            centring = config.get("objective") == "dino"
-            return {**config, "centring": centring, "timm_name": timm_name}
+            told = {"centring": config.get("objective") == "dino"}
+            small = config.get("backbone") == "small"
+            return {**config, **told, "timm_name": None if small else config.get("backbone")}
     return {}
 
 
