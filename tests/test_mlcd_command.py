@@ -170,7 +170,34 @@ def test_unreadable_images_above_one_in_a_hundred_fail_the_run(refusal, tmp_path
     Image.new("L", (8, 8)).save(tmp_path / "good.png")
     for name in ("bad1.png", "bad2.png"):
         (tmp_path / name).write_bytes(b"not an image")
-    assert "of 3 images cannot be read, more than 1 %" in refusal("demo", "--data", tmp_path)
+    message = refusal("demo", "--data", tmp_path)
+    assert "of 3 images cannot be read, more than 1 %" in message
+    assert message.endswith("Repair or remove them, or leave them out with --skip-bad.")
+
+
+def test_bad_images_of_any_number_can_be_left_out(run, refusal, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8), dtype=np.uint8)
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    for name in ("1.png", "2.png", "7.png"):
+        (tmp_path / name).write_bytes(b"not an image")
+    code, out, err = run("demo", "--data", tmp_path, "--skip-bad", "--json")
+    assert code == 0
+    assert json.loads(out)["heads"][0]["mlcd"]["n"] == 7
+    assert "note: skipped 3 of 10 images that cannot be read: image 1 (1.png) (" in err
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"not an image")
+    assert "10 of 10 images cannot be read" in refusal("demo", "--data", tmp_path, "--skip-bad")
+
+
+def test_files_of_other_kinds_are_counted_in_a_note(run, tmp_path):
+    for index in range(6):
+        name = tmp_path / f"{index}.{('png', 'jfif', 'JPG')[index % 3]}"
+        Image.new("L", (8, 8), 40 * index).save(name, "JPEG")
+    code, out, err = run("demo", "--data", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["heads"][0]["mlcd"]["n"] == 4
+    assert "left out 2 of 6 files, by their suffix (2 .jfif); images are .jpg, .jpeg, .png" in err
 
 
 def test_an_empty_folder_and_a_missing_one_are_one_line(refusal, tmp_path):
