@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from collapse_audit.audit import CollapseAudit
 from collapse_audit.auditing import audit_source
 from collapse_audit.errors import CollapseAuditError, ReportError
 from collapse_audit.files import read_json, write_json
+from collapse_audit.head_audit import CollapseAudit
 from collapse_audit.manifest import CheckpointEntry
 from collapse_audit.redundancy import DEFAULT_EPSILON
 from collapse_audit.remote import RemoteSettings, Reporter

@@ -111,7 +111,8 @@ def beside(value: bytes, key: bytes = text("x")) -> bytes:
 
 
 def torch_zip(program: bytes, *, more: dict[str, bytes] | None = None, packed: int = 0) -> bytes:
-    members = {"data.pkl": program, "byteorder": b"little", "data/0": ROWS.tobytes()}
+    members = {"data.pkl": program, "byteorder": b"little", "version": b"3\n"}
+    members |= {"data/0": ROWS.tobytes()}
     return zipped({f"a/{k}": v for k, v in (members | (more or {})).items()}, packed)
 
 
@@ -148,12 +149,9 @@ def pth(says: str = "", **options: bool) -> Callable[[Callable[[], bytes]], obje
 
 @pth("makes calls that make calls")
 def three_thousand_calls_inside_one_another() -> bytes:
-    call = name("torch._tensor", "_rebuild_from_type_v2") + name("torch", "Tensor")
-    outer, inner = b"", view()
-    for _ in range(3000):  # the arguments of each are those of the next
-        inner = b"(" + name("torch._tensor", "_rebuild_from_type_v2") + name("torch", "Tensor")
-        outer += inner
-    return items((text(KEY), call[: call.index(b"c", 1)] + outer + view() + b"}t" * 3000 + b"R"))
+    call, kind = name("torch._tensor", "_rebuild_from_type_v2"), name("torch", "Tensor")
+    inner = b"(" + name("torch._utils", "_rebuild_tensor_v2") + kind + view() + b"}t"
+    return items((text(KEY), call + (b"(" + call + kind) * 3000 + inner + b"}t" * 3000 + b"R"))
 
 
 @pth()
@@ -176,7 +174,7 @@ def a_dictionary_copied_again_and_again() -> bytes:
 
 @pth()
 def many_lists_of_one_another() -> bytes:
-    return beside(b"]q\0" + b"0](h\0h\0eq\0" * 100_000)
+    return beside(b"]q\0" + b"0](h\0h\0eq\0" * 20_000)
 
 
 @pth("over 1,500,000 operations")
@@ -186,7 +184,7 @@ def a_memo_of_a_million_entries() -> bytes:
 
 @pth()
 def a_large_memo() -> bytes:
-    return beside(b"}" + b"".join(b"r" + struct.pack("<I", 3 * i) for i in range(700_000)))
+    return beside(b"}" + b"".join(b"r" + struct.pack("<I", 3 * i) for i in range(300_000)))
 
 
 @pth()
@@ -244,13 +242,13 @@ def a_key_of_a_megabyte() -> bytes:
 @pth()
 def a_key_of_megabytes_in_many_dictionaries() -> bytes:
     key = text("\x1b" * 5_000_000) + b"q\0" + tensor() + b"q\1"
-    return beside(b"](" + key + b"00" + b"}h\0h\1s" * 50_000 + b"e")
+    return beside(b"](" + key + b"00" + b"}h\0h\1s" * 10_000 + b"e")
 
 
 @pth()
 def bytes_of_megabytes_as_a_key_of_many_dictionaries() -> bytes:
     key = b"B" + struct.pack("<I", 5_000_000) + bytes(5_000_000) + b"q\0" + tensor() + b"q\1"
-    return beside(b"](" + key + b"00" + b"}h\0h\1s" * 50_000 + b"e")
+    return beside(b"](" + key + b"00" + b"}h\0h\1s" * 10_000 + b"e")
 
 
 @pth()
@@ -270,8 +268,8 @@ def a_name_of_megabytes_again_and_again() -> bytes:
 
 
 @pth()
-def a_hundred_thousand_names() -> bytes:
-    return beside(b"N" + b"".join(name("a", f"{i}") + b"0" for i in range(100_000)))
+def thirty_thousand_names() -> bytes:
+    return beside(b"N" + b"".join(name("a", f"{i}") + b"0" for i in range(30_000)))
 
 
 @pth("over 200,000 tensors")
@@ -280,14 +278,14 @@ def modules_that_share_a_dictionary() -> bytes:
     state = b"}" + text("_parameters") + b"h\1sq\2"
     module = name("torch.nn", "Linear") + b"q\3"
     first = tensor() + b"q\0" + held + state + module + b"0000"
-    return beside(b"](" + first + b"h\3)\x81h\2b" * 100_000 + b"e")
+    return beside(b"](" + first + b"h\3)\x81h\2b" * 5_000 + b"e")
 
 
 @pth()
 def objects_that_share_two_states() -> bytes:
     held = b"}(" + b"".join(text(f"{i}") + b"N" for i in range(100_000)) + b"uq\1"
     state = b"h\1h\1\x86q\2" + name("some", "Where") + b"q\3"
-    return beside(b"](" + held + state + b"000" + b"h\3)\x81h\2b" * 100_000 + b"e")
+    return beside(b"](" + held + state + b"000" + b"h\3)\x81h\2b" * 20_000 + b"e")
 
 
 @pth()
@@ -578,18 +576,18 @@ def an_empty_key_of_safetensors() -> bytes:
 
 
 @st()
-def forty_thousand_layers() -> bytes:
+def ten_thousand_layers() -> bytes:
     empty = {f"m{i}.head.mlp.{j}.weight": entry((0, 4), 0, 0)
-             for i in range(20_000) for j in (0, 2)}  # fmt: skip
+             for i in range(5_000) for j in (0, 2)}  # fmt: skip
     return safetensors({KEY: entry(), **empty})
 
 
 @st("prototypes are all zero", described=True)
-def twenty_thousand_heads() -> bytes:
+def eight_thousand_heads() -> bytes:
     layers = ("mlp.0", "mlp.2", "last_layer")
     held = {f"m{i}.head.{layer}.weight": entry((2, 1), (4 * i + j) * 8, (4 * i + j) * 8 + 8)
-            for i in range(20_000) for j, layer in enumerate(layers)}  # fmt: skip
-    return safetensors(held, values=bytes(8 * 4 * 20_000))
+            for i in range(8_000) for j, layer in enumerate(layers)}  # fmt: skip
+    return safetensors(held, values=bytes(8 * 4 * 8_000))
 
 
 @st("over 200,000 tensors")
@@ -714,3 +712,118 @@ def an_index_of_no_text(folder: Path) -> Path:
 @kind("does not hold")
 def an_index_of_a_tensor_that_is_not_there(folder: Path) -> Path:
     return index({"b": "model.safetensors"}, folder)
+
+
+def run(
+    says: str, *, described: bool = True, **options: object
+) -> Callable[[Callable[[], list[tuple[tuple[int, int], tuple[int, int]]]]], object]:
+    """Note a folder of torch.distributed.checkpoint: where its pieces begin and their shapes."""
+
+    def note(make: Callable[[], list[tuple[tuple[int, int], tuple[int, int]]]]) -> object:
+        def build(folder: Path) -> Path:
+            import torch
+
+            from tests.fuzz_files import pieces_of_a_run
+
+            pieces = [(start, torch.ones(shape)) for start, shape in make()]
+            for file, data in pieces_of_a_run(pieces, (K, D), **options).items():
+                if "/" not in file:
+                    (folder / file).write_bytes(data)
+            return folder
+
+        build.__name__ = make.__name__
+        return kind(says, described=described)(build)
+
+    return note
+
+
+Pieces = list[tuple[tuple[int, int], tuple[int, int]]]
+
+
+@run("names a file of another folder, '../../x'", described=False, files=("../../x",))
+def a_run_that_leads_out() -> Pieces:
+    return [((0, 0), (K, D))]
+
+
+@run("names a file of another folder, '/etc/passwd'", described=False, files=("/etc/passwd",))
+def a_run_that_leads_to_the_root() -> Pieces:
+    return [((0, 0), (K, D))]
+
+
+@run("pieces overlap")
+def a_run_of_pieces_that_overlap() -> Pieces:
+    return [((0, 0), (6, D)), ((3, 0), (6, D))]
+
+
+@run("do not make up", described=False)
+def a_run_with_a_gap() -> Pieces:
+    return [((0, 0), (5, D)), ((6, 0), (6, D))]
+
+
+@run("reaches beyond the whole", described=False)
+def a_run_with_a_piece_too_many() -> Pieces:
+    return [((0, 0), (6, D)), ((8, 0), (6, D))]
+
+
+def metadata(*states: tuple[str, bytes]) -> Callable[[Path], None]:
+    """A ``.metadata`` of its own."""
+    held = b"}(" + b"".join(text(key) + value for key, value in states) + b"u"
+    program = b"\x80\x02" + name("torch.distributed.checkpoint.metadata", "Metadata")
+
+    def write(folder: Path) -> None:
+        (folder / ".metadata").write_bytes(program + b")\x81" + held + b"b.")
+
+    return write
+
+
+@kind("names os.system")
+def a_run_that_calls_the_system(folder: Path) -> Path:
+    call = name("os", "system") + text("true") + b"\x85R"
+    metadata(("state_dict_metadata", b"}"), ("storage_data", call))(folder)
+    return folder
+
+
+@kind("cannot be understood")
+def a_run_whose_names_unfold_without_end(folder: Path) -> Path:
+    lists = b"]q\0" + b"0](h\0h\0eq\0" * 100
+    index = name("some", "MetadataIndex") + b")\x81}" + text("fqn") + lists + b"sb"
+    info = name("some", "_StorageInfo") + b")\x81}(" + text("relative_path") + text("a")
+    info += text("offset") + number(0) + text("length") + number(1) + b"ub"
+    stored = b"}" + index + info + b"s"
+    metadata(("state_dict_metadata", b"}"), ("storage_data", stored))(folder)
+    return folder
+
+
+@kind("more pieces than places")
+def a_run_of_more_pieces_than_places(folder: Path) -> Path:
+    chunk = name("some", "ChunkStorageMetadata") + b")\x81}(" + text("offsets") + numbers((0, 0))
+    chunk += text("sizes") + numbers((K, D)) + b"ubq\0"
+    shared = b"](" + chunk + b"h\0" * 100_000 + b"eq\1"
+    held = name("x", "TensorStorageMetadata") + b")\x81}" + text("chunks") + b"h\1sb"
+    tensors = b"".join(text(f"{i}") + held for i in range(10_000))
+    metadata(
+        ("a", shared), ("state_dict_metadata", b"}(" + tensors + b"u"), ("storage_data", b"}")
+    )(folder)
+    return folder
+
+
+#: Names of heads that would like to be something else where they are printed.
+NAMES = {
+    "a formula": "=cmd|'/c calc'!A1.last_layer.weight",
+    "a sum": "+1-1.last_layer.weight",
+    "an order to a runner": "::set-output name=verdict::passed.last_layer.weight",
+    "an older order to a runner": "a ##[add-mask]b.last_layer.weight",
+    "colours": "\x1b[31mred\x1b]0;title\x07.last_layer.weight",
+    "a new line": "a\n::error::b\r.last_layer.weight",
+    "text that runs backwards": "\u202egnp.last_layer.weight",
+    "half a character": "\ud800.last_layer.weight",
+    "markup": "<script>alert(1)</script>|*_`.last_layer.weight",
+}
+for _what, _key in NAMES.items():
+
+    def _named(folder: Path, key: str = _key) -> Path:
+        (folder / "a.pth").write_bytes(torch_zip(items((text(key), tensor()))))
+        return folder / "a.pth"
+
+    _named.__name__ = f"a name that is {_what}"
+    kind()(_named)

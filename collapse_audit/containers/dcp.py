@@ -58,10 +58,7 @@ def read_dcp(metadata: ByteSource, open_file: Callable[[str], ByteSource], name:
     try:
         places = _places(stored)
         paths = _paths(held.get("planner_data"))
-        entries = {key: entry for key, entry in described.items() if _is_tensor(entry)}
-        if sum(len(entry.attributes["chunks"]) for entry in entries.values()) > len(places):
-            raise ValueError("more pieces than places")
-        found = [(key, *_tensor(entry)) for key, entry in entries.items()]
+        found = _tensors(described, len(places))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise _unknown(name, f"cannot be understood ({printable(error, 80)})") from error
     names = {place[0] for place in places.values()}
@@ -104,6 +101,20 @@ class _Files:
 
 def _is_tensor(entry: Any) -> bool:
     return isinstance(entry, Opaque) and entry.kind.endswith(".TensorStorageMetadata")
+
+
+def _tensors(
+    described: Mapping[Any, Any], places: int
+) -> list[tuple[Any, str, tuple[int, ...], list[_Chunk]]]:
+    """Key, type, shape and pieces of every tensor; each piece has a place of its own."""
+    found = []
+    for key, entry in described.items():
+        if _is_tensor(entry):
+            places -= len(entry.attributes["chunks"])
+            if places < 0:
+                raise ValueError("more pieces than places")
+            found.append((key, *_tensor(entry)))
+    return found
 
 
 def _tensor(entry: Opaque) -> tuple[str, tuple[int, ...], list[_Chunk]]:

@@ -13,7 +13,7 @@ from collapse_audit.containers.numpy_files import read_npy, read_npz
 from collapse_audit.containers.safetensors_files import read_safetensors, read_safetensors_pieces
 from collapse_audit.containers.sharded import read_sharded
 from collapse_audit.containers.tensors import Checkpoint
-from collapse_audit.containers.torch_legacy import LEGACY_MAGIC, read_torch_legacy
+from collapse_audit.containers.torch_legacy import is_legacy, read_torch_legacy
 from collapse_audit.containers.torch_zip import read_torch_zip
 from collapse_audit.containers.zip_archive import ZipArchive
 from collapse_audit.errors import CheckpointError, SourceError
@@ -53,7 +53,7 @@ def read_checkpoint(
         )
     if head.startswith(b"PK\x03\x04"):
         return _read_zip(ZipArchive(source, name), size)
-    if head.startswith(LEGACY_MAGIC):
+    if is_legacy(head):
         return read_torch_legacy(source, name)
     if head.startswith(b"\x93NUMPY"):
         return read_npy(source, name)

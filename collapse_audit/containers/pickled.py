@@ -161,11 +161,14 @@ def tensor_of(arguments: tuple[Any, ...], dtype: Any = None) -> TensorRef:
         raise ValueError("not a tensor")
     if len(shape) > DIMENSIONS:
         raise ValueError("too many dimensions")
+    held = dtype.name if isinstance(dtype, Name) else storage.dtype
+    if storage.dtype not in {held, "uint8"}:
+        raise ValueError("a storage that is described twice, and not alike")
     sizes = tuple(map(natural, shape))
     steps = tuple(0 if n == 1 else natural(step) for n, step in zip(sizes, strides, strict=True))
     return TensorRef(
         storage=storage,
-        dtype=dtype.name if isinstance(dtype, Name) else storage.dtype,
+        dtype=held,
         offset=natural(offset) + storage.offset,
         shape=sizes,
         strides=steps,

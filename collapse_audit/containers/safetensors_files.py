@@ -122,10 +122,10 @@ def read_header(source: ByteSource, name: str) -> Header:
         about = header.pop("__metadata__", None) or {}
         entries = {key: _described(entry) for key, entry in header.items()}
         metadata = {str(key): str(value) for key, value in about.items()}
-        if len(entries) > TENSORS:
-            raise ValueError(f"it names over {TENSORS:,} tensors")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(name, f"its header cannot be read ({printable(error)})") from error
+    if len(entries) > TENSORS:
+        raise _damaged(name, f"its header names over {TENSORS:,} tensors")
     start, available = 8 + length, source.size - 8 - length
     _check_places(entries, available, name)
     tensors = []

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from collapse_audit.errors import ReportError
 from collapse_audit.gate.metrics import METRICS, Metric
 from collapse_audit.gate.pairing import Difference, pair_heads, refuse_other_mlcd
 from collapse_audit.gate.regrouping import Groups, Regrouping, compare_groups
+from collapse_audit.gate.subjects import Subject, open_subject
+from collapse_audit.report.comparison_text import comparison_to_table
 from collapse_audit.report.documents import (
     COMPARISON_SCHEMA,
     SCHEMA_VERSION,
@@ -20,11 +22,6 @@ from collapse_audit.report.documents import (
     ReportDocument,
 )
 
-if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit
-
-#: A report, or the audits of all heads of one source.
-Side: TypeAlias = "ReportDocument | CollapseAudit | Sequence[CollapseAudit]"
 Judgement: TypeAlias = Literal["better", "worse", "same", "changed"]
 
 
@@ -110,13 +107,21 @@ class HeadsSideBySide:
             ],
         }
 
+    def __repr__(self) -> str:
+        return f"HeadsSideBySide({len(self.sources)} sources, {len(self.heads)} heads)"
 
-def compare(a: Side, b: Side, *more: Side, allow: Collection[Difference] = ()) -> HeadsSideBySide:
+    def __str__(self) -> str:
+        return comparison_to_table(self.to_dict())
+
+
+def compare(
+    a: Subject, b: Subject, *more: Subject, allow: Collection[Difference] = ()
+) -> HeadsSideBySide:
     """Put heads side by side, metric by metric, with the changes from the first.
 
     Args:
-        a: What the others are compared with: an audit, the audits of all heads of one source, or
-            the dictionary of a report.
+        a: What the others are compared with: a source, a saved report (``.json``), the dictionary
+            of one, an audit, or the audits of all heads of one source.
         b: Another.
         *more: Further ones.
         allow: ``"epsilon"``, ``"rule"``, ``"schema"`` or ``"mlcd"``: differences in how the
@@ -130,14 +135,12 @@ def compare(a: Side, b: Side, *more: Side, allow: Collection[Difference] = ()) -
         ReportError: If the reports were made in different ways or do not hold the same heads.
 
     Example:
-        >>> from collapse_audit import Prototypes, audit_prototypes
+        >>> from collapse_audit import audit
         >>> import numpy as np
-        >>> a = audit_prototypes(Prototypes.from_weight(np.eye(4)[[0, 0, 1, 2]]))
-        >>> b = audit_prototypes(Prototypes.from_weight(np.eye(4)))
-        >>> compare(a, b).heads[0].regroupings[0].splits
+        >>> compare(audit(np.eye(4)[[0, 0, 1, 2]]), audit(np.eye(4))).heads[0].regroupings[0].splits
         ((0, (1, 1)),)
     """
-    sides = [_side(side) for side in (a, b, *more)]
+    sides = [_side(side, allow) for side in (a, b, *more)]
     first, others = sides[0], sides[1:]
     allowed = ("k", "branch", *allow)
     partners = [pair_heads(first.report, other.report, allowed) for other in others]
@@ -167,12 +170,12 @@ class _Side:
     groups: Mapping[tuple[str, str | None], Groups]
 
 
-def _side(given: Side) -> _Side:
-    if isinstance(given, dict):
-        return _Side(given, {})
-    from collapse_audit.audit import build_report
+def _side(given: Subject, allow: Collection[Difference]) -> _Side:
+    audits = open_subject(given, allow)
+    if isinstance(audits, dict):
+        return _Side(audits, {})
+    from collapse_audit.head_audit import build_report
 
-    audits = given if isinstance(given, Sequence) else [given]
     report = build_report(audits)
     heads = zip(report["heads"], audits, strict=True)
     return _Side(report, {_key(head): audit.groups for head, audit in heads})

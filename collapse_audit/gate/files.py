@@ -62,10 +62,33 @@ def parse_report(text: str, name: str, *, allow: Collection[Difference] = ()) ->
         raise ReportError(
             f"{name}: not valid JSON ({error}).", hint="Was it cut off? Make the report again."
         ) from error
+    return check_report(document, name, allow=allow)
+
+
+def check_report(
+    document: object, name: str = "report", *, allow: Collection[Difference] = ()
+) -> ReportDocument:
+    """Make sure that plain values are a report.
+
+    Args:
+        document: What JSON held.
+        name: What to call it in an error.
+        allow: As for :func:`read_report`.
+
+    Returns:
+        The report.
+
+    Raises:
+        ReportError: If it is damaged, or no report of a known version.
+    """
+    if isinstance(document, list):
+        raise ReportError(
+            f"{name}: holds the reports of several sources.", hint="Save one report in each file."
+        )
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema == ERROR_SCHEMA:
         raise ReportError(f"{name}: records an error, not a report.")
-    if schema != REPORT_SCHEMA:
+    if schema != REPORT_SCHEMA or not isinstance(document, dict):
         raise ReportError(
             f"{name}: not a report of collapse-audit.",
             hint="Make one with: collapse-audit SOURCE --format json",

@@ -82,5 +82,8 @@ class Verdict:
             "checks": [cast("CheckDocument", asdict(check)) for check in self.checks],
         }
 
+    def __repr__(self) -> str:
+        return f"Verdict({self.source!r:.80}, passed={self.passed}, {len(self.checks)} checks)"
+
     def __str__(self) -> str:
         return verdict_to_table(self.to_dict()).rstrip()

@@ -16,13 +16,12 @@ from collapse_audit.mlcd.sinkhorn import sinkhorn_offsets
 from collapse_audit.mlcd.softmax import Batch, Scorer, SoftmaxPass, Sums
 from collapse_audit.mlcd.statistics import Counts, Prior
 from collapse_audit.mlcd.vmf import vmf_log_normaliser
+from collapse_audit.prototypes import Prototypes, as_prototypes
 
 if TYPE_CHECKING:
     from typing import Self
 
     from torch import Tensor
-
-    from collapse_audit.prototypes import Prototypes
 
 Rows: TypeAlias = "npt.ArrayLike | Tensor"
 Assignment: TypeAlias = Literal["softmax", "sinkhorn"]
@@ -58,7 +57,7 @@ class MLCDAccumulator:
         (4.0, 2.0)
 
     Args:
-        prototypes: The K prototypes.
+        prototypes: The K prototypes, or their matrix (k x d).
         temperature: Softmax temperature (Sinkhorn's epsilon); 0.04 to 0.07 for a DINO teacher,
             0.1 for students, 0.05 for Sinkhorn in SwAV.
         centre: Subtracted from the logits before the temperature: k values; ``"estimate"`` for
@@ -85,7 +84,7 @@ class MLCDAccumulator:
 
     def __init__(
         self,
-        prototypes: Prototypes,
+        prototypes: Prototypes | Rows,
         *,
         temperature: float,
         centre: Literal["estimate"] | npt.ArrayLike | None = None,
@@ -101,6 +100,7 @@ class MLCDAccumulator:
         device: str | torch.device = "cpu",
     ) -> None:
         check_options(temperature, assignment, dtype, prior, min(sinkhorn_iterations, tile))
+        prototypes = as_prototypes(prototypes)
         self._prototypes = prototypes
         self._temperature = float(temperature)
         self._groups = check_groups(groups, prototypes.k)

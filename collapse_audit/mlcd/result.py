@@ -92,6 +92,14 @@ class MLCD:
     labels: Counts | None = None
     index: npt.NDArray[np.intp] | None = None
 
+    def __repr__(self) -> str:
+        k, unique = len(self.probabilities), self.redundancy_factors
+        classes = f"k={k}" if unique is None else f"k={k}, m={len(unique)}"
+        return (
+            f"MLCD(n={self.n}, {classes}, temperature={self.temperature:g}, "
+            f"centre={self.centre!r}, mutual_information={self.mutual_information:.4g})"
+        )
+
     @property
     def counts(self) -> Counts:
         """Samples whose most likely prototype is this one (k, int64); of exact copies one wins."""

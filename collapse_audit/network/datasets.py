@@ -8,7 +8,7 @@ import os
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -60,10 +60,16 @@ class Samples:
     places: npt.NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
-        for values in (self.images, self.features, self.logits):
-            if values is not None:
-                return len(values)
-        return 0
+        return next((len(values) for _, values in self._held()), 0)
+
+    def __repr__(self) -> str:
+        labels = "" if self.labels is None else ", with labels"
+        return f"Samples({len(self)} {' '.join(kind for kind, _ in self._held())}{labels})"
+
+    def _held(self) -> Iterator[tuple[str, Sized]]:
+        for kind in _ARRAYS:
+            if (values := getattr(self, kind)) is not None:
+                yield kind, values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +117,13 @@ def open_samples(data: str | Path) -> Samples:
 
     Raises:
         SourceError: If it cannot be found or read.
+        ParameterError: If it is no name at all.
     """
+    if not isinstance(data, str | Path):
+        raise ParameterError(
+            f"a data source is a name or a path, got {type(data).__name__}.",
+            hint="collapse_audit.network.Samples(images=...) takes arrays in memory.",
+        )
     text = str(data)
     if text == "digits":
         return _digits()

@@ -89,6 +89,10 @@ class HeadModel:
         """Whether features are made of the grey levels themselves, in [0, 1]."""
         return self.backbone is None or not hasattr(self.backbone, "forward_features")
 
+    def __repr__(self) -> str:
+        backbone = None if self.backbone is None else type(self.backbone).__name__
+        return f"HeadModel({self.prototypes!r}, family={self.family!r}, backbone={backbone})"
+
     def to(self, dtype: torch.dtype, device: torch.device) -> None:
         """Bring both networks to one type and device, in place."""
         for module in (self.projection, self.backbone):
@@ -253,9 +257,10 @@ def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
     with suppress(ValueError):
         config = json.loads(checkpoint.metadata.get("config", ""))
         if isinstance(config, dict):
-            told = {"centring": config.get("objective") == "dino"}
-            small = config.get("backbone") == "small"
-            return {**config, **told, "timm_name": None if small else config.get("backbone")}
+            named = config.get("backbone")
+            timm_name = None if named == "small" else named
+            centring = config.get("objective") == "dino"
+            return {**config, "centring": centring, "timm_name": timm_name}
     return {}
 
 

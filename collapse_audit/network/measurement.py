@@ -16,7 +16,7 @@ from collapse_audit.errors import CheckpointError, CollapseAuditWarning, Paramet
 from collapse_audit.network.cache import check_origin, save_features
 from collapse_audit.network.datasets import Samples, choose, open_samples
 from collapse_audit.network.extraction import FeatureBatch, array_batches, image_batches
-from collapse_audit.network.head_model import HeadModel
+from collapse_audit.network.head_model import HeadModel, load_head_model
 from collapse_audit.network.preprocessing import Preprocessing, preprocessing_for
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ Centre: TypeAlias = Literal["file", "estimate", "none"]
 
 
 def measure_mlcd(
-    model: HeadModel,
-    samples: Samples,
+    model: HeadModel | str | Path,
+    samples: Samples | str | Path,
     *,
     groups: npt.ArrayLike | None = None,
     temperature: float | None = None,
@@ -49,8 +49,8 @@ def measure_mlcd(
     """Run samples through a head and measure its marginal latent class distribution.
 
     Args:
-        model: The head; its networks are moved to ``device`` and ``dtype``.
-        samples: Images, backbone features, or logits.
+        model: The head, whose networks are moved to ``device`` and ``dtype``; or its source.
+        samples: Images, backbone features, or logits; or what :func:`open_samples` takes.
         groups: Group number of every prototype (k), for the distribution over unique ones.
         temperature: By default that of the teacher (or student) at the end of training; needed
             where neither the file nor the manifest tells it.
@@ -82,6 +82,9 @@ def measure_mlcd(
     from collapse_audit.mlcd import MLCDAccumulator  # imports torch
 
     place = torch.device(pick_device(device))
+    samples = samples if isinstance(samples, Samples) else open_samples(samples)
+    if not isinstance(model, HeadModel):
+        model = load_head_model(model, images=samples.images is not None)
     told: str | None = "option"
     if temperature is None:
         temperature = model.temperature

@@ -51,7 +51,7 @@ class TrainingResult:
 
 
 def run_training(
-    config: HeadTrainingConfig, folder: Path, *, resume: bool = False, quiet: bool = False
+    config: HeadTrainingConfig, folder: str | Path, *, resume: bool = False, quiet: bool = False
 ) -> TrainingResult:
     """Train a head, and audit it before and after.
 
@@ -72,7 +72,15 @@ def run_training(
     Returns:
         Numbers before and after. If the loss diverged, those of the last good state.
 
+    Raises:
+        ParameterError: If ``config`` is none.
     """
+    if not isinstance(config, HeadTrainingConfig):
+        raise ParameterError(
+            f"run_training takes a HeadTrainingConfig, got {type(config).__name__}.",
+            hint="HeadTrainingConfig.from_file(Path(name)) reads one.",
+        )
+    folder = Path(folder)
     data = load_data(config)
     state = _starting_state(config, data)  # may refuse: before the folder is this run's
     _claim(folder, config, data, resume=resume)

@@ -16,7 +16,7 @@ from collapse_audit.cli.pipeline import deliver
 from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit
+    from collapse_audit.head_audit import CollapseAudit
     from collapse_audit.network import HeadModel, Preprocessing
     from collapse_audit.remote import RemoteSettings
     from collapse_audit.similarity import Progress

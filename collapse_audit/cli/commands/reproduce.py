@@ -45,6 +45,8 @@ Examples:
 @click.pass_context
 def reproduce_command(
     context: click.Context,
+    /,
+    *,
     family: str | None,
     state: Path,
     form: str,
