@@ -234,6 +234,7 @@ class ComparedHead(TypedDict):
 
     name: str
     branch: str | None
+    partners: list[str]
     metrics: list[MetricDocument]
     regroupings: list[RegroupingDocument | None]
 
