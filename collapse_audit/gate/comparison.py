@@ -136,8 +136,8 @@ def compare(
             are compared then. By default heads of equal names are, and the rest in their order.
 
     Returns:
-        One entry per compared head of A. Where both sides are audits and K is equal, also which groups of
-        duplicates of A were split or merged.
+        One entry per compared head of A. Where both sides are audits and K is equal, also which
+        groups of duplicates of A were split or merged.
 
     Raises:
         ReportError: If the reports were made in different ways or do not hold the same heads.

@@ -222,7 +222,7 @@ def _folder(folder: Path) -> Samples:
         raise SourceError(f"{error.filename}: cannot be read ({error.strerror}).") from error
     names = tuple(name for name in files if name.lower().endswith(_SUFFIXES))
     if not names:
-        raise SourceError(f"{folder}: no images in this folder of {len(files):,} files.", hint=_CHOICES)
+        raise SourceError(f"{folder}: no images in this folder.", hint=_CHOICES)
     if others := Counter(Path(name).suffix for name in sorted({*files} - {*names})):
         kinds = ", ".join(f"{n:,} {suffix or 'without one'}" for suffix, n in others.items())
         warnings.warn(

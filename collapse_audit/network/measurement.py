@@ -210,9 +210,7 @@ def cached_features(
     if samples.labels is not None:
         arrays["labels"] = samples.labels[arrays["index"]]
     save_features(cache, arrays, origin=origin)
-    return Samples(
-        features=arrays["features"], labels=arrays.get("labels"), places=arrays["index"]
-    )
+    return Samples(features=arrays["features"], labels=arrays.get("labels"), places=arrays["index"])
 
 
 def _batches(

@@ -117,7 +117,7 @@ def test_a_folder_of_hugging_faces_trainer_is_its_weights(weights: str, tmp_path
     state = {"prototypes.weight": WEIGHT, "backbone.norm.weight": torch.ones(D)}
     kind, _, shards = weights.partition(" ")
     stem = "model" if kind == "safetensors" else "pytorch_model"
-    names = {key: f"{stem}.{kind}" for key in state}
+    names = dict.fromkeys(state, f"{stem}.{kind}")
     if shards:
         names = {key: f"{stem}-{i:05}-of-00002.{kind}" for i, key in enumerate(state, 1)}
         index = {"metadata": {}, "weight_map": names}

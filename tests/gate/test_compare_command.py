@@ -40,9 +40,9 @@ def test_compare_shows_deltas_and_what_was_merged(run: Run, good: str, bad: str)
 
 def save_heads(path: Path, **copies: list[int]) -> str:
     """A file of several heads, each with a K of its own."""
-    save_file(
-        {f"teacher.{name}.last_layer.weight": np.repeat(np.eye(16, dtype=np.float32)[: len(r)], r, 0)
-         for name, r in copies.items()}, path)  # fmt: skip
+    rows = np.eye(16, dtype=np.float32)
+    heads = {name: np.repeat(rows[: len(r)], r, axis=0) for name, r in copies.items()}
+    save_file({f"teacher.{name}.last_layer.weight": w for name, w in heads.items()}, path)
     return path.name
 
 
@@ -79,7 +79,9 @@ def test_heads_that_cannot_be_paired_are_refused_with_the_option(run: Run, tmp_p
     b = save_heads(tmp_path / "b.safetensors", x_head=[5, 1], y_head=[6, 1], z_head=[2, 2])
     ran = run(a, b, command=compare_command)
     assert ran.code == 2
-    assert "do not hold the same heads: dino_head (teacher), ibot_head (teacher), x_head" in ran.error
+    assert (
+        "do not hold the same heads: dino_head (teacher), ibot_head (teacher), x_head" in ran.error
+    )
     assert ran.error.endswith("Choose one with --head, or say --pair NAME=NAME.")
     assert paired(compared(run, a, b, "--pair", "ibot_head=z_head"))
     ran = run(a, b, "--pair", "ibot_head=w", command=compare_command)
