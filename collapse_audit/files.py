@@ -70,6 +70,17 @@ def write_atomically(path: Path, *parts: bytes | memoryview, hint: str = "") -> 
         file.writelines(parts)
 
 
+def remove_unfinished(*paths: Path) -> None:
+    """Remove what is left of files whose writers were killed.
+
+    Args:
+        *paths: Their final names; nobody may be writing them now.
+    """
+    for path in paths:
+        for left in path.parent.glob(f".{path.name}.*.tmp"):
+            left.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Put a rename itself on the disk, where the file system can.
 

@@ -125,11 +125,11 @@ _TABLE = (
 )
 
 
-def look_up(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
+def look_up(summary: object, keys: tuple[str, ...]) -> Any:
     """A number inside nested dictionaries; ``None`` if it was not measured."""
     value: Any = summary
     for key in keys:
-        value = None if value is None else value.get(key)
+        value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
