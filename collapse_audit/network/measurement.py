@@ -41,6 +41,7 @@ def measure_mlcd(
     seed: int = 0,
     batch_size: int = 64,
     workers: int = 0,
+    skip_bad: bool = False,
     dtype: Literal["float32", "float64"] = "float32",
     device: str = "auto",
     progress: Callable[[int], None] | None = None,
@@ -62,6 +63,7 @@ def measure_mlcd(
         seed: Of that choice.
         batch_size: Samples per forward pass.
         workers: Processes that read images.
+        skip_bad: Whether to go on where more than 1 % of the images cannot be read.
         dtype: Of the networks and the softmax.
         device: ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         progress: Called with the number of samples after every batch.
@@ -108,14 +110,15 @@ def measure_mlcd(
         dtype=dtype,
         device=place,
     )
-    index = choose(len(samples), limit=limit, seed=seed)
+    chosen, places = choose(len(samples), limit=limit, seed=seed), []
     for batch in _batches(
         model,
         samples,
-        index,
+        chosen,
         preprocessing=preprocessing,
         batch_size=batch_size,
         workers=workers,
+        skip_bad=skip_bad,
         dtype=torch.float64 if dtype == "float64" else torch.float32,
         device=place,
     ):
@@ -126,10 +129,13 @@ def measure_mlcd(
             with torch.inference_mode():
                 bottleneck = model.bottleneck_of(batch.rows)
             accumulator.update(bottleneck, labels=labels)
+        places.append(batch.index)
         if progress is not None:
             progress(len(batch.index))
     found = accumulator.result()
-    return replace(found, temperature_source=told, centre_source=centre_source)
+    index = np.concatenate(places)
+    index = index if samples.places is None else samples.places[index]
+    return replace(found, index=index, temperature_source=told, centre_source=centre_source)
 
 
 def cached_features(
@@ -142,6 +148,7 @@ def cached_features(
     seed: int = 0,
     batch_size: int = 64,
     workers: int = 0,
+    skip_bad: bool = False,
     device: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> Samples:
@@ -156,6 +163,7 @@ def cached_features(
         seed: As for :func:`measure_mlcd`.
         batch_size: As for :func:`measure_mlcd`.
         workers: As for :func:`measure_mlcd`.
+        skip_bad: As for :func:`measure_mlcd`.
         device: As for :func:`measure_mlcd`.
         progress: As for :func:`measure_mlcd`.
 
@@ -190,6 +198,7 @@ def cached_features(
         preprocessing=chosen,
         batch_size=batch_size,
         workers=workers,
+        skip_bad=skip_bad,
         dtype=torch.float32,
         device=torch.device(pick_device(device)),
     ):
@@ -197,10 +206,11 @@ def cached_features(
         places.append(batch.index)
         if progress is not None:
             progress(len(batch.index))
-    labels = None if samples.labels is None else samples.labels[np.concatenate(places)]
-    features = np.concatenate(rows)
-    save_features(cache, features, labels=labels, origin=origin)
-    return Samples(features=features, labels=labels)
+    arrays = {"features": np.concatenate(rows), "index": np.concatenate(places)}
+    if samples.labels is not None:
+        arrays["labels"] = samples.labels[arrays["index"]]
+    save_features(cache, arrays, origin=origin)
+    return Samples(features=arrays["features"], labels=arrays.get("labels"), places=arrays["index"])
 
 
 def _batches(
@@ -211,6 +221,7 @@ def _batches(
     preprocessing: Preprocessing | None,
     batch_size: int,
     workers: int,
+    skip_bad: bool,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Iterator[FeatureBatch]:
@@ -232,6 +243,7 @@ def _batches(
         workers=workers,
         dtype=dtype,
         device=device,
+        skip_bad=skip_bad,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 _LONGEST_REQUESTED_WAIT = 120.0
 _HINTS = {
     401: "It needs a login: put a token in place (HF_TOKEN for hf://), or download it by hand.",
@@ -61,21 +63,20 @@ def failed(shown: str, error: Exception) -> Exception:
                 hint="Behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate.",
             )
         if isinstance(cause, socket.gaierror):
-            return TransientError(
-                "the name of the server is not known", hint="Check the address and the network."
-            )
+            what, hint = "the name of the server is not known", "Check the address and the network."
+            return TransientError(what, hint=hint, lasts=True)
         if isinstance(cause, TimeoutError):
             return TransientError("the server does not answer", hint="Try again later.")
         if isinstance(cause, IncompleteRead) and isinstance(cause.partial, int):
             return cut_off(cause.partial, cause.partial + (cause.expected or 0))
     if isinstance(error, ValueError):
         return SourceError(f"{shown}: not a usable address.", hint="Check it for typing errors.")
-    root = causes[-1]
+    root, lasts = causes[-1], False
     if isinstance(root, OSError) and root.errno:
-        reason = os.strerror(root.errno)
+        reason, lasts = os.strerror(root.errno), root.errno in _NO_NETWORK
     else:  # what requests and urllib3 say may hold the query of the address
         reason = "" if isinstance(root, RequestException | HTTPError) else scrub(root)
-    return TransientError(f"the connection failed ({reason or type(root).__name__})")
+    return TransientError(f"the connection failed ({reason or type(root).__name__})", lasts=lasts)
 
 
 def cut_off(received: int, expected: int) -> TransientError:

@@ -81,7 +81,7 @@ class HttpFile:
                     if since_failure > _BLOCK:
                         self._patience.renew()
                     since_failure = 0
-                    self._patience.wait_after(failure)
+                    self._patience.wait_after(failure, arrived=self.version != FileVersion(None))
 
     def _behind(self, seen: bytes, answer: Iterator[bytes]) -> Iterator[bytes]:
         """What follows bytes that are known, which the answer repeats."""

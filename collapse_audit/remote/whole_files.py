@@ -9,7 +9,7 @@ from pathlib import Path
 
 from collapse_audit.errors import IntegrityError, SourceError
 from collapse_audit.files import is_plain_file, sha256_of
-from collapse_audit.remote.addresses import Remote, not_in_cache, parse_hf
+from collapse_audit.remote.addresses import Remote, not_in_cache, parse_hf, redact
 from collapse_audit.remote.cache import RANGES, WHOLE, Index, folder_of
 from collapse_audit.remote.locking import check_and_record
 from collapse_audit.remote.opening import open_remote, try_mirrors
@@ -90,7 +90,9 @@ def fetch_file(
         raise not_in_cache(remote.name)
 
     def fetch(url: str) -> Path:
-        return _fetch(remote, open_remote(remote, url, settings), settings, reporter, why)
+        with reporter.waiting(f"{remote.name}: waiting for {redact(url)}"):
+            file = open_remote(remote, url, settings)
+        return _fetch(remote, file, settings, reporter, why)
 
     with exclusive(folder_of(remote, settings), settings):
         return cached_file(remote, settings) or try_mirrors(remote, fetch, reporter)

@@ -20,7 +20,7 @@ def comparison_to_table(comparison: ComparisonDocument) -> str:
     """Write a comparison for a terminal."""
     lines = [f"{letter}  {source}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", head_name(head["name"], head["branch"])]
+        lines += ["", _title(head)]
         lines += [*text_columns(_titles(comparison), _rows(head)), *_regroupings(head)]
     return "\n".join(lines) + "\n"
 
@@ -30,7 +30,7 @@ def comparison_to_markdown(comparison: ComparisonDocument) -> str:
     lines = ["# Heads side by side", ""]
     lines += [f"- {letter}: {escape(source)}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", f"## {escape(head_name(head['name'], head['branch']))}", ""]
+        lines += ["", f"## {escape(_title(head))}", ""]
         lines += pipe_table(_titles(comparison), _rows(head))
         lines += [line for text in _regroupings(head) for line in ("", escape(text))]
     return "\n".join(lines) + "\n"
@@ -65,6 +65,14 @@ def _labels(number: int) -> list[str]:
 def _sources(comparison: ComparisonDocument) -> Iterator[tuple[str, str]]:
     sources = [shorten(source, 300) for source in comparison["sources"]]
     return zip(_labels(len(sources)), sources, strict=True)
+
+
+def _title(head: ComparedHead) -> str:
+    """Its name, and the names in the others where one differs, such as ``head (B: proj)``."""
+    named = zip(_labels(1 + len(head["partners"]))[1:], head["partners"], strict=True)
+    others = ", ".join(f"{letter}: {printable(name, None)}" for letter, name in named)
+    own = head_name(head["name"], head["branch"])
+    return own if {*head["partners"]} == {head["name"]} else f"{own} ({others})"
 
 
 def _titles(comparison: ComparisonDocument) -> tuple[str, ...]:
