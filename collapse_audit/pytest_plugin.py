@@ -60,7 +60,7 @@ def assert_no_collapse(
     verdict = check(
         head,
         None if baseline is None else read_report(Path(baseline)),
-        [f"unique_fraction<{min_unique_fraction}", *fail_on],
+        [*([f"unique_fraction<{min_unique_fraction}"] if min_unique_fraction else []), *fail_on],
     )
     if not verdict.passed:
         pytest.fail(_explain(head, str(verdict)), pytrace=False)

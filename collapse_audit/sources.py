@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +21,9 @@ from collapse_audit.checkpoints import (
     select_default,
     select_heads,
 )
-from collapse_audit.containers import Checkpoint, read_checkpoint, read_path
+from collapse_audit.containers import Checkpoint, InMemory, limits, read_checkpoint, read_path
 from collapse_audit.errors import NoPrototypesError, ParameterError, SourceError
+from collapse_audit.examples import embedded_head
 from collapse_audit.files import sha256_of
 from collapse_audit.manifest import CheckpointEntry, candidate_file_names, fetch_hint, load_manifest
 from collapse_audit.prototypes import Branch, Prototypes
@@ -35,13 +38,14 @@ from collapse_audit.remote import (
     remote_of_entry,
     remote_of_url,
 )
-from collapse_audit.words import did_you_mean, printable
+from collapse_audit.words import did_you_mean, megabytes, printable
 
 if TYPE_CHECKING:
     from collapse_audit.similarity import Progress
 
-#: The word for the head inside the package.
+#: The words for the head inside the package and for what a pipe brings.
 DEMO: Final = "demo"
+STDIN: Final = "-"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,7 @@ class ResolvedSource:
     file: str  # its name
     entry: CheckpointEntry | None = None  # of the manifest, if the source is an id
     path: Path | None = None  # of the file on this machine, if it is one file here
+    digest: str | None = None  # the checksum, if it is known already
     remote: Remote | None = None  # if it is somewhere else
     settings: RemoteSettings | None = None  # with which it is fetched
 
@@ -106,7 +111,7 @@ class ResolvedSource:
 
     def sha256(self, progress: Progress | None = None) -> str | None:
         """Checksum of the file; ``None`` of a folder, and of an address that was read in parts."""
-        return None if self.path is None else sha256_of(self.path, progress)
+        return self.digest if self.path is None else sha256_of(self.path, progress)
 
 
 def resolve_source(
@@ -130,26 +135,48 @@ def resolve_source(
         return _open_remote(remote_of_url(typed), None, settings, reporter)
     if os.sep in typed or Path(typed).suffix:  # no id has either
         return _open_path(typed, checkpoint_dir)
-    if typed == DEMO:
-        from collapse_audit.examples import embedded_head
-
-        path = embedded_head()
-        return ResolvedSource(DEMO, read_path(path, DEMO), path.name, path=path)
+    if typed == STDIN:
+        data = read_stdin()
+        digest = hashlib.sha256(data).hexdigest()
+        checkpoint = read_checkpoint(InMemory(data), "stdin")
+        return ResolvedSource("stdin", checkpoint, "", digest=digest)
     entries = {entry.id: entry for entry in load_manifest().entries}
     entry = entries.get(typed)
-    if entry is None:
-        return _open_path(typed, checkpoint_dir, ids=tuple(entries))
+    if entry is None and typed != DEMO:
+        return _open_path(typed, checkpoint_dir, ids=(DEMO, *entries))
     if Path(typed).exists():
         raise SourceError(
-            f"{typed}: is an id of the manifest and a file in this folder.",
+            f"{typed}: is {'an id of the manifest' if entry else 'the demo'} and a file in this "
+            "folder.",
             hint=f"Write {os.curdir}{os.sep}{typed} for the file.",
         )
+    if entry is None:
+        path = embedded_head()
+        return ResolvedSource(DEMO, read_path(path, DEMO), path.name, path=path)
     settings = settings or RemoteSettings.from_environment()
     return _open_entry(entry, checkpoint_dir, settings, reporter)
 
 
+def read_stdin() -> bytearray:
+    """All that a pipe brings, up to a limit."""
+    pipe = getattr(sys.stdin, "buffer", None)
+    if pipe is None:
+        raise SourceError("stdin: there is none here.", hint="Give the name of a file.")
+    data = bytearray()
+    while chunk := pipe.read(1 << 20):
+        data += chunk
+        if len(data) > limits.PIPE_BYTES:
+            raise SourceError(
+                f"stdin: more than {megabytes(limits.PIPE_BYTES)}.",
+                hint="Save it to a file and name that: of a file only the head is read.",
+            )
+    return data
+
+
 def find_remote(source: str) -> Remote:
     """The remote file that an address or a manifest id means; nothing is opened."""
+    if source == DEMO:
+        raise SourceError("demo: is inside the package; there is nothing to fetch.")
     if is_remote(source):
         return remote_of_url(source)
     return remote_of_entry(load_manifest().get(source))
@@ -162,8 +189,9 @@ def load_prototypes(
 
     Args:
         source: A path of a file, or of a folder that is a checkpoint; an id of the manifest, such
-            as ``dino_vits16``; an address (``https://``, ``hf://``, ``s3://`` ...); or ``demo``,
-            the head inside the package. With a separator or a dot in it, it is a path.
+            as ``dino_vits16``; an address (``https://``, ``hf://``, ``s3://`` ...); ``demo``, the
+            head inside the package; or ``-``, the bytes of a file on stdin. With a separator or a
+            dot in it, it is a path.
         branch: The network, where the method has two. The default, the teacher, is the one that
             the literature audits; a file without one gives the student, with a warning, or its
             single network.

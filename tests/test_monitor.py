@@ -360,7 +360,7 @@ def test_a_disk_that_becomes_full_leaves_whole_lines(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))\n"
         "monitor.step()"
     )
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-B", "-c", code]  # the limit would cut compiled modules too
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True

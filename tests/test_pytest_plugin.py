@@ -92,3 +92,10 @@ def test_more_thresholds_and_a_baseline_can_be_given(tmp_path: Path) -> None:
     assert_no_collapse(weight([2, 1, 1]), min_unique_fraction=0.7, **thresholds)
     with pytest.raises(pytest.fail.Exception, match=r"max:\+0  2         3      <= 2"):
         assert_no_collapse(weight([3, 1]), min_unique_fraction=0.5, **thresholds)
+
+
+def test_a_smallest_fraction_of_zero_leaves_the_other_thresholds() -> None:
+    found = assert_no_collapse(weight([3, 1]), min_unique_fraction=0, fail_on=["M<2"])
+    assert found.num_unique == 2
+    with pytest.raises(pytest.fail.Exception, match="M<3"):
+        assert_no_collapse(weight([3, 1]), min_unique_fraction=0, fail_on=["M<3"])

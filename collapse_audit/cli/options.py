@@ -11,12 +11,16 @@ from typing import Any, Final, TypeVar
 import click
 
 from collapse_audit.cli.formats import FORMAT_OF_SUFFIX, FORMATS
+from collapse_audit.cli.source_name import SourceName
 from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import Branch, check_epsilon
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 EPSILON: Final = 0.025  # the default of every command
+
+
+source_argument = click.argument("source", type=SourceName())
 
 
 def option(**declaration: Any) -> Any:
@@ -63,6 +67,11 @@ class OutputOptions:
 
     form: str  # one of :data:`collapse_audit.cli.formats.FORMATS`
     output: Path | None  # file to write; ``None`` for stdout
+    groups: Path | None = option(
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write group and leader of every prototype to this .csv or .npy file.",
+    )
     progress: bool = option(default=True, help="Bars on stderr for work over two seconds.")
 
 
@@ -116,6 +125,33 @@ def bundled(
 
 
 audit_options = options_of(AuditOptions, "audit")
+
+
+def _one_head_each(sources: tuple[str, ...], heads: tuple[str, ...]) -> list[tuple[str, Any]]:
+    if len(heads) not in (0, 1, len(sources)):
+        raise click.UsageError(
+            f"--head: {len(heads)} names for {len(sources)} sources. Give one, or one for each."
+        )
+    given = heads if len(heads) == len(sources) else [*heads, None][:1] * len(sources)
+    return list(zip(sources, given, strict=True))
+
+
+#: Gives a command one or more sources, each with its --head if any, as the argument ``wanted``.
+several_sources = bundled(
+    "wanted",
+    _one_head_each,
+    (
+        click.argument("sources", type=SourceName(), nargs=-1, required=True, metavar="SOURCE..."),
+        click.option(
+            "--head",
+            "heads",
+            multiple=True,
+            metavar="NAME",
+            help="Only this head; all of them by default. Once for all sources, or once for each.",
+        ),
+    ),
+    ("sources", "heads"),
+)
 
 
 def output_options(command: F) -> F:

@@ -27,6 +27,8 @@ DIMENSIONS = 64
 UNPACKED_BYTES = 1024**3
 #: Bytes that a tensor may have if fewer are stored: an expanded view of some of them.
 EXPANDED_BYTES = 64 * 1024**2
+#: Bytes that are taken from a pipe, where a file cannot be read in parts.
+PIPE_BYTES = 4 * 1024**3
 #: Files of one checkpoint in several (shards, or those of a distributed run), and arrays of one
 #: ``.npz``.
 FILES = 20_000

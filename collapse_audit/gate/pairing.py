@@ -76,17 +76,17 @@ def _pairs(
     if len(partner) < len(others):
         raise ReportError(
             "two heads of the baseline have the same name and branch.",
-            hint="Make a baseline of each with --head.",
+            hint="Make a baseline of each with head=NAME.",
         )
     keys = {_key(head) for head in heads}
     left = [head for head in heads if _key(head) not in partner]
     right = [other for other in others if _key(other) not in keys]
     if (left or right) and not (in_order and len(left) == len(right)):
         names = ", ".join(sorted(f"{head['name']} ({head['branch']})" for head in left + right))
-        again = "make the baseline again with --update-baseline"
+        again = "make the baseline again with update_baseline=True"
         raise ReportError(
             f"the two do not hold the same heads: {names}.",
-            hint=f"Choose one with --head, or {'say --pair NAME=NAME' if in_order else again}.",
+            hint=f"Choose one with head=NAME, or {'say pairs=NAME=NAME' if in_order else again}.",
         )
     partner |= {_key(head): other for head, other in zip(left, right, strict=True)}
     return [(head, partner[_key(head)]) for head in heads]
@@ -106,5 +106,5 @@ def _refuse(
     if new != old and difference not in allow:
         raise ReportError(
             f"{what} is {new} here and {old} in the baseline, so the two cannot be compared.",
-            hint=f"Make the baseline again, or say --allow {difference}.",
+            hint=f"Make the baseline again, or say allow={difference}.",
         )

@@ -25,8 +25,8 @@ _REFUSALS = (
     TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError,
 )  # fmt: skip
 _FAULT = re.compile(r"CUDA|out of memory|allocate memory")
-_FEATURES = "Compute the features with the official code and give them with --data FILE.npz."
-_ANOTHER = f"Try --backbone TIMM_NAME and --backbone-arg. {_FEATURES}"
+_FEATURES = "Compute the features with the official code and give them with data=FILE.npz."
+_ANOTHER = f"Try backbone=TIMM_NAME, and arguments for it. {_FEATURES}"
 
 
 def build_backbone(
@@ -64,7 +64,7 @@ def build_backbone(
         reason = printable(str(error).partition("\n")[0]) or type(error).__name__
         message = f"timm cannot build {name or kind} with {options}: {reason}"
         if name or options:
-            raise ParameterError(message, hint="Check --backbone and --backbone-arg.") from error
+            raise ParameterError(message, hint="Check its name and arguments.") from error
         raise CheckpointError(message, hint=_ANOTHER) from error
     _load(model, renamed)
     return model.eval().requires_grad_(requires_grad=False)
@@ -120,7 +120,7 @@ def _heads(width: int, options: dict[str, Any]) -> int:
         raise CheckpointError(
             f"the number of attention heads is not stored, and a width of {width} is not a "
             "multiple of the usual 64.",
-            hint="Give it with --backbone-arg num_heads=N.",
+            hint="Give num_heads=N to the backbone.",
         )
     return width // 64
 

@@ -160,7 +160,7 @@ def choose(n: int, *, limit: int | None, seed: int) -> npt.NDArray[np.intp]:
     if limit is None or limit >= n:
         return np.arange(n)
     if limit < 1:
-        raise ParameterError(f"--limit must be at least 1, got {limit}.")
+        raise ParameterError(f"limit must be at least 1, got {limit}.")
     return np.sort(np.random.default_rng(seed).permutation(n)[:limit])
 
 
@@ -176,7 +176,7 @@ def _fashion_mnist(folder: Path | None) -> Samples:
     if folder is None:
         raise SourceError(
             "fashion-mnist needs the folder of its files.",
-            hint="Give --data fashion-mnist:FOLDER, with t10k-images-idx3-ubyte.gz in it.",
+            hint="Give data=fashion-mnist:FOLDER, with t10k-images-idx3-ubyte.gz in it.",
         )
     raw = folder / "FashionMNIST" / "raw"  # where torchvision puts them
     folder = raw if raw.is_dir() else folder

@@ -196,7 +196,7 @@ def _stack(items: list[_Item], samples: Samples) -> npt.NDArray[Any]:
             raise ParameterError(
                 f"{_name(samples, item.index)} is {array.shape[2]} x {array.shape[1]} pixels, "
                 f"others are {arrays[0].shape[2]} x {arrays[0].shape[1]}.",
-                hint="Use --resize N to bring all to one size.",
+                hint="Use resize=N to bring all to one size.",
             )
     return np.stack(arrays)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collapse_audit.manifest import Recipe
     from collapse_audit.prototypes import Branch
 
-_GIVE = "Give features at the bottleneck with --data FILE.npz instead."
+_GIVE = "Give features at the bottleneck with data=FILE.npz instead."
 # A layer's number, for MSN by its name: fc1, bn1, (GELU), fc2, ...
 _MSN_NAMES = {"fc1": 0, "bn1": 1, "fc2": 3, "bn2": 4, "fc3": 6}
 _NUMBERED = re.compile(rf"(?P<chain>.+)\.(?P<name>\d+|{'|'.join(_MSN_NAMES)})\.(?P<part>[^.]+)")

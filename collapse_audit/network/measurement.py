@@ -227,8 +227,7 @@ def _batches(
 ) -> Iterator[FeatureBatch]:
     if batch_size < 1 or workers < 0:
         raise ParameterError(
-            f"--batch-size must be at least 1 and --workers at least 0, "
-            f"got {batch_size} and {workers}."
+            f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}."
         )
     model.to(dtype, device)
     values = samples.features if samples.features is not None else samples.logits
@@ -270,7 +269,7 @@ def _centre(
         if model.centre is None:
             raise CheckpointError(
                 f"{model.prototypes.source}: holds no centre for {model.prototypes.name}.",
-                hint="Use --centre estimate or --centre none.",
+                hint="Use centre=estimate or centre=none.",
             )
         return model.centre, told
     return "estimate" if centre == "estimate" else None, told

@@ -93,7 +93,7 @@ def preprocessing_for(
     if resize is None:
         return found
     if resize < 1:
-        raise ParameterError(f"--resize must be a number of pixels or none, got {resize}.")
+        raise ParameterError(f"resize must be a number of pixels or none, got {resize}.")
     return replace(found, resize=resize, crop=resize)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from collapse_audit.containers.byte_source import LocalFile
 from collapse_audit.errors import SourceError
-from collapse_audit.remote.addresses import Remote, not_in_cache, redact
+from collapse_audit.remote.addresses import Remote, not_in_cache
 from collapse_audit.remote.cache import RangeCache
 from collapse_audit.remote.opening import open_remote, sends_true_ranges, try_mirrors
 from collapse_audit.remote.remote_files import RangesUnusableError, RemoteFile, has_changed
@@ -14,6 +14,7 @@ from collapse_audit.remote.reporting import SILENT, Reporter
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.transfers import exclusive, fetch_part
 from collapse_audit.remote.whole_files import cached_file, fetch_file, file_of_other_tools
+from collapse_audit.words import redact
 
 _BAR_FROM_BYTES = 1 << 20
 
@@ -136,7 +137,7 @@ class RemoteSource:
         if data is None:
             raise SourceError(
                 f"{self.remote.name}: the cache does not keep what is written to it.",
-                hint="Check the disk, or choose another folder with --cache-dir.",
+                hint="Check the disk, or choose another folder with cache_dir=FOLDER.",
             )
         return data
 

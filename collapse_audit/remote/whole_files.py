@@ -9,7 +9,7 @@ from pathlib import Path
 
 from collapse_audit.errors import IntegrityError, SourceError
 from collapse_audit.files import is_plain_file, sha256_of
-from collapse_audit.remote.addresses import Remote, not_in_cache, parse_hf, redact
+from collapse_audit.remote.addresses import Remote, not_in_cache, parse_hf
 from collapse_audit.remote.cache import RANGES, WHOLE, Index, folder_of
 from collapse_audit.remote.locking import check_and_record
 from collapse_audit.remote.opening import open_remote, try_mirrors
@@ -17,7 +17,7 @@ from collapse_audit.remote.remote_files import RangesUnusableError, RemoteFile
 from collapse_audit.remote.reporting import Reporter
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.transfers import discard, exclusive, fetch_part, publish
-from collapse_audit.words import megabytes
+from collapse_audit.words import megabytes, redact
 
 
 def cached_file(remote: Remote, settings: RemoteSettings) -> Path | None:

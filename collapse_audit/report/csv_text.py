@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collapse_audit.report.documents import HeadDocument, ReportDocument
@@ -17,25 +17,26 @@ from collapse_audit.words import printable
 _FORMULA = re.compile("(^|;)(?=\\s*[=+@\\uff1d\\uff0b\\uff0d\\uff20-])")
 
 
-def to_csv(report: ReportDocument) -> str:
+def to_csv(*reports: ReportDocument) -> str:
     """Write one row per head, for spreadsheets and data frames.
 
     Lists have no place in a row: the histogram and the sweep are in the JSON.
 
     Args:
-        report: A report that obeys the schema.
+        *reports: Reports that obey the schema.
 
     Returns:
         A header and one line per head; what a report does not hold is an empty cell.
     """
+    return rows_to_csv([flat_row(report, head) for report in reports for head in report["heads"]])
+
+
+def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows that have the same columns, without anything that a spreadsheet takes for a formula."""
     text = io.StringIO()
-    rows = [
-        {column: csv_cell(value) for column, value in flat_row(report, head).items()}
-        for head in report["heads"]
-    ]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: csv_cell(value) for column, value in row.items()} for row in rows)
     return text.getvalue()
 
 

@@ -151,12 +151,12 @@ def _claim(folder: Path, config: HeadTrainingConfig, data: Data, *, resume: bool
         _check_same(path, config, data)
         if not resume:
             raise ParameterError(
-                f"{folder}: already holds a run.", hint="Add --resume, or choose another --out."
+                f"{folder}: already holds a run.", hint="Add resume=True, or choose another folder."
             )
         return
     if any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise ParameterError(
-            f"{folder}: not empty, and not a run folder.", hint="Choose another --out."
+            f"{folder}: not empty, and not a run folder.", hint="Choose another folder."
         )
     content = {"config": config.to_dict(), "data_sha256": data.fingerprint, "versions": _versions()}
     write_text(path, yaml.safe_dump(content, sort_keys=False))
@@ -173,12 +173,12 @@ def _check_same(path: Path, config: HeadTrainingConfig, data: Data) -> None:
     if changed:
         raise ParameterError(
             f"{path.parent}: belongs to another configuration: {'; '.join(changed)}.",
-            hint="Choose another --out.",
+            hint="Choose another folder.",
         )
     if content.get("data_sha256") != data.fingerprint:
         raise ParameterError(
             f"{path.parent}: the data are not those the run began with.",
-            hint="Restore them, or choose another --out.",
+            hint="Restore them, or choose another folder.",
         )
 
 

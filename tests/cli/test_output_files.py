@@ -73,7 +73,7 @@ REFUSED_OUTPUTS = {
 def test_an_output_that_cannot_be_is_refused_before_the_work(
     run: Run, head: str, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
-    monkeypatch.setattr(audit_command, "audits_of", lambda *_: pytest.fail("worked first"))
+    monkeypatch.setattr(audit_command, "audits_of", lambda *_, **__: pytest.fail("worked first"))
     before = Path(head).read_bytes()
     code, out, err = run(head, "-o", output, "--format", "table")
     assert (code, out) == (2, "")

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from collapse_audit.cli.console import Session, check_output, emit, say
-from collapse_audit.cli.options import EPSILON, AuditOptions, format_options, option_of
+from collapse_audit.cli.options import (
+    EPSILON,
+    AuditOptions,
+    format_options,
+    option_of,
+    source_argument,
+)
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
@@ -73,7 +79,7 @@ Thresholds:
 \b
 Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 )
-@click.argument("source")
+@source_argument
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -140,12 +146,12 @@ def check_command(
 ) -> None:
     """Check that a head is not worse than a baseline, or than absolute limits.
 
-    SOURCE is what `audit` takes, a saved report (.json), or - for a report on stdin. A report needs
-    no weights. Settings come from [tool.collapse-audit.check] in pyproject.toml, or [check] in
+    SOURCE is what `audit` takes, or a saved report (.json, or - for stdin). A report needs no
+    weights. Settings come from [tool.collapse-audit.check] in pyproject.toml, or [check] in
     collapse-audit.toml; an option wins over its setting.
     """
     if output is not None:
-        check_output(output, source)
+        check_output(output, [source])
     with _errors_in(form, output):
         verdict, written = _run(source, **given)
     document = verdict.to_dict()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.options import AuditOptions, option_of
+from collapse_audit.cli.options import AuditOptions, option_of, source_argument
 from collapse_audit.cli.remote_options import remote_options, reporter
 from collapse_audit.report import to_json
 from collapse_audit.report.columns import text_columns
@@ -22,7 +22,7 @@ _ROWS_SHOWN = 24
 
 
 @click.command("info")
-@click.argument("source")
+@source_argument
 @click.option("--all", "every", is_flag=True, help="List every matrix, with shape and type.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @option_of(AuditOptions, "checkpoint_dir")
