@@ -12,6 +12,7 @@ from collapse_audit.report.documents import ComparedHead, ComparisonDocument
 from collapse_audit.report.table import WIDEST
 from collapse_audit.report.verdict_text import figure
 from collapse_audit.report.words import count, head_name, plural, shorten
+from collapse_audit.words import printable
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
