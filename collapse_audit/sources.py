@@ -20,7 +20,7 @@ from collapse_audit.checkpoints import (
     select_heads,
 )
 from collapse_audit.containers import Checkpoint, read_checkpoint, read_path
-from collapse_audit.errors import NoPrototypesError, SourceError
+from collapse_audit.errors import NoPrototypesError, ParameterError, SourceError
 from collapse_audit.files import sha256_of
 from collapse_audit.manifest import CheckpointEntry, candidate_file_names, fetch_hint, load_manifest
 from collapse_audit.prototypes import Branch, Prototypes
@@ -119,6 +119,11 @@ def resolve_source(
     """Find and open what a source means, as :func:`load_prototypes` describes it."""
     # Of its file only the index is read. Files of ids, and paths that are not here, are looked for
     # in checkpoint_dir, then in the cache; settings are by default those of the environment.
+    if not isinstance(source, str | Path):
+        raise ParameterError(
+            f"a source is a path, an id or an address, got {type(source).__name__}.",
+            hint="collapse_audit.audit(matrix) takes what is in memory.",
+        )
     typed = str(source)
     if is_remote(typed):
         settings = settings or RemoteSettings.from_environment()
@@ -256,7 +261,12 @@ def _open_entry(
         raise missing from error
     if settings.offline and not is_cached(remote, settings):
         raise missing
-    return _open_remote(remote, entry, settings, reporter)
+    try:
+        return _open_remote(remote, entry, settings, reporter)
+    except SourceError as error:
+        if type(error) is not SourceError:
+            raise
+        raise SourceError(error.message, hint=f"{error.hint} {missing.hint}".strip()) from error
 
 
 def _open_remote(

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,7 @@ class LoopbackServer:
         stall: Seconds of silence before a body.
         pause: Seconds between blocks of 64 KiB.
         header_pause: Seconds between the lines of a header that takes 50 of them.
+        wait: How it waits; a test may give it a clock of its own.
         etag: Tag of every answer; ``None`` for none.
         change_after: Requests after which the tag and the bytes are others.
         untold: Whether the length of a body is not told; its end is that of the connection.
@@ -50,6 +52,7 @@ class LoopbackServer:
         self.stall = 0.0
         self.pause = 0.0
         self.header_pause = 0.0
+        self.wait: Callable[[float], object] = time.sleep
         self.etag: str | None = '"one"'
         self.change_after: int | None = None
         self.promise = 0
@@ -176,13 +179,13 @@ def _send(
     for line in range(50 if server.header_pause else 0):
         handler.send_header(f"X-{line}", "")
         handler.flush_headers()
-        time.sleep(server.header_pause)
+        server.wait(server.header_pause)
     promise = server.promise if body else 0
     if not (server.untold and body):
         handler.send_header("Content-Length", str(len(body) + promise))
     handler.end_headers()
     if body and server.stall:
-        time.sleep(server.stall)
+        server.wait(server.stall)
     end = len(body)
     if server.cut_after is not None and body and server.cut_after[1] > 0 < end:
         limit, times = server.cut_after
@@ -194,6 +197,6 @@ def _send(
         with server.lock:
             server.sent += len(block)
         if server.pause:
-            time.sleep(server.pause)
+            server.wait(server.pause)
     if end < len(body) or promise or server.untold:
         handler.close_connection = True

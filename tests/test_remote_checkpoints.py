@@ -16,12 +16,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from collapse_audit.audit import audit_prototypes
 from collapse_audit.containers import Checkpoint
 from collapse_audit.errors import (
     CollapseAuditError,
     IntegrityError,
 )
+from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.remote import (
     SILENT,
     RemoteSettings,
@@ -262,7 +262,7 @@ def test_a_remote_audit_needs_little_memory(
     code = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from collapse_audit.audit import audit_prototypes\n"
+        "from collapse_audit.head_audit import audit_prototypes\n"
         "from collapse_audit.remote import RemoteSettings\n"
         "from collapse_audit.sources import resolve_source\n"
         "settings = RemoteSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)\n"

@@ -1,6 +1,8 @@
 """HeadTrainingConfig: one definition, three ways in, and errors that say what to do."""
 
 import dataclasses
+import datetime
+import random
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from collapse_audit.cli.commands.train import train_command
-from collapse_audit.errors import ParameterError, SourceError
+from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
 from collapse_audit.training.config import HeadTrainingConfig
 
 
@@ -51,7 +53,12 @@ def test_the_configuration_in_a_run_folder_is_read_back(tmp_path: Path) -> None:
         ({"lr": 0.0}, "lr must be above 0, got 0"),
         ({"lr": float("nan")}, "lr must be above 0, got nan"),
         ({"lr": "1e-3"}, "lr must be float, got '1e-3'. Write 1.0e-3"),
-        ({"momentum": 1.5}, "momentum must be at least 0 and at most 1, got 1.5"),
+        ({"momentum": 1.5}, "momentum must be at most 1, got 1.5"),
+        ({"k": 2**31}, "k must be at most 2.14748e+09, got 2147483648"),
+        ({"k": 10**5000}, "got a number of more than 4,300 digits"),
+        ({"seed": 2**63}, "seed must be at most 9.22337e+18"),
+        ({"lr": 1e30}, "lr must be at most 1e+18, got 1e+30"),
+        ({"data": "a\0b"}, r"data: 'a\x00b' cannot be a name"),
         ({"vmf": True, "d": 8}, "vmf needs d of at least 16, got 8"),
     ],
 )
@@ -60,6 +67,45 @@ def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> 
         HeadTrainingConfig.from_mapping(settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+STRANGE = [
+    None, True, -1, 0, 2**31, 2**63, 10**400, 10**5000, 1e308, 5e-324, float("nan"), float("inf"),
+    "", "\0", "\ud800", "\x1b[2J", "a" * 10_000, [], [[]], {}, {"a": 1}, b"x",
+    datetime.date(2025, 1, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in dataclasses.fields(HeadTrainingConfig)])
+def test_any_value_is_taken_or_refused_in_one_short_line(name: str) -> None:
+    for value in STRANGE:
+        message = ""
+        try:
+            config = HeadTrainingConfig.from_mapping({name: value})
+        except ParameterError as error:
+            message = str(error)
+        else:
+            assert yaml.safe_load(yaml.safe_dump(config.to_dict()))[name] == value
+        assert len(message) < 300
+        assert message.isprintable()
+
+
+def test_mutated_files_of_settings_are_taken_or_refused(tmp_path: Path) -> None:
+    draw, path = random.Random(0), tmp_path / "config.yaml"
+    content = yaml.safe_dump({"config": HeadTrainingConfig().to_dict()}).encode()
+    pieces = [b"\xff", b"\0", b"[" * 2000, b"1" * 5000, b"&a [*a]", b"!!python/none ", b"{", b": ",
+              b"1e999", b"~", b"\n", b"!!binary aaaa", b"2025-01-01", b"-" * 50]  # fmt: skip
+    messages = []
+    for _ in range(300):
+        at = draw.randrange(len(content))
+        cut = draw.choice([0, 1, 8, 200])
+        path.write_bytes(content[:at] + draw.choice(pieces) + content[at + cut :])
+        try:
+            HeadTrainingConfig.from_file(path)
+        except CollapseAuditError as error:  # any other fails the test
+            messages.append(str(error))
+    assert 100 < len(messages) < 300
+    assert all(message.isprintable() for message in messages)
 
 
 def test_unreadable_files_of_settings_are_refused(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import random
 import signal
 import stat
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -17,6 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 
+from collapse_audit.cli.entry import main
 from collapse_audit.errors import CheckpointError, ParameterError, SourceError
 from collapse_audit.training import run as run_module
 from collapse_audit.training.checkpointing import (
@@ -25,7 +28,7 @@ from collapse_audit.training.checkpointing import (
 )
 from collapse_audit.training.config import OBJECTIVES, REGULARISERS, HeadTrainingConfig
 from collapse_audit.training.data import load_data
-from collapse_audit.training.loop import DivergedError, make_state, train
+from collapse_audit.training.loop import DivergedError, TrainingState, make_state, train
 from collapse_audit.training.random_streams import generator
 from collapse_audit.training.run import run_training
 
@@ -64,52 +67,72 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 # Children are forked from a process that has trained once: its imports take seconds.
 DRIVER = """
-import os, random, signal, sys, time
+import gc, os, sys
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from collapse_audit.training import loop
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.run import run_training
+from tests.kills import Operations, kill_now
 
 config, folder = HeadTrainingConfig.from_file(Path(sys.argv[1])), Path(sys.argv[2])
 run_training(replace(config, iterations=2), folder.with_name("warm"), quiet=True)
-log, state, draw = folder / "log.jsonl", folder / "state.pt", random.Random(0)
+step = loop._step
+gc.freeze()  # else each child looks through all of torch for garbage
 
-def lines():
-    return log.read_text().count(chr(10)) if log.exists() else 0
+def train(unit, number):
+    steps = 0
 
-for kill in range(11):
-    child = os.fork()
-    if child == 0:
-        run_training(config, folder, resume=True, quiet=True)
+    def counted(*arguments):
+        nonlocal steps
+        steps += 1
+        result = step(*arguments)
+        if unit == "step" and steps == number:
+            kill_now()
+        return result
+
+    loop._step = counted
+    Operations(folder, number if unit == "operation" else None)
+    run_training(config, folder, resume=True, quiet=True)
+
+for line in sys.stdin:
+    if not os.fork():
+        train(line.split()[0], int(line.split()[1]))
         os._exit(0)
-    goal, late = lines() + draw.randint(2, 5), draw.uniform(0, 0.02)
-    ended = 0
-    while kill < 10 and not ended and (lines() < goal or not state.exists()):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        time.sleep(0.001)
-    if kill < 10 and not ended:
-        time.sleep(late)
-        os.kill(child, signal.SIGKILL)
-    status = status if ended else os.waitpid(child, 0)[1]
-    print(os.waitstatus_to_exitcode(status))
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+    print(*sorted(path.name for path in folder.iterdir()), flush=True)
 """
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_ten_random_points_ends_with_the_same_weights(
-    config: HeadTrainingConfig, tmp_path: Path
+def test_a_run_killed_at_fifteen_points_ends_as_the_unbroken_one_and_leaves_nothing_else(
+    config: HeadTrainingConfig, tmp_path: Path, repository: Path
 ) -> None:
-    config = replace(config, iterations=500, save_every=7, regulariser="koleo-both")
+    config = replace(config, iterations=120, save_every=3, audit_every=2, regulariser="koleo-both")
+    np.savez(config.data, features=np.load(config.data)["features"])  # without labels: no probes
     settings = tmp_path / "settings.yaml"
     settings.write_text(json.dumps(config.to_dict()))  # JSON is YAML
     unbroken = run_training(config, tmp_path / "unbroken", quiet=True)
     folder = tmp_path / "killed"
-    driver = [sys.executable, "-c", DRIVER, settings, folder]
-    exits = subprocess.run(driver, check=True, capture_output=True, text=True, timeout=120).stdout
-    assert [int(line) for line in exits.split()] == [-signal.SIGKILL] * 10 + [0]
+    draw = random.Random(0)
+    kills = [f"operation {draw.randrange(2, 40)}" for _ in range(11)]
+    kills += [f"step {draw.randrange(1, 9)}" for _ in range(4)]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, settings, folder],
+        input="\n".join([*kills, "whole 0"]),
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=repository,
+    )
+    exits, files = done.stdout.splitlines()[::2], done.stdout.splitlines()[1::2]
+    assert [int(line) for line in exits] == [-signal.SIGKILL] * 15 + [0]
+    assert any(".tmp" in line for line in files), "some kill met a file half-written"
+    names = ["audit.json", "config.yaml", "head.safetensors", "log.jsonl", "state.pt"]
+    assert files[-1].split() == names
     assert_same_weights(folder, unbroken.folder)
-    assert (folder / "log.jsonl").read_text() == (unbroken.folder / "log.jsonl").read_text()
+    for name in names:
+        assert (folder / name).read_bytes() == (unbroken.folder / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("regulariser", REGULARISERS)
@@ -143,7 +166,7 @@ def test_every_objective_trains_and_writes_a_dino_compatible_head(
     tensors = weights(result.folder)
     assert tensors["teacher.head.last_layer.weight_v"].shape == (24, 16)
     assert tensors["student.head.last_layer.weight_g"].shape == (24, 1)
-    assert ("dino_loss.center" in tensors) == (objective == "dino")
+    assert ("dino_loss.center" in tensors) == (objective in ("dino", "probability-centring"))
     assert result.after["unique"]["greedy"] <= 24
     assert 0.9 <= result.after["probes"]["knn"] <= 1
     with safe_open(result.head, framework="pt") as file:
@@ -152,6 +175,36 @@ def test_every_objective_trains_and_writes_a_dino_compatible_head(
     assert provenance["iteration"] == "20"
     lines = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("vmf", [False, True])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_mlcd_of_the_head_on_its_training_samples_is_that_of_its_audit(
+    config: HeadTrainingConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    objective: str,
+    vmf: bool,
+) -> None:
+    folder = tmp_path / "run"
+    config = replace(config, objective=objective, vmf=vmf, iterations=60, lr=0.03)
+    after = run_training(config, folder, quiet=True).after
+    capsys.readouterr()
+    command = ["mlcd", str(folder / "head.safetensors"), "--data", config.data, "--json"]
+    assert main(command) == 0
+    mlcd = json.loads(capsys.readouterr().out)["heads"][0]["mlcd"]
+
+    assert mlcd["n"] == 40
+    assert mlcd["temperature_source"] == "training options in head.safetensors"
+    assert mlcd["vmf"] is vmf
+    found = {
+        "perplexity": mlcd["k"]["perplexity"],
+        "unique_perplexity": mlcd["m"]["perplexity"],
+        "mutual_information": mlcd["mutual_information"],
+    }
+    assert found == pytest.approx({name: after[name] for name in found}, rel=1e-5, abs=1e-5)
+    audit = json.loads((folder / "audit.json").read_text())["after"]
+    assert {name: audit[name] for name in found} == {name: after[name] for name in found}
 
 
 def test_row_norms_train_with_the_vmf_normaliser_only(
@@ -276,6 +329,118 @@ def test_folders_of_other_runs_are_left_alone(config: HeadTrainingConfig, tmp_pa
         run_training(config, tmp_path / "other", resume=True, quiet=True)
 
 
+def test_equal_runs_give_files_with_equal_bytes(config: HeadTrainingConfig, tmp_path: Path) -> None:
+    first, second = (run_training(config, tmp_path / name, quiet=True).folder for name in "ab")
+    assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()}
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+
+
+def test_a_state_of_which_any_bit_flipped_is_refused(
+    config: HeadTrainingConfig, tmp_path: Path
+) -> None:
+    state, path = make_state(config, load_data(config)), tmp_path / "state.pt"
+    save_state(state, path)
+    content, draw = path.read_bytes(), random.Random(0)
+    assert zipfile.ZipFile(path).testzip() is None
+    assert torch.load(path, weights_only=True)["iteration"] == 0  # a file of torch, as it was
+    ends = [0, *range(len(content) - 36, len(content))]
+    for place in [*ends, *(draw.randrange(len(content)) for _ in range(200))]:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match="its checksum is not that of its content"):
+            load_state(state, path)
+
+
+def test_one_process_at_a_time_trains_in_a_folder(
+    config: HeadTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = run_training(config, tmp_path / "alone", quiet=True)
+    folder, refusals = tmp_path / "run", []
+
+    def save_and_try(state: TrainingState, path: Path) -> None:
+        save_state(state, path)
+        with pytest.raises(ParameterError, match="another process trains there") as caught:
+            run_training(config, folder, resume=True, quiet=True)
+        refusals.append(str(caught.value))
+
+    monkeypatch.setattr(run_module, "save_state", save_and_try)
+    run_training(config, folder, quiet=True)
+    assert len(refusals) == 5  # at the start and at every fifth step
+    assert_same_weights(folder, alone.folder)
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"iteration": 5, "note": "\xff"}',
+        b"[" * 100_000,
+        b'{"iteration": ' + b"1" * 5000 + b"}",
+        b'{"iteration": 1' + b"0" * 400 + b"}",
+        b'{"iteration": [5]}',
+        b"\xff\xfe{\x00}\x00",
+    ],
+    ids=["not UTF-8", "deep", "5,000 digits", "400 digits", "a list", "UTF-16"],
+)
+def test_a_damaged_log_does_not_keep_a_run_from_going_on(
+    config: HeadTrainingConfig, tmp_path: Path, line: bytes
+) -> None:
+    folder = run_training(config, tmp_path / "run", quiet=True).folder
+    log = (folder / "log.jsonl").read_bytes()
+    (folder / "log.jsonl").write_bytes(line + b"\n" + log)
+    run_training(config, folder, resume=True, quiet=True)
+    after = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert after[-4:] == log.decode().splitlines()
+    assert all(isinstance(json.loads(each), dict) for each in after)
+
+
+def test_a_folder_where_the_log_should_be_is_named(
+    config: HeadTrainingConfig, tmp_path: Path
+) -> None:
+    folder = run_training(config, tmp_path / "run", quiet=True).folder
+    (folder / "log.jsonl").unlink()
+    (folder / "log.jsonl").mkdir()
+    with pytest.raises(SourceError, match=r"log\.jsonl: cannot be read \(Is a directory\)"):
+        run_training(config, folder, resume=True, quiet=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't "
+                     "allocate memory: you tried to allocate 51539607528 bytes.\n"),
+        RuntimeError("Storage size calculation overflowed with sizes=[4611686018427387904, 8]"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    ],
+    ids=["Python", "processor", "too many to count", "card"],
+)  # fmt: skip
+def test_a_head_that_does_not_fit_is_an_error_of_its_settings(
+    config: HeadTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run_module, "make_state", fail)
+    with pytest.raises(ParameterError, match=r"too little memory.*Lower k, d, hidden") as caught:
+        run_training(config, tmp_path / "run", quiet=True)
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_faults_of_torch_stay_what_they_are(
+    config: HeadTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(run_module, "make_state", fail)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        run_training(config, tmp_path / "run", quiet=True)
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
 def test_a_truncated_state_is_refused_and_left_as_it_is(
     config: HeadTrainingConfig, tmp_path: Path, keep: float
@@ -308,19 +473,6 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_state(
             save_state(state, path)
     assert "\n" not in str(caught.value)
     assert path.read_text() == "old"
-
-
-def test_errors_that_hide_a_full_disk_say_so(
-    config: HeadTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos")
-
-    monkeypatch.setattr(torch, "save", fail)
-    state = make_state(config, load_data(config))
-    with pytest.raises(SourceError, match=r"probably no space left: .*Free space or choose"):
-        save_state(state, tmp_path / "state.pt")
-    assert not (tmp_path / "state.pt").exists()
 
 
 def test_heads_are_readable_as_the_umask_allows(config: HeadTrainingConfig, tmp_path: Path) -> None:

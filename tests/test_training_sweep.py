@@ -1,5 +1,6 @@
 """Sweeps and the train command, on a few steps."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -74,8 +75,28 @@ def test_a_sweep_trains_each_combination_once_and_reads_finished_ones_back(
     assert json.loads((folder / "sweep.json").read_text()) == json.loads(json.dumps(rows))
     assert (folder / "sweep.md").read_text() == sweep_table(rows) + "\n"
     assert "<svg" in (folder / "sweep.svg").read_text()
-    monkeypatch.setattr(sweep_module, "run_training", None)  # a second run must not train
-    assert json.dumps(run_sweep(config, sweeps, folder, quiet=True)) == json.dumps(rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_module, "run_training", None)  # a second run must not train
+        assert json.dumps(run_sweep(config, sweeps, folder, quiet=True)) == json.dumps(rows)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"[" * 100_000, b"[1]", b'{"config": 1}'])
+def test_a_damaged_result_is_made_again(
+    config: HeadTrainingConfig, tmp_path: Path, damage: bytes
+) -> None:
+    rows = run_sweep(config, ["k=8"], tmp_path, quiet=True)
+    result = tmp_path / "k-8" / "audit.json"
+    sound = result.read_bytes()
+    result.write_bytes(damage)
+    assert run_sweep(config, ["k=8"], tmp_path, quiet=True)[0]["M"] == rows[0]["M"]
+    assert result.read_bytes() == sound
+
+
+def test_a_sweep_with_other_settings_is_refused(config: HeadTrainingConfig, tmp_path: Path) -> None:
+    run_sweep(config, ["k=8"], tmp_path, quiet=True)
+    other = dataclasses.replace(config, iterations=4)
+    with pytest.raises(ParameterError, match="another configuration: iterations is 3 there, 4"):
+        run_sweep(other, ["k=8"], tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize(

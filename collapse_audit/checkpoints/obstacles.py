@@ -29,6 +29,8 @@ def no_prototypes(checkpoint: Checkpoint, spec: str, file: str = "") -> NoProtot
     keys = list(checkpoint.tensors) or list(checkpoint.top_level)
     seen = ", ".join(printable(key, 60) for key in keys[:_SHOWN]) or "none"
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    if others := [name for name in checkpoint.unread if "tensor" in name]:
+        more += f"; not read were {', '.join(printable(name, 60) for name in others[:_SHOWN])}"
     if likely := candidates(checkpoint):
         hint = (
             "If one of its matrices is the prototype layer, name it with --head KEY: "

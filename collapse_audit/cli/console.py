@@ -48,7 +48,7 @@ def is_quiet() -> bool:
 def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> None:
     """Print one line on stderr."""
     # control characters are escaped: the text may quote a foreign file
-    line = printable(" ".join(text.splitlines()), None)
+    line = printable(" ".join(text.splitlines()), 2000)
     click.echo(
         f"{click.style(f'{kind}:', fg=_COLOURS[kind])} {line}", err=True, color=session.color
     )

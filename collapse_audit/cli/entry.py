@@ -29,6 +29,7 @@ from collapse_audit.cli.console import Session, say
 from collapse_audit.cli.group import cli
 from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning
 from collapse_audit.report import error_document, to_json
+from collapse_audit.words import scrub
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
@@ -81,9 +82,9 @@ def _explain(error: Exception) -> tuple[str, str]:
             return error.message, error.hint
         case click.UsageError():
             help_option = f"Try '{error.ctx.command_path} --help'." if error.ctx else ""
-            return _sentence(error.format_message()), help_option
+            return _sentence(scrub(error.format_message())), help_option
         case click.ClickException():
-            return _sentence(error.format_message()), ""
+            return _sentence(scrub(error.format_message())), ""
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror or type(error).__name__}.", ""
         case _:

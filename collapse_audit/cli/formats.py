@@ -8,15 +8,19 @@ from typing import Final
 from collapse_audit import report as reports
 from collapse_audit.report.table import WIDEST
 
-#: Format to the file suffixes that imply it.
-FORMATS: Final = {
-    "table": (".txt",),
-    "json": (".json",),
-    "csv": (".csv",),
-    "markdown": (".md", ".markdown"),
-    "html": (".html", ".htm"),
+#: Formats of a report.
+FORMATS: Final = ("table", "json", "csv", "markdown", "html")
+#: Every format that a command writes, by the file suffixes that imply it.
+FORMAT_OF_SUFFIX: Final = {
+    ".txt": "table",
+    ".json": "json",
+    ".csv": "csv",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".xml": "junit",
 }
-FORMAT_OF_SUFFIX: Final = {suffix: form for form, many in FORMATS.items() for suffix in many}
 
 
 def render(report: reports.ReportDocument, form: str, *, to_terminal: bool) -> str:

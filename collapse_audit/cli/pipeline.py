@@ -13,7 +13,7 @@ from collapse_audit.cli.progress import progress_bars
 from collapse_audit.cli.remote_options import reporter
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit
+    from collapse_audit.head_audit import CollapseAudit
     from collapse_audit.remote import RemoteSettings
     from collapse_audit.similarity import Progress
 
@@ -29,7 +29,7 @@ def deliver(
         check_output(options.output, source)
     with progress_bars(wanted=options.progress and not is_quiet()) as progress:
         audits = measure(progress)
-    from collapse_audit.audit import build_report
+    from collapse_audit.head_audit import build_report
 
     text = render(build_report(audits), options.form, to_terminal=options.output is None)
     emit(text, options.output)

@@ -15,7 +15,7 @@ from collapse_audit.errors import ParameterError, ReportError
 from collapse_audit.gate import Difference, parse_report, read_report
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit
+    from collapse_audit.head_audit import CollapseAudit
     from collapse_audit.remote import RemoteSettings
     from collapse_audit.report import ReportDocument
 
@@ -35,7 +35,7 @@ class Opener:
     def report(self, source: str) -> ReportDocument:
         """Read a saved report (``.json``, or ``-`` for stdin), or audit a head."""
         if not is_report(source):
-            from collapse_audit.audit import build_report
+            from collapse_audit.head_audit import build_report
 
             return build_report(self.audits(source))
         if source == STDIN:

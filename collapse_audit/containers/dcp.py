@@ -18,7 +18,7 @@ from collapse_audit.containers.limits import DIMENSIONS, FILES, INDEX_BYTES
 from collapse_audit.containers.pickled import Name, Opaque, TensorRef, key_name, natural
 from collapse_audit.containers.pieces import Piece, gathered
 from collapse_audit.containers.sharded import check_names
-from collapse_audit.containers.tensors import WIDTHS, Checkpoint, Values
+from collapse_audit.containers.tensors import WIDTHS, Checkpoint, Values, by_key, not_read
 from collapse_audit.containers.torch_zip import index_folder
 from collapse_audit.containers.views import read_view
 from collapse_audit.containers.zip_archive import ZipArchive
@@ -78,12 +78,13 @@ def read_dcp(metadata: ByteSource, open_file: Callable[[str], ByteSource], name:
         ]
         if pieces:
             tensors.append(gathered(path, dtype, pieces, name, shape))
-    by_key = {tensor.key: tensor for tensor in tensors}
+    other = not_read(dtype for _, dtype, *_ in found if dtype not in WIDTHS)
     top = dict.fromkeys(paths.get(key, (key_name(key),))[0] for key in described)
     ends: dict[str, int] = {}
     for file, start, length in places.values():
         ends[file] = max(ends.get(file, 0), start + length)
-    return Checkpoint(name, "dcp", sum(ends.values()) + metadata.size, by_key, tuple(top))
+    size = sum(ends.values()) + metadata.size
+    return Checkpoint(name, "dcp", size, by_key(tensors), tuple(top), unread=other)
 
 
 class _Files:

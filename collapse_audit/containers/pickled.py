@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import ChainMap, Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from collapse_audit.containers.limits import DEPTH, DIMENSIONS, ENTRIES, KEY_CHARACTERS
+from collapse_audit.errors import CheckpointError
 from collapse_audit.words import printable
 
 STORAGE_TYPES = {
@@ -193,8 +195,11 @@ def tensors_below(root: Node) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
 def _walk(
     node: Any, path: tuple[str, ...], entered: Counter[int], above: frozenset[int]
 ) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
-    if sum(map(len, path)) > KEY_CHARACTERS:
-        return
+    if sum(map(len, path)) > KEY_CHARACTERS + DEPTH:
+        raise CheckpointError(
+            f"{printable('/'.join(path), 80)}: over {KEY_CHARACTERS:,} characters of keys.",
+            hint="Save the state dict of the network alone.",
+        )
     if isinstance(node, TensorRef):
         yield path, node
     elif (
@@ -250,15 +255,17 @@ def _of_module(
 
 
 def key_name(key: object) -> str:
-    """A dictionary key as part of a path: never empty, and safe to print, in a CI log too."""
+    """A dictionary key as part of a path: never empty, and safe to print."""
     if isinstance(key, Opaque):
         key = f"<{key.kind}>"
     elif isinstance(key, bytes):
-        key = key[:KEY_CHARACTERS]
-    text = printable(key, KEY_CHARACTERS)
-    for command in ("::", "##["):  # a line that holds one is an order to a runner of GitHub
-        text = text.replace(command, f"\\x{ord(command[0]):x}{command[1:]}")
-    return text or "''"
+        key = key.decode("latin-1") if len(key) > KEY_CHARACTERS else key
+    text = printable(key, None) or "''"
+    if len(text) > KEY_CHARACTERS // 2:  # its end tells what the tensor is
+        part = KEY_CHARACTERS // 5
+        digest = hashlib.sha256(text[part:-part].encode()).hexdigest()[:12]
+        return f"{text[:part]}…{digest}…{text[-part:]}"
+    return text
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

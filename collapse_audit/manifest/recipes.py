@@ -23,6 +23,7 @@ class Recipe:
             file should be estimated.
         use_norms: Whether logits carry the norms of the prototypes.
         normalize_features: Whether features are scaled to unit norm before the prototypes.
+        vmf: Whether the von Mises-Fisher normaliser is added to the logits over the temperature.
         activation: Between the linear layers of the projection head.
         final_activation: Whether it follows the last of them too.
         preprocessing: Name of the evaluation profile.
@@ -34,6 +35,7 @@ class Recipe:
     centring: bool = False
     use_norms: bool = True
     normalize_features: bool = True
+    vmf: bool = False
     activation: Literal["gelu", "relu"] = "gelu"
     final_activation: bool = False
     preprocessing: str = "in1k_bicubic"
@@ -58,6 +60,6 @@ class Recipe:
             is_number = isinstance(value, float | int) and not isinstance(value, bool)
             if is_number and 0 < value < math.inf:
                 told[f"{branch}_temperature"] = float(value)
-        if isinstance(options.get("centring"), bool):
-            told["centring"] = options["centring"]
+        switches = {name: options.get(name) for name in ("centring", "vmf")}
+        told |= {name: value for name, value in switches.items() if isinstance(value, bool)}
         return self.changed_by(Recipe(**told, sources=dict.fromkeys(told, source)))

@@ -89,6 +89,10 @@ class HeadModel:
         """Whether features are made of the grey levels themselves, in [0, 1]."""
         return self.backbone is None or not hasattr(self.backbone, "forward_features")
 
+    def __repr__(self) -> str:
+        backbone = None if self.backbone is None else type(self.backbone).__name__
+        return f"HeadModel({self.prototypes!r}, family={self.family!r}, backbone={backbone})"
+
     def to(self, dtype: torch.dtype, device: torch.device) -> None:
         """Bring both networks to one type and device, in place."""
         for module in (self.projection, self.backbone):
@@ -217,16 +221,17 @@ def head_model_of(
         The model, in evaluation mode on the CPU.
     """
     recipe = entry.recipe if entry else load_manifest().recipe(family)
+    options = _training_options(checkpoint)
     recipe = recipe.told_by(
-        _training_options(checkpoint),
-        source=f"training options in {checkpoint.name}",
+        options,
+        source=f"training options in {prototypes.source}",
         patches=is_patch_level(location.name),
     )
     built = None
     if images:
         state = backbone_state(checkpoint, location)
         if state or backbone is not None:
-            listed = entry.timm_name if entry and not backbone_arguments else None
+            listed = entry.timm_name if entry else options.get("timm_name")
             built = _build(state, backbone, backbone_arguments, listed)
         else:
             warnings.warn(
@@ -252,7 +257,10 @@ def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
     with suppress(ValueError):
         config = json.loads(checkpoint.metadata.get("config", ""))
         if isinstance(config, dict):
-            return {**config, "centring": config.get("objective") == "dino"}
+            named = config.get("backbone")
+            timm_name = None if named == "small" else named
+            centring = config.get("objective") == "dino"
+            return {**config, "centring": centring, "timm_name": timm_name}
     return {}
 
 
@@ -260,11 +268,11 @@ def _build(
     state: dict[str, Tensor],
     name: str | None,
     arguments: Mapping[str, Any] | None,
-    listed: str | None,
+    listed: object,
 ) -> nn.Module:
-    """The model asked for, else the one that the manifest lists, else the one the tensors tell."""
-    if name is None and listed is not None:
-        with suppress(CheckpointError):
+    """The model asked for, else the one that is on record, else the one the tensors tell."""
+    if name is None and not arguments and isinstance(listed, str):
+        with suppress(CheckpointError, ParameterError):
             return build_backbone(state, name=listed)
     return build_backbone(state, name=name, arguments=arguments)
 

@@ -57,8 +57,9 @@ def backbone_state(checkpoint: Checkpoint, head: HeadLocation) -> State:
     side = re.match(r"student_|teacher_", key)
     for prefix in (f"{side[0]}backbone." if side else "backbone.", "backbone."):
         inside = _under(tensors, prefix)
-        while inside and all(name.startswith("backbone.") for name in inside):  # EsViT's ResNet
-            inside = _under(inside, "backbone.")
+        for wrapper in ("backbone.", "model."):  # EsViT's ResNet, our own trainer's timm models
+            while inside and all(name.startswith(wrapper) for name in inside):
+                inside = _under(inside, wrapper)
         if inside:
             break
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from collapse_audit.containers.byte_source import LocalFile
 from collapse_audit.errors import SourceError
-from collapse_audit.remote.addresses import Remote, not_in_cache
+from collapse_audit.remote.addresses import Remote, not_in_cache, redact
 from collapse_audit.remote.cache import RangeCache
 from collapse_audit.remote.opening import open_remote, sends_true_ranges, try_mirrors
 from collapse_audit.remote.remote_files import RangesUnusableError, RemoteFile, has_changed
@@ -142,7 +142,10 @@ class RemoteSource:
 
     def _bring(self, url: str, start: int, n: int) -> None:
         """Fetch what the cache lacks of a part from one address."""
-        file = self._files.get(url) or open_remote(self.remote, url, self._settings)
+        file = self._files.get(url)
+        if file is None:
+            with self._reporter.waiting(f"{self.remote.name}: waiting for {redact(url)}"):
+                file = open_remote(self.remote, url, self._settings)
         stored = self._cache.read(0, len(file.head))
         if file.version.differs_from(self._cache.version) or stored not in {None, file.head}:
             raise has_changed(

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from typing import Final
 
 from collapse_audit.report.columns import escape, pipe_table, text_columns
+from collapse_audit.report.csv_text import csv_cell
 from collapse_audit.report.documents import ComparedHead, ComparisonDocument
 from collapse_audit.report.verdict_text import figure
-from collapse_audit.report.words import count, head_name, plural
-from collapse_audit.words import printable
+from collapse_audit.report.words import count, head_name, plural, shorten
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def comparison_to_table(comparison: ComparisonDocument) -> str:
     """Write a comparison for a terminal."""
-    lines = [f"{letter}  {printable(source, None)}" for letter, source in _sources(comparison)]
+    lines = [f"{letter}  {source}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", head_name(head["name"], head["branch"])]
+        lines += ["", _title(head)]
         lines += [*text_columns(_titles(comparison), _rows(head)), *_regroupings(head)]
     return "\n".join(lines) + "\n"
 
@@ -30,7 +30,7 @@ def comparison_to_markdown(comparison: ComparisonDocument) -> str:
     lines = ["# Heads side by side", ""]
     lines += [f"- {letter}: {escape(source)}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", f"## {escape(head_name(head['name'], head['branch']))}", ""]
+        lines += ["", f"## {escape(_title(head))}", ""]
         lines += pipe_table(_titles(comparison), _rows(head))
         lines += [line for text in _regroupings(head) for line in ("", escape(text))]
     return "\n".join(lines) + "\n"
@@ -49,7 +49,10 @@ def comparison_to_csv(comparison: ComparisonDocument) -> str:
             for source, value, delta, judgement in cells:
                 name = (head["name"], head["branch"] or "", row["metric"], source)
                 writer.writerow(
-                    (*name, *("" if c is None else c for c in (value, delta, judgement)))
+                    (
+                        *map(csv_cell, name),
+                        *("" if c is None else c for c in (value, delta, judgement)),
+                    )
                 )
     return stream.getvalue()
 
@@ -60,8 +63,16 @@ def _labels(number: int) -> list[str]:
 
 
 def _sources(comparison: ComparisonDocument) -> Iterator[tuple[str, str]]:
-    sources = comparison["sources"]
+    sources = [shorten(source, 300) for source in comparison["sources"]]
     return zip(_labels(len(sources)), sources, strict=True)
+
+
+def _title(head: ComparedHead) -> str:
+    """Its name, and the names in the others where one differs, such as ``head (B: proj)``."""
+    named = zip(_labels(1 + len(head["partners"]))[1:], head["partners"], strict=True)
+    others = ", ".join(f"{letter}: {printable(name, None)}" for letter, name in named)
+    own = head_name(head["name"], head["branch"])
+    return own if {*head["partners"]} == {head["name"]} else f"{own} ({others})"
 
 
 def _titles(comparison: ComparisonDocument) -> tuple[str, ...]:

@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from collapse_audit.errors import CheckpointError, SourceError
-from collapse_audit.files import replacing, write_atomically
+from collapse_audit.errors import CheckpointError, ParameterError, SourceError
+from collapse_audit.files import remove_unfinished, write_atomically
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.heads import Network, make_network
 from collapse_audit.training.loop import TrainingState
+from collapse_audit.words import printable
 
 _FORMAT = "collapse-audit/head"
+_DIGEST_BYTES = 32
+_WRITTEN = ("config.yaml", "log.jsonl", "state.pt", "head.safetensors", "audit.json",
+            "sweep.json", "sweep.md", "sweep.svg")  # fmt: skip
 _HINT = "Free space or choose another --out; an earlier file is untouched."
+
+
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Make a folder of runs if need be; while one process trains there, another is refused."""
+    lock = FileLock(folder / ".lock")  # the system's, which goes with the process however that ends
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ParameterError(
+            f"{folder}: another process trains there.", hint="Wait for it, or choose another --out."
+        ) from None
+    except OSError as error:
+        raise SourceError(f"{folder}: not usable as a run folder ({error.strerror}).") from error
+    try:
+        remove_unfinished(*(folder / name for name in _WRITTEN))
+        yield
+    finally:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,28 +57,33 @@ def write_text(path: Path, text: str) -> None:
 
 def save_state(state: TrainingState, path: Path) -> None:
     """Save everything a run needs to continue; if that fails, an earlier state is untouched."""
-    content = state.state_dict()
-    with replacing(path, hint=_HINT) as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:  # torch has an error of its own for a full disk
-            line = " ".join(str(error).split())
-            reason = f"{path}: cannot be written (probably no space left: {line})."
-            raise SourceError(reason, hint=_HINT) from error
+    file = io.BytesIO()
+    torch.save(state.state_dict(), file)
+    # a zip archive ends in the length of its comment and the comment: here the SHA-256 of the rest
+    file.seek(-2, io.SEEK_END)
+    file.write(_DIGEST_BYTES.to_bytes(2, "little"))
+    file.write(hashlib.sha256(file.getbuffer()).digest())
+    write_atomically(path, file.getbuffer(), hint=_HINT)
 
 
 def load_state(state: TrainingState, path: Path) -> None:
     """Continue from a file of :func:`save_state`, of the same configuration; filled in place."""
     device = state.student.prototypes.device
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
+        saved = torch.load(_unaltered(path), map_location=device, weights_only=True)
         state.load_state_dict(saved)
     except Exception as error:
-        line = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: not a state to resume from ({line}).",
+            f"{path}: not a state to resume from ({printable(error)}).",
             hint="Nothing was changed: restore the file, or train again with another --out.",
         ) from error
+
+
+def _unaltered(path: Path) -> io.BytesIO:
+    content = path.read_bytes()
+    if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
+        raise ValueError("its checksum is not that of its content")
+    return io.BytesIO(content)
 
 
 def save_head(
@@ -70,8 +106,12 @@ def save_head(
     }
     if centre is not None:
         tensors["dino_loss.center"] = _stored(centre[None], dtype)
-    metadata = {"format": _FORMAT} | provenance
-    write_atomically(path, save(tensors, metadata=metadata), hint=_HINT)
+    content = save(tensors, metadata={"format": _FORMAT} | provenance)
+    # safetensors writes metadata in another order each time, and equal runs give equal bytes
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    write_atomically(path, len(header).to_bytes(8, "little"), header, content[end:], hint=_HINT)
 
 
 def load_network(
@@ -91,7 +131,7 @@ def load_network(
             }
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: not a readable safetensors file ({' '.join(str(error).split())}).",
+            f"{path}: not a readable safetensors file ({printable(error)}).",
             hint="--init takes the head.safetensors of an earlier run.",
         ) from error
     network = make_network(config, width, images=images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.settings import read_settings
-from collapse_audit.words import did_you_mean
+from collapse_audit.words import did_you_mean, printable
 
 OBJECTIVES = ("dino", "probability-centring", "sinkhorn", "me-max", "pmsn")
 REGULARISERS = ("none", "koleo-proto", "koleo-data", "koleo-both", "decoupled")
@@ -23,11 +24,13 @@ def option(
     *,
     choices: tuple[str, ...] = (),
     low: float = -math.inf,
-    high: float = math.inf,
+    high: float | None = None,
     open_low: bool = False,
 ) -> Any:
     """Declare a setting: its default, its line of help, and the words or numbers it may take."""
-    # ``open_low``: low itself is refused too
+    # ``open_low``: low itself is refused too; more than the largest ``high`` is a slip of the pen
+    if high is None:
+        high = 1e18 if isinstance(default, float) else 2**31 - 1
     metadata = {"help": text, "choices": choices, "low": low, "high": high, "open_low": open_low}
     return field(default=default, metadata=metadata)
 
@@ -96,7 +99,7 @@ class HeadTrainingConfig:
     momentum: float = option(0.99, "momentum of the teacher at the start", low=0, high=1)
     final_momentum: float = option(0.99, "momentum of the teacher at the end", low=0, high=1)
 
-    seed: int = option(0, "seed of everything that is drawn", low=0)
+    seed: int = option(0, "seed of everything that is drawn", low=0, high=2**63 - 1)
     device: str = option("auto", "device: auto, cpu, cuda or cuda:N")
     threads: int = option(1, "CPU threads; 0 for all (sums, and so weights, differ)", low=0)
     amp: bool = option(False, "bfloat16 autocast on a CUDA device")
@@ -131,7 +134,7 @@ class HeadTrainingConfig:
             name = str(key).replace("-", "_")
             if name not in names:
                 raise ParameterError(
-                    f"{source}: unknown setting {str(key)!r}.",
+                    f"{source}: unknown setting {_shown(key)}.",
                     hint=did_you_mean(name, names) or f"Settings: {', '.join(names)}.",
                 )
             known[name] = value
@@ -184,21 +187,30 @@ def _check(entry: dataclasses.Field[Any], value: object) -> None:
     accepted = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ParameterError(
-            f"{entry.name} must be {kind.__name__}, got {value!r}.",
+            f"{entry.name} must be {kind.__name__}, got {_shown(value)}.",
             hint="Write 1.0e-3, not 1e-3, in YAML." if kind is float else "",
         )
     rule = entry.metadata
     if rule["choices"] and value not in rule["choices"]:
         raise ParameterError(
-            f"{entry.name}: no {value!r}.",
+            f"{entry.name}: no {_shown(value)}.",
             hint=did_you_mean(str(value), rule["choices"])
             or f"Choose from {', '.join(rule['choices'])}.",
         )
+    if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+        raise ParameterError(f"{entry.name}: {_shown(value)} cannot be a name.")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        below = value <= rule["low"] if rule["open_low"] else value < rule["low"]
-        if below or value > rule["high"] or not math.isfinite(value):
-            bound = "above" if rule["open_low"] else "at least"
-            most = "" if rule["high"] == math.inf else f" and at most {rule['high']:g}"
-            raise ParameterError(
-                f"{entry.name} must be {bound} {rule['low']:g}{most}, got {value:g}."
-            )
+        low, high = rule["low"], rule["high"]
+        bound = "above" if rule["open_low"] else "at least"
+        if not (low < value if rule["open_low"] else low <= value):
+            raise ParameterError(f"{entry.name} must be {bound} {low:g}, got {_shown(value)}.")
+        if value > high:
+            raise ParameterError(f"{entry.name} must be at most {high:g}, got {_shown(value)}.")
+
+
+def _shown(value: object) -> str:
+    """A value for people; what a file can hold may be long."""
+    try:
+        return printable(repr(value), 80)
+    except ValueError:  # Python writes no integer of more digits
+        return "a number of more than 4,300 digits"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.images import ImageData, image_data, labels_of
 from collapse_audit.training.random_streams import batch_index, generator
 from collapse_audit.training.tokens import PatchTokens, tokens_of
-from collapse_audit.words import did_you_mean
+from collapse_audit.words import did_you_mean, printable
 
 _FASHION_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                   "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")  # fmt: skip
@@ -185,9 +186,9 @@ def _features(
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - of a name that is too long, too
         raise SourceError(
-            f"data: no set and no file {str(path)!r}.",
+            f"data: no set and no file '{printable(path)}'.",
             hint=did_you_mean(str(path), ("digits", "fashion-mnist"))
             or "Use digits, fashion-mnist, or a file of features (.npz, .safetensors).",
         )

@@ -21,8 +21,12 @@ class RunLog:
 
     def __init__(self, path: Path, *, keep_to: int) -> None:
         self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        write_text(path, "".join(f"{line}\n" for line in lines if _iteration_of(line) <= keep_to))
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read ({error.strerror}).") from error
+        kept = [f"{line}\n" for line in text.splitlines() if _iteration_of(line) <= keep_to]
+        write_text(path, "".join(kept))
 
     def audit(self, state: TrainingState, data: Data, losses: dict[str, float]) -> dict[str, float]:
         """Log losses, M and perplexities of the teacher; the three numbers for the progress bar."""
@@ -52,8 +56,8 @@ class RunLog:
 
 
 def _iteration_of(line: str) -> float:
-    """Step of a log line; a line cut off by a kill is of no step and is dropped."""
+    """Step of a log line; a line cut off by a kill, or damaged, is of no step and is dropped."""
     try:
         return float(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")

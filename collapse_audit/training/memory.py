@@ -1,4 +1,4 @@
-"""Peak memory of a part of a run, where the system tells it."""
+"""Peak memory of a part of a run, where the system tells it, and what if there is too little."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from pathlib import Path
 
 import torch
 
+from collapse_audit.errors import ParameterError
+from collapse_audit.words import printable
+
 _PROCESS = Path("/proc/self")
 _MEGABYTE = 1e6
+_TOO_LITTLE = re.compile("memory|Storage size")
 
 
 @dataclass(slots=True)
@@ -41,6 +45,20 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
         largest = _status("VmHWM")
         if held is not None and largest is not None:
             peak.megabytes = (largest - held) / _MEGABYTE
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn memory that cannot be had, which is an error of many kinds, into one of the settings."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _TOO_LITTLE.search(str(error)):
+            raise
+        raise ParameterError(
+            f"There is too little memory ({printable(' '.join(str(error).split()), 160)}).",
+            hint="Lower k, d, hidden, views, pool, limit or batch_size.",
+        ) from error
 
 
 def _resident_after_reset() -> int | None:

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from collapse_audit.devices import pick_device
-from collapse_audit.errors import CheckpointError, ParameterError, SourceError
+from collapse_audit.errors import CheckpointError, ParameterError
 from collapse_audit.settings import read_settings
 from collapse_audit.training.audits import audit_rows
 from collapse_audit.training.checkpointing import (
@@ -21,6 +21,7 @@ from collapse_audit.training.checkpointing import (
     load_state,
     save_head,
     save_state,
+    sole_use,
     write_text,
 )
 from collapse_audit.training.config import HeadTrainingConfig
@@ -28,7 +29,7 @@ from collapse_audit.training.data import Data, load_data
 from collapse_audit.training.evaluate import summarise
 from collapse_audit.training.log import RunLog
 from collapse_audit.training.loop import DivergedError, TrainingState, make_state, state_from, train
-from collapse_audit.training.memory import peak_memory
+from collapse_audit.training.memory import enough_memory, peak_memory
 from collapse_audit.version import __version__
 
 
@@ -51,7 +52,7 @@ class TrainingResult:
 
 
 def run_training(
-    config: HeadTrainingConfig, folder: Path, *, resume: bool = False, quiet: bool = False
+    config: HeadTrainingConfig, folder: str | Path, *, resume: bool = False, quiet: bool = False
 ) -> TrainingResult:
     """Train a head, and audit it before and after.
 
@@ -72,10 +73,27 @@ def run_training(
     Returns:
         Numbers before and after. If the loss diverged, those of the last good state.
 
+    Raises:
+        ParameterError: If ``config`` is none.
     """
-    data = load_data(config)
-    state = _starting_state(config, data)  # may refuse: before the folder is this run's
-    _claim(folder, config, data, resume=resume)
+    if not isinstance(config, HeadTrainingConfig):
+        raise ParameterError(
+            f"run_training takes a HeadTrainingConfig, got {type(config).__name__}.",
+            hint="HeadTrainingConfig.from_file(Path(name)) reads one.",
+        )
+    folder = Path(folder)
+    with enough_memory():
+        data = load_data(config)
+        state = _starting_state(config, data)  # may refuse: before the folder is this run's
+        with sole_use(folder):
+            _claim(folder, config, data, resume=resume)
+            return _run(state, data, config, folder, quiet=quiet)
+
+
+def _run(
+    state: TrainingState, data: Data, config: HeadTrainingConfig, folder: Path, *, quiet: bool
+) -> TrainingResult:
+    """Start or continue in a folder that is this run's, to the end, and write what came out."""
     before = _summary(state, data)
     saved = folder / "state.pt"
     if saved.exists():
@@ -136,12 +154,7 @@ def _claim(folder: Path, config: HeadTrainingConfig, data: Data, *, resume: bool
                 f"{folder}: already holds a run.", hint="Add --resume, or choose another --out."
             )
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        occupied = any(not entry.name.startswith(".") for entry in folder.iterdir())
-    except OSError as error:
-        raise SourceError(f"{folder}: not usable as a run folder ({error.strerror}).") from error
-    if occupied:
+    if any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise ParameterError(
             f"{folder}: not empty, and not a run folder.", hint="Choose another --out."
         )
@@ -177,12 +190,11 @@ def _summary(state: TrainingState, data: Data) -> dict[str, Any]:
 def _write_results(
     result: TrainingResult, config: HeadTrainingConfig, data: Data, state: TrainingState
 ) -> None:
-    centre = state.objective.centre if state.objective.centre_rule == "logits" else None
     save_head(
         state.teacher,
         result.head,
         student=state.student,
-        centre=centre,
+        centre=state.objective.logit_centre,
         provenance=provenance(config, data.fingerprint, state.iteration),
     )
     content = {
@@ -192,7 +204,6 @@ def _write_results(
         "config": config.to_dict(),
         "iteration": state.iteration,
         "stopped": result.stopped or None,
-        "peak_megabytes": result.peak_megabytes,
         "before": result.before,
         "after": result.after,
     }

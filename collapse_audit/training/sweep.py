@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.files import replacing
+from collapse_audit.files import read_json, replacing, write_json
 from collapse_audit.report.columns import pipe_table
-from collapse_audit.training.checkpointing import write_text
+from collapse_audit.training.checkpointing import sole_use, write_text
 from collapse_audit.training.config import HeadTrainingConfig, setting_type
 from collapse_audit.training.evaluate import look_up
 from collapse_audit.training.run import run_training
@@ -71,12 +71,13 @@ def run_sweep(
     combinations = [dict(zip(names, each, strict=True)) for each in itertools.product(*values)]
     configs = [dataclasses.replace(config, **settings) for settings in combinations]
     rows: list[dict[str, Any]] = []
-    for settings, each in zip(combinations, configs, strict=True):
-        name = "_".join(f"{key}-{value}" for key, value in settings.items()).replace("/", "-")
-        if not quiet:
-            click.echo(f"[{len(rows) + 1}/{len(configs)}] {name}", err=True)
-        rows.append(settings | _numbers(each, folder / name, quiet=quiet))
-        _write_results(rows, folder)
+    with sole_use(folder):
+        for settings, each in zip(combinations, configs, strict=True):
+            name = "_".join(f"{key}-{value}" for key, value in settings.items()).replace("/", "-")
+            if not quiet:
+                click.echo(f"[{len(rows) + 1}/{len(configs)}] {name}", err=True)
+            rows.append(settings | _numbers(each, folder / name, quiet=quiet))
+            _write_results(rows, folder)
     return rows
 
 
@@ -92,6 +93,7 @@ def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw M and peak memory against K, or M/K against the weight if only that varies, as SVG."""
     # One line per remaining combination of settings. With several seeds a line is their mean and
     # every run a dot. Memory is left out if it is not known for every run.
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     over_k = "k" in rows[0]
@@ -118,8 +120,8 @@ def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
         each.minorticks_off()
     if lines > 1 or over_k:
         axes.legend()
-    with replacing(path) as file:
-        figure.savefig(file, format="svg")
+    with replacing(path) as file, rc_context({"svg.hashsalt": "collapse-audit"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
 
 
 def _draw_lines(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, number: str) -> int:
@@ -139,22 +141,17 @@ def _draw_lines(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, number: s
 
 def _numbers(config: HeadTrainingConfig, folder: Path, *, quiet: bool) -> dict[str, Any]:
     """Numbers of a run: trained, resumed, or read back if it is finished."""
-    finished = folder / "audit.json"
-    if finished.exists():
-        content = json.loads(finished.read_text(encoding="utf-8"))
-        if HeadTrainingConfig.from_mapping(content["config"]) != config:
-            raise ParameterError(
-                f"{folder}: belongs to another configuration.", hint="Choose another --out."
-            )
-        after, stopped = content["after"], content["stopped"]
-        memory = content.get("peak_megabytes")
-    else:
+    finished, measured = read_json(folder / "audit.json") or {}, folder / "memory.json"
+    if finished.get("config") != config.to_dict():  # of another run, then, which is refused
         result = run_training(config, folder, resume=True, quiet=quiet)
-        after, stopped = result.after, result.stopped
-        memory = result.peak_megabytes
-    found = {name: look_up(after, keys) for name, keys in _COLUMNS.items()}
-    numbers = {name: math.nan if value is None else value for name, value in found.items()}
-    return numbers | {_MEMORY: memory, "stopped": stopped or None}
+        finished = {"after": result.after, "stopped": result.stopped or None}
+        write_json(measured, {_MEMORY: result.peak_megabytes})
+    found = {name: look_up(finished.get("after"), keys) for name, keys in _COLUMNS.items()}
+    numbers = {
+        name: value if isinstance(value, int | float) else math.nan for name, value in found.items()
+    }
+    memory = (read_json(measured) or {}).get(_MEMORY)
+    return numbers | {_MEMORY: memory, "stopped": finished.get("stopped")}
 
 
 def _write_results(rows: list[dict[str, Any]], folder: Path) -> None:

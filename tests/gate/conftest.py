@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from collapse_audit.audit import CollapseAudit, audit_prototypes
 from collapse_audit.cli.commands.check import check_command
 from collapse_audit.errors import CollapseAuditError
+from collapse_audit.head_audit import CollapseAudit, audit_prototypes
 from collapse_audit.prototypes import Prototypes
 
 EMPTY_SETTINGS = "[check]\n"

@@ -12,6 +12,7 @@ from collapse_audit.cli.console import check_output, emit
 from collapse_audit.cli.options import AuditOptions, format_options, options_of
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, is_report
+from collapse_audit.errors import ParameterError
 from collapse_audit.gate import DIFFERENCES, Difference, compare
 from collapse_audit.report import to_json
 from collapse_audit.report.comparison_text import (
@@ -30,7 +31,6 @@ _FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
     "csv": comparison_to_csv,
     "markdown": comparison_to_markdown,
 }
-_SUFFIXES: Final = {".json": "json", ".csv": "csv", ".md": "markdown"}
 #: K and branch may always differ between heads side by side.
 _ALLOWED: Final = tuple(d for d in DIFFERENCES if d not in ("k", "branch"))
 
@@ -54,7 +54,14 @@ Examples:
     type=click.Choice(_ALLOWED),
     help="Compare saved reports although this differs; repeat it for more.",
 )
-@format_options(_FORMATS, _SUFFIXES, "Write to FILE instead of stdout.")
+@click.option(
+    "--pair",
+    "pairs",
+    multiple=True,
+    metavar="A=B",
+    help="Compare head A of the first with head B of the others, and only what is named so.",
+)
+@format_options(_FORMATS, "Write to FILE instead of stdout.")
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
 @remote_options
 def compare_command(
@@ -64,6 +71,7 @@ def compare_command(
     audit: AuditOptions,
     fetching: RemoteSettings,
     allow: tuple[Difference, ...],
+    pairs: tuple[str, ...],
     form: str,
     output: Path | None,
     progress: bool,
@@ -72,8 +80,10 @@ def compare_command(
 
     Each SOURCE is what `audit` takes, or a saved report (.json). Where two heads of equal K are
     audited here, it also says which groups of duplicates of the first were split or merged:
-    prototype i with prototype i, so the second should have been trained on from the first.
+    prototype i with prototype i, so the second should have been trained on from the first. Heads of
+    equal names are compared, and those of other names in their order; the title names them.
     """
+    pair = dict(_parse_pair(text) for text in pairs)
     if output is not None:
         check_output(output, source)
     opener = Opener(audit, allow, progress, fetching)
@@ -81,5 +91,12 @@ def compare_command(
         opener.report(spec) if is_report(spec) else opener.audits(spec)
         for spec in (source, *others)
     )
-    document = compare(first, second, *more, allow=allow).to_dict()
+    document = compare(first, second, *more, allow=allow, pair=pair).to_dict()
     emit(_FORMATS[form](document), output)
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    name, equals, partner = text.partition("=")
+    if not (name and equals and partner):
+        raise ParameterError(f"--pair must be NAME=NAME, got {text!r}.")
+    return name, partner

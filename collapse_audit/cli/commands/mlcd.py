@@ -16,7 +16,7 @@ from collapse_audit.cli.pipeline import deliver
 from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit
+    from collapse_audit.head_audit import CollapseAudit
     from collapse_audit.network import HeadModel, Preprocessing
     from collapse_audit.remote import RemoteSettings
     from collapse_audit.similarity import Progress
@@ -92,8 +92,8 @@ def _measure(
         reading = _reading(model, options, audit.device)
         told = _counter("features", progress, options.limit)
         samples = cached_features(model, options.data, cache, **reading, progress=told)
-    # asked for before the audit, not after it
-    temperature = model.temperature if options.temperature is None else options.temperature
+    if options.temperature is None:
+        _ = model.temperature  # refused before the audit, not after it
     (audited,) = audit_heads(
         resolved,
         (model.prototypes,),
@@ -107,7 +107,7 @@ def _measure(
         model,
         samples,
         groups=audited.groups,
-        temperature=temperature,
+        temperature=options.temperature,
         centre=options.centre,
         prior=options.prior,
         assignment=options.assignment,
@@ -126,6 +126,7 @@ def _reading(model: HeadModel, options: MLCDOptions, device: str) -> dict[str, A
         "seed": options.seed,
         "batch_size": options.batch_size,
         "workers": options.workers,
+        "skip_bad": options.skip_bad,
         "device": device,
     }
 
