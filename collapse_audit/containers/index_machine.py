@@ -220,7 +220,8 @@ class _Machine(StackMachine):
                 return Opaque(str(function)) if _is_lazy(arguments[7:]) else tensor
             case "_rebuild_device_tensor_from_cpu_tensor":  # (tensor, type, device, ...)
                 tensor, dtype = arguments[:2]
-                return tensor if dtype.name == tensor.dtype else Opaque(str(function))
+                as_stored = isinstance(tensor, TensorRef) and str(dtype) == f"torch.{tensor.dtype}"
+                return tensor if as_stored else Opaque(str(function))
             case "_rebuild_parameter_with_state":
                 self._check_attributes(arguments[3])
                 return arguments[0]
