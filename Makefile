@@ -57,8 +57,8 @@ reference: $(SETUP)  ## rewrite docs/cli.md from the commands' --help
 notebooks: $(SETUP)  ## bring the .ipynb of each pair up to date with its .py
 	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
 
-fuzz: $(SETUP)  ## 10,000 damaged checkpoints; FUZZ="--count 100000 --seed 7" for more or others
-	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/fuzz_readers.py $(FUZZ)
+fuzz: $(SETUP)  ## 20,000 pickle programs and 10,000 damaged files; FUZZ="--seed 7" for others
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_readers $(FUZZ)
 
 bench: $(SETUP)  ## the benchmarks, with the packages they compare with; ARGS="--k 4096"
 	@set -e; uv=$$($(FIND_UV)); \

@@ -17,7 +17,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from collapse_audit.audit import audit_prototypes
+from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.monitor import Observation, PrototypeMonitor
 from collapse_audit.prototypes import Prototypes
 

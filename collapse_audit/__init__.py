@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 from collapse_audit.version import __version__
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit, Published, Source, audit_prototypes
-    from collapse_audit.auditing import audit_source
+    from collapse_audit.auditing import audit, audit_source
     from collapse_audit.errors import (
         CheckpointError,
         CollapseAuditError,
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     )
     from collapse_audit.examples import embedded_head
     from collapse_audit.gate import Verdict, check, compare
+    from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
     from collapse_audit.mlcd import MLCD, MLCDAccumulator
     from collapse_audit.monitor import PrototypeMonitor
@@ -38,50 +38,6 @@ if TYPE_CHECKING:
     from collapse_audit.sources import load_heads, load_prototypes
     from collapse_audit.training.config import HeadTrainingConfig
     from collapse_audit.training.run import run_training
-
-# Where each public name lives; importing the package itself costs nothing.
-_HOME = {
-    "MLCD": "mlcd",
-    "CheckpointError": "errors",
-    "CollapseAudit": "audit",
-    "CollapseAuditError": "errors",
-    "CollapseAuditWarning": "errors",
-    "HeadTrainingConfig": "training.config",
-    "HeadModel": "network",
-    "MLCDAccumulator": "mlcd",
-    "ManifestError": "errors",
-    "NoPrototypesError": "errors",
-    "ParameterError": "errors",
-    "PrototypeError": "errors",
-    "PrototypeMonitor": "monitor",
-    "Prototypes": "prototypes",
-    "Published": "audit",
-    "Redundancy": "redundancy",
-    "ReportError": "errors",
-    "Source": "audit",
-    "SourceError": "errors",
-    "UnsafePickleError": "errors",
-    "Verdict": "gate",
-    "audit_prototypes": "audit",
-    "audit_source": "auditing",
-    "embedded_head": "examples",
-    "load_head_model": "network",
-    "load_heads": "sources",
-    "load_prototypes": "sources",
-    "measure_mlcd": "network",
-    "koleo_data_loss": "koleo",
-    "koleo_proto_loss": "koleo",
-    "check": "gate",
-    "compare": "gate",
-    "measure_redundancy": "redundancy",
-    "open_samples": "network",
-    "plot_rank_frequency": "plots",
-    "plot_redundancy_factors": "plots",
-    "plot_redundancy_vs_mass": "plots",
-    "plot_sweep": "plots",
-    "plot_usage": "plots",
-    "run_training": "training.run",
-}
 
 __all__ = [
     "MLCD",
@@ -106,6 +62,7 @@ __all__ = [
     "UnsafePickleError",
     "Verdict",
     "__version__",
+    "audit",
     "audit_prototypes",
     "audit_source",
     "check",
@@ -126,6 +83,28 @@ __all__ = [
     "plot_usage",
     "run_training",
 ]
+
+# Where each public name lives; importing the package itself costs nothing.
+_NAMES = {
+    "auditing": "audit audit_source",
+    "errors": "CheckpointError CollapseAuditError CollapseAuditWarning ManifestError "
+    "NoPrototypesError ParameterError PrototypeError ReportError SourceError UnsafePickleError",
+    "examples": "embedded_head",
+    "gate": "Verdict check compare",
+    "head_audit": "CollapseAudit Published Source audit_prototypes",
+    "koleo": "koleo_data_loss koleo_proto_loss",
+    "mlcd": "MLCD MLCDAccumulator",
+    "monitor": "PrototypeMonitor",
+    "network": "HeadModel load_head_model measure_mlcd open_samples",
+    "plots": "plot_rank_frequency plot_redundancy_factors plot_redundancy_vs_mass plot_sweep "
+    "plot_usage",
+    "prototypes": "Prototypes",
+    "redundancy": "Redundancy measure_redundancy",
+    "sources": "load_heads load_prototypes",
+    "training.config": "HeadTrainingConfig",
+    "training.run": "run_training",
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:

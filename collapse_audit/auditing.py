@@ -1,4 +1,4 @@
-"""A source in, one audit for each of its heads out: everything the command line does."""
+"""A source in, one audit out, or one for each of its heads: everything the command line does."""
 
 from __future__ import annotations
 
@@ -7,14 +7,72 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collapse_audit.audit import CollapseAudit, Published, Source, audit_prototypes
+import numpy.typing as npt
+
+from collapse_audit.checkpoints import select_default
+from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
 from collapse_audit.prototypes import Branch, Prototypes, check_epsilon
 from collapse_audit.redundancy import DEFAULT_EPSILON
 from collapse_audit.similarity import Progress, silent
 from collapse_audit.sources import ResolvedSource, resolve_source
 
 if TYPE_CHECKING:
+    import torch
+
     from collapse_audit.remote import RemoteSettings, Reporter
+
+
+def audit(
+    source: str | Path | Prototypes | npt.ArrayLike | torch.Tensor,
+    *,
+    branch: Branch = "teacher",
+    head: str | None = None,
+    epsilon: float = DEFAULT_EPSILON,
+    sweep: bool = True,
+    nearest: bool = True,
+    device: str = "auto",
+    checkpoint_dir: Path | None = None,
+    progress: Progress = silent,
+) -> CollapseAudit:
+    """Audit one head: the one call for a file, an id, an address or a matrix.
+
+    Args:
+        source: As for :func:`audit_source`; or what is in memory: prototypes, or their matrix
+            (k x d, numpy or torch).
+        branch: As for :func:`audit_source`; only for a source.
+        head: Likewise. By default the image-level head, with a warning that names the others.
+        epsilon: As for :func:`audit_source`.
+        sweep: As for :func:`audit_source`.
+        nearest: As for :func:`audit_source`.
+        device: As for :func:`audit_source`.
+        checkpoint_dir: As for :func:`audit_source`.
+        progress: As for :func:`audit_source`.
+
+    Returns:
+        The audit. In a notebook it shows itself, with its figures.
+
+    Example:
+        >>> audit("demo", sweep=False, nearest=False)
+        CollapseAudit(Prototypes('head', k=512, d=64, dtype='float16', branch='teacher'),
+        num_unique=112, epsilon=0.025, source='demo')
+    """
+    if not isinstance(source, str | Path):
+        return audit_prototypes(
+            source, epsilon=epsilon, sweep=sweep, nearest=nearest, device=device, progress=progress
+        )
+    check_epsilon(epsilon)
+    resolved = resolve_source(source, checkpoint_dir=checkpoint_dir)
+    chosen = select_default(resolved.select(branch=branch, head=head), resolved.spec)
+    (audited,) = audit_heads(
+        resolved,
+        resolved.load([chosen]),
+        epsilon=epsilon,
+        sweep=sweep,
+        nearest=nearest,
+        device=device,
+        progress=progress,
+    )
+    return audited
 
 
 def audit_source(
@@ -34,7 +92,8 @@ def audit_source(
     """Audit every head of a checkpoint.
 
     Args:
-        source: A path of a file or folder, an id of the manifest, an address, or ``demo``.
+        source: A path of a file or folder, an id of the manifest, an address, ``demo``, or ``-``
+            for a file on stdin.
         branch: The network, where the method has two; without a teacher the student, with a note.
         head: Name of a head, or (the end of) the key of any matrix; all heads by default.
         epsilon: Cosine distance below which two prototypes are duplicates, between 0 and 1; 0.025
@@ -87,31 +146,18 @@ def audit_heads(
     device: str = "auto",
     progress: Progress = silent,
 ) -> list[CollapseAudit]:
-    """Audit heads of a source that have been read.
-
-    Args:
-        resolved: The source.
-        heads: Some of its heads.
-        epsilon: As for :func:`audit_source`.
-        sweep: As for :func:`audit_source`.
-        nearest: As for :func:`audit_source`.
-        device: As for :func:`audit_source`.
-        progress: As for :func:`audit_source`.
-
-    Returns:
-        One audit per head.
-    """
+    """Audit heads of a source that have been read; one audit each, as :func:`audit_source` does."""
     with ThreadPoolExecutor(1) as worker:
         # reading a file of gigabytes and comparing prototypes keep different parts busy
         checksum = worker.submit(resolved.sha256)
         audits = [
             audit_prototypes(
-                prototypes,
+                _noted(prototypes, resolved),
                 epsilon=epsilon,
                 sweep=sweep,
                 nearest=nearest,
                 device=device,
-                source=source_of(resolved, prototypes, epsilon),
+                source=_source_of(resolved, prototypes, epsilon),
                 progress=progress,
             )
             for prototypes in heads
@@ -120,22 +166,28 @@ def audit_heads(
     return [replace(audit, source=replace(audit.source, sha256=digest)) for audit in audits]
 
 
-def source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) -> Source:
-    """What a report says of the source of one head, its checksum left out.
-
-    Args:
-        resolved: The source.
-        prototypes: One of its heads.
-        epsilon: Of the audit. Published counts at another one are left out, and so are those of
-            another K; counts that state neither are kept.
-
-    Returns:
-        The source, with the published counts that can be compared with this head.
-    """
+def _source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) -> Source:
+    """What a report says of the source of one head, its checksum left out."""
+    # published counts at another epsilon or of another K are not comparable; where they state no K
+    # it is that of the row
+    entry = resolved.entry
     comparable = tuple(
         Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
-        for count in (resolved.entry.published if resolved.entry else ())
-        if count.k in (None, prototypes.k) and count.epsilon in (None, epsilon)
+        for count in (entry.published if entry else ())
+        if (count.k or (entry and entry.k)) in (None, prototypes.k)
+        and count.epsilon in (None, epsilon)
     )
     family = resolved.family or prototypes.family
     return Source(resolved.spec, resolved.id, family, published=comparable)
+
+
+def _noted(prototypes: Prototypes, resolved: ResolvedSource) -> Prototypes:
+    """The same, with a note if K is not that of the row of the manifest."""
+    entry = resolved.entry
+    if entry is None or entry.k is None or prototypes.k in (entry.k, *entry.nested_k):
+        return prototypes
+    note = (
+        f"K is {prototypes.k:,} in this file and {entry.k:,} in the manifest's row {entry.id}, so "
+        "it is another head, and no count that is published for that one is compared"
+    )
+    return replace(prototypes, notes=(*prototypes.notes, note))

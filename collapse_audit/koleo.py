@@ -86,7 +86,7 @@ def koleo_data_loss(x: Tensor, *, floor: float = DEFAULT_FLOOR) -> Tensor:
         >>> round(koleo_data_loss(torch.stack([x, x])).item(), 4)  # twice -log sqrt 2
         -0.6931
     """
-    views = x if x.ndim == 3 else x[None]
+    views = x if getattr(x, "ndim", 2) == 3 else [x]
     for view in views:
         if problem := _problem(view, floor, what="features (n x d)", count="the batch size"):
             raise ParameterError(problem)
@@ -202,8 +202,10 @@ def _koleo(rows: Tensor, floor: float) -> Tensor:
     return loss
 
 
-def _problem(rows: Tensor, floor: float, *, what: str, count: str) -> str:
+def _problem(rows: object, floor: float, *, what: str, count: str) -> str:
     """What is wrong with the arguments and what to do; empty if nothing is."""
+    if not isinstance(rows, Tensor):
+        return f"KoLeo needs a torch tensor of {what}, got {type(rows).__name__}."
     if rows.ndim != 2 or not rows.is_floating_point():
         shape = tuple(rows.shape)
         return f"KoLeo needs a floating-point matrix of {what}, got {shape} {rows.dtype}."

@@ -1,9 +1,14 @@
-"""Pictures of results: each takes a result, draws it on one Axes, and returns the Axes."""
+"""Pictures of results: each takes a result, draws it on one Axes, and returns the Axes.
+
+Without Axes of yours, a cell of a notebook shows the picture, and a script opens no window: there
+it is yours to save, ``plot_sweep(audit).figure.savefig("sweep.pdf")``.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,26 +19,42 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from collapse_audit.mlcd import MLCD
+    from collapse_audit.redundancy import Redundancy
     from collapse_audit.similarity import SweepLevel
+
+
+class Audited(Protocol):
+    """An audit of one head, as far as pictures need it."""
+
+    @property
+    def redundancy(self) -> Redundancy:
+        """Groups and sweep."""
+
+    @property
+    def mlcd(self) -> MLCD | None:
+        """Class distribution, if it was measured."""
+
+
+Classes: TypeAlias = "MLCD | Audited"
 
 # Blue and vermilion of Okabe and Ito (2008): told apart with any colour vision, and in print.
 _K_COLOUR, _M_COLOUR, _NULL_COLOUR = "#0072B2", "#D55E00", "#767676"
 
 
-def plot_rank_frequency(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
+def plot_rank_frequency(mlcd: Classes, *, ax: Axes | None = None) -> Axes:
     """Class masses in descending order, over the K prototypes and over the unique ones.
 
     Masses and ranks are divided by those of a uniform distribution, so that both curves share
     the axes and a uniform one is the line at 1.
 
     Args:
-        mlcd: Result of :class:`~collapse_audit.mlcd.MLCDAccumulator`.
+        mlcd: Result of :func:`~collapse_audit.measure_mlcd`, or an audit that holds one.
         ax: Axes to draw on; new ones by default.
 
     Returns:
         The Axes.
     """
-    ax = _axes(ax)
+    mlcd, ax = _mlcd(mlcd), _axes(ax)
     curves = [("K", mlcd.rank_frequency("k"), _K_COLOUR, "-")]
     if mlcd.groups is not None:
         curves.append(("M", mlcd.rank_frequency("m"), _M_COLOUR, "--"))
@@ -52,14 +73,14 @@ def plot_rank_frequency(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_redundancy_vs_mass(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
+def plot_redundancy_vs_mass(mlcd: Classes, *, ax: Axes | None = None) -> Axes:
     """Mass of every unique class against the number of its copies.
 
     Copies that carry equal mass lie on the line q = r / K: then redundancy alone makes the
     distribution over the prototypes uniform.
 
     Args:
-        mlcd: A result with groups.
+        mlcd: A result with groups, or an audit that holds one.
         ax: Axes to draw on; new ones by default.
 
     Returns:
@@ -68,6 +89,7 @@ def plot_redundancy_vs_mass(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
     Raises:
         ParameterError: If the result has no groups.
     """
+    mlcd = _mlcd(mlcd)
     factors, masses = mlcd.redundancy_factors, mlcd.unique_probabilities
     if factors is None or masses is None:
         raise ParameterError("this MLCD has no groups.", hint="Pass groups=... to MLCDAccumulator.")
@@ -82,17 +104,17 @@ def plot_redundancy_vs_mass(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_usage(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
+def plot_usage(mlcd: Classes, *, ax: Axes | None = None) -> Axes:
     """Classes used by samples of growing size, and the expectation for uniform draws.
 
     Args:
-        mlcd: A result.
+        mlcd: A result, or an audit that holds one.
         ax: Axes to draw on; new ones by default.
 
     Returns:
         The Axes.
     """
-    ax = _axes(ax)
+    mlcd, ax = _mlcd(mlcd), _axes(ax)
     sizes = np.unique(np.linspace(0, mlcd.n, 41).astype(np.int64))
     classes = len(mlcd.probabilities)
     ax.plot(sizes, mlcd.rarefaction(sizes), color=_K_COLOUR, label=f"prototypes (K = {classes:,})")
@@ -106,11 +128,13 @@ def plot_usage(mlcd: MLCD, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_redundancy_factors(redundancy_factors: npt.ArrayLike, *, ax: Axes | None = None) -> Axes:
+def plot_redundancy_factors(
+    redundancy_factors: Audited | Redundancy | npt.ArrayLike, *, ax: Axes | None = None
+) -> Axes:
     """Copies of every unique prototype, largest first.
 
     Args:
-        redundancy_factors: r_m (m), such as ``CollapseAudit.redundancy_factors``.
+        redundancy_factors: An audit, its ``redundancy``, or the r_m (m).
         ax: Axes to draw on; new ones by default.
 
     Returns:
@@ -119,33 +143,44 @@ def plot_redundancy_factors(redundancy_factors: npt.ArrayLike, *, ax: Axes | Non
     Raises:
         ParameterError: If there are none.
     """
-    factors = np.sort(np.asarray(redundancy_factors))[::-1]
+    given = getattr(redundancy_factors, "redundancy_factors", redundancy_factors)
+    try:
+        factors = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        factors = np.empty(0)
     if factors.ndim != 1 or not factors.size:
-        raise ParameterError(f"redundancy factors must be m numbers, got shape {factors.shape}.")
-    ax = _axes(ax)
+        raise ParameterError(
+            f"plot_redundancy_factors takes an audit, or m numbers; got {_kind(given)}."
+        )
+    factors, ax = np.sort(factors)[::-1], _axes(ax)
     ax.plot(np.arange(1, len(factors) + 1), factors, color=_M_COLOUR)
     title = f"K = {int(factors.sum()):,}, M = {len(factors):,}"
     _log_log(ax, title, "rank of the unique prototype", "redundancy factor $r_m$")
     return ax
 
 
-def plot_sweep(sweep: Sequence[SweepLevel], *, ax: Axes | None = None) -> Axes:
+def plot_sweep(
+    sweep: Audited | Redundancy | Sequence[SweepLevel], *, ax: Axes | None = None
+) -> Axes:
     """Unique prototypes at every epsilon, by each of the three counting rules.
 
     Args:
-        sweep: Such as ``CollapseAudit.sweep``.
+        sweep: An audit, its ``redundancy``, or the levels, ``redundancy.sweep``.
         ax: Axes to draw on; new ones by default.
 
     Returns:
         The Axes.
 
     Raises:
-        ParameterError: If it is empty.
+        ParameterError: If it is empty, or no sweep.
     """
-    if not sweep:
+    levels = getattr(getattr(sweep, "redundancy", sweep), "sweep", sweep)
+    if not isinstance(levels, list | tuple) or not all(hasattr(p, "epsilon") for p in levels):
+        raise ParameterError(f"plot_sweep takes an audit, or its sweep; got {_kind(sweep)}.")
+    if not levels:
         raise ParameterError("the sweep is empty.", hint="Audit with sweep=True.")
     ax = _axes(ax)
-    points = sorted(sweep, key=lambda point: point.epsilon)
+    points = sorted(levels, key=lambda point: point.epsilon)
     epsilons = [point.epsilon for point in points]
     # Often the rules agree: rings around squares, and a dashed line on a solid one, stay visible.
     for label, counts, style, size, colour in (
@@ -172,11 +207,34 @@ def _log_log(ax: Axes, title: str, x: str, y: str) -> None:
     ax.set(xscale="log", yscale="log", title=title, xlabel=x, ylabel=y)
 
 
+def _mlcd(given: Classes) -> MLCD:
+    """The class distribution of a result or of an audit."""
+    from collapse_audit.mlcd import MLCD
+
+    found = getattr(given, "mlcd", given)
+    if not isinstance(found, MLCD):
+        raise ParameterError(
+            f"a class distribution is drawn here, and this is {_kind(given)} without one.",
+            hint="measure_mlcd makes one; replace(audit, mlcd=...) keeps it in an audit.",
+        )
+    return found
+
+
+def _kind(given: object) -> str:
+    return f"an array of shape {given.shape}" if hasattr(given, "shape") else type(given).__name__
+
+
 def _axes(ax: Axes | None) -> Axes:
     if ax is not None:
         return ax
-    from matplotlib.figure import Figure  # heavy
+    size = (6.0, 4.0)
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and ipython.get_ipython() is not None:
+        from matplotlib import pyplot  # shows its figures when the cell ends, and closes them
 
-    # Figure, not pyplot: no window, no global state, nothing to close
-    axes: Axes = Figure(figsize=(6.0, 4.0), layout="constrained").add_subplot()
+        shown: Axes = pyplot.figure(figsize=size, layout="constrained").add_subplot()
+        return shown
+    from matplotlib.figure import Figure  # no window, no global state, nothing to close
+
+    axes: Axes = Figure(figsize=size, layout="constrained").add_subplot()
     return axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -199,8 +200,25 @@ def check_epsilon(epsilon: float) -> float:
     return float(epsilon)
 
 
+def as_prototypes(given: Prototypes | npt.ArrayLike | torch.Tensor) -> Prototypes:
+    """Prototypes as they are, or those of a matrix.
+
+    Args:
+        given: Prototypes, or a weight matrix (k x d) in memory.
+
+    Returns:
+        Prototypes that can be audited.
+    """
+    return given if isinstance(given, Prototypes) else Prototypes.from_weight(given)
+
+
 def _to_numpy(values: npt.ArrayLike | torch.Tensor) -> tuple[npt.NDArray[np.floating], str]:
     """Floating-point array of the stored values, in float32 or float64, and the stored type."""
+    if isinstance(values, str | os.PathLike):
+        raise ParameterError(
+            f"a matrix of prototypes is needed, got the name {os.fspath(values)!r}.",
+            hint="collapse_audit.audit(name) reads and audits a source.",
+        )
     if hasattr(values, "detach"):  # a tensor, without importing torch to ask
         tensor = values.detach().cpu()
         name = str(tensor.dtype).removeprefix("torch.")
@@ -209,13 +227,20 @@ def _to_numpy(values: npt.ArrayLike | torch.Tensor) -> tuple[npt.NDArray[np.floa
         if tensor.is_floating_point():
             return tensor.float().contiguous().numpy(), name  # exact: both have fewer bits
         raise PrototypeError(f"prototypes must be floating point, got {name}.")
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise PrototypeError(f"prototypes must be a matrix ({error}).") from error
     name = array.dtype.name
     if name in ("float64", "float32"):
         return np.ascontiguousarray(array), name
     if name in ("float16", "bfloat16"):
         return np.ascontiguousarray(array.astype(np.float32)), name
-    raise PrototypeError(f"prototypes must be floating point, got {name}.")
+    what = type(values).__name__ if name == "object" else name
+    raise PrototypeError(
+        f"prototypes must be floating point, got {what}.",
+        hint="Pass the weight of the layer." if hasattr(values, "parameters") else "",
+    )
 
 
 def _within_range(stored: npt.NDArray[np.floating]) -> tuple[Array, npt.NDArray[np.int64]]:

@@ -21,36 +21,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from collapse_audit.audit import CollapseAudit
+    from collapse_audit.head_audit import CollapseAudit
     from collapse_audit.prototypes import Branch, Prototypes
 
 Head: TypeAlias = "str | Path | npt.ArrayLike | torch.Tensor | Prototypes | CollapseAudit"
-
-
-def audit_head(head: Head, *, epsilon: float = 0.025, branch: Branch = "teacher") -> CollapseAudit:
-    """Audit whatever a test has at hand.
-
-    Args:
-        head: A checkpoint file with one head, a weight matrix (k x d, numpy or torch), prototypes,
-            or an audit that is already there.
-        epsilon: Cosine distance below which two prototypes are duplicates.
-        branch: Which network of a file.
-
-    Returns:
-        The audit.
-    """
-    from collapse_audit.audit import CollapseAudit, audit_prototypes
-    from collapse_audit.prototypes import Prototypes
-
-    if isinstance(head, CollapseAudit):
-        return head
-    if isinstance(head, str | Path):
-        from collapse_audit.sources import load_prototypes
-
-        head = load_prototypes(head, branch=branch)
-    elif not isinstance(head, Prototypes):
-        head = Prototypes.from_weight(head)
-    return audit_prototypes(head, epsilon=epsilon, sweep=False)
 
 
 def assert_no_collapse(
@@ -65,7 +39,7 @@ def assert_no_collapse(
     """Fail the test if too many prototypes of a head repeat each other.
 
     Args:
-        head: As for :func:`audit_head`.
+        head: What :func:`collapse_audit.audit` takes, or an audit that is already there.
         min_unique_fraction: Smallest M / K that passes; 0.9 is where the training monitor raises
             its first alarm.
         epsilon: Cosine distance below which two prototypes are duplicates.
@@ -77,23 +51,26 @@ def assert_no_collapse(
         The audit, if nothing failed.
     """
     __tracebackhide__ = True
+    from collapse_audit.auditing import audit
     from collapse_audit.gate import check, read_report
+    from collapse_audit.head_audit import CollapseAudit
 
-    audit = audit_head(head, epsilon=epsilon, branch=branch)
+    if not isinstance(head, CollapseAudit):
+        head = audit(head, epsilon=epsilon, branch=branch, sweep=False)
     verdict = check(
-        audit,
+        head,
         None if baseline is None else read_report(Path(baseline)),
-        [f"unique_fraction<{min_unique_fraction}", *fail_on],
+        [*([f"unique_fraction<{min_unique_fraction}"] if min_unique_fraction else []), *fail_on],
     )
     if not verdict.passed:
-        pytest.fail(_explain(audit, str(verdict)), pytrace=False)
-    return audit
+        pytest.fail(_explain(head, str(verdict)), pytrace=False)
+    return head
 
 
 @pytest.fixture
 def collapse_audit() -> Any:
-    """``collapse_audit.assert_no_collapse(head, ...)`` and ``collapse_audit.audit_head(head)``."""
-    return SimpleNamespace(assert_no_collapse=assert_no_collapse, audit_head=audit_head)
+    """``collapse_audit.assert_no_collapse(head, ...)``."""
+    return SimpleNamespace(assert_no_collapse=assert_no_collapse)
 
 
 def _explain(audit: CollapseAudit, failures: str) -> str:

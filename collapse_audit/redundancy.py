@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.prototypes import Prototypes
+from collapse_audit.prototypes import Prototypes, as_prototypes
 from collapse_audit.similarity import (
     Bracket,
     Comparison,
@@ -24,6 +25,9 @@ from collapse_audit.similarity import (
     silent,
     sweep_levels,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_EPSILON = 0.025  # Arteaga et al. 2026, headline table; 12.8 degrees
 # Arteaga et al. 2026, figure 3 has 0.025 to 0.5; the two smaller ones show how tight copies are.
@@ -107,9 +111,12 @@ class Redundancy:
         factor, count = np.unique(self.redundancy_factors, return_counts=True)
         return [(int(r), int(c)) for r, c in zip(factor, count, strict=True)]
 
+    def __repr__(self) -> str:
+        return f"Redundancy(k={self.k}, num_unique={self.num_unique}, epsilon={self.epsilon:g})"
+
 
 def measure_redundancy(
-    prototypes: Prototypes,
+    prototypes: Prototypes | npt.ArrayLike | torch.Tensor,
     *,
     epsilon: float = DEFAULT_EPSILON,
     sweep: Sequence[float] = SWEEP_EPSILONS,
@@ -127,7 +134,7 @@ def measure_redundancy(
     says how far any other scan order could be from M.
 
     Args:
-        prototypes: The prototypes of one head.
+        prototypes: The prototypes of one head, or their matrix (k x d).
         epsilon: Cosine distance, between 0 and 1.
         sweep: Other thresholds to count at; empty for none.
         nearest: Whether to find the nearest other prototype of each one.
@@ -145,6 +152,7 @@ def measure_redundancy(
         >>> measure_redundancy(Prototypes.from_weight(weight)).redundancy_factors.tolist()
         [2, 1]
     """
+    prototypes = as_prototypes(prototypes)
     panels = choose_panels(prototypes, device=device)
     comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
     cover = leader_cover(comparison, progress=progress)

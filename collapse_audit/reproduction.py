@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from collapse_audit.audit import CollapseAudit
 from collapse_audit.auditing import audit_source
 from collapse_audit.errors import CollapseAuditError, ReportError
 from collapse_audit.files import read_json, write_json
+from collapse_audit.head_audit import CollapseAudit
 from collapse_audit.manifest import CheckpointEntry
 from collapse_audit.redundancy import DEFAULT_EPSILON
 from collapse_audit.remote import RemoteSettings, Reporter
@@ -50,6 +50,7 @@ def reproduce(
     reporter: Reporter,
     *,
     epsilon: float = DEFAULT_EPSILON,
+    checkpoint_dir: Path | None = None,
 ) -> tuple[ReproductionRow, ...]:
     """Measure every row that is not in the state yet; rows with a problem are tried again."""
     # the state, a JSON file, is written after every row
@@ -59,7 +60,7 @@ def reproduce(
         row = rows.get(entry.id)
         if row is None or row.problem or row.epsilon != epsilon:
             reporter.note(f"{entry.id}: measuring")
-            row = _measure(entry, settings, reporter, epsilon)
+            row = _measure(entry, settings, reporter, epsilon, checkpoint_dir)
             rows[entry.id] = row
             values = [asdict(row) for row in rows.values()]
             write_json(state, {"schema": _SCHEMA, "schema_version": "1.0", "rows": values})
@@ -71,29 +72,40 @@ def to_markdown(rows: Sequence[ReproductionRow]) -> str:
     """The table published against measured, one line per head, without a line break at the end."""
     cells = []
     for row in rows:
-        published = "; ".join(
-            f"{count['unique']} ({count['source']}{', second hand' * count['second_hand']})"
-            for count in row.published
-        )
         if row.problem:
-            cells.append((row.id, f"not measured: {row.problem}", "", published, "", "", ""))
+            problem = f"not measured: {row.problem}"
+            cells.append((row.id, problem, "", _published(row), "", "", ""))
         for m in row.measured:
-            counts = (str(m.k), published, str(m.greedy), str(m.components), str(row.epsilon))
-            cells.append((row.id, m.head, *counts))
+            numbers = (str(m.greedy), str(m.components), str(row.epsilon))
+            cells.append((row.id, m.head, str(m.k), _published(row, m.k), *numbers))
     return "\n".join(pipe_table(_TITLES, cells, "< < > > > > >"))
 
 
+def _published(row: ReproductionRow, k: int | None = None) -> str:
+    """The published counts of a row, of heads with another K left out."""
+    return "; ".join(
+        f"{count['unique']} ({count['source']}{', second hand' * count['second_hand']})"
+        for count in row.published
+        if None in (k, count["k"]) or k == count["k"]
+    )
+
+
 def _measure(
-    entry: CheckpointEntry, settings: RemoteSettings, reporter: Reporter, epsilon: float
+    entry: CheckpointEntry,
+    settings: RemoteSettings,
+    reporter: Reporter,
+    epsilon: float,
+    checkpoint_dir: Path | None,
 ) -> ReproductionRow:
     """One row; a problem with it must not stop the others."""
-    published = tuple(asdict(count) for count in entry.published)
+    published = tuple(asdict(count) | {"k": count.k or entry.k} for count in entry.published)
     try:
         audits = audit_source(
             entry.id,
             epsilon=epsilon,
             sweep=False,
             nearest=False,
+            checkpoint_dir=checkpoint_dir,
             settings=settings,
             reporter=reporter,
         )
@@ -122,5 +134,5 @@ def _done(state: Path) -> Iterable[tuple[str, ReproductionRow]]:
     except (KeyError, TypeError):
         raise ReportError(
             f"{state}: is not a state file of `collapse-audit reproduce`.",
-            hint="Name another file with --state, or remove it.",
+            hint="Name another file, state=FILE, or remove it.",
         ) from None

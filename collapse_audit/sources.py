@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,48 +21,46 @@ from collapse_audit.checkpoints import (
     select_default,
     select_heads,
 )
-from collapse_audit.containers import Checkpoint, read_checkpoint, read_path
-from collapse_audit.errors import NoPrototypesError, SourceError
+from collapse_audit.containers import Checkpoint, InMemory, limits, read_checkpoint, read_path
+from collapse_audit.errors import NoPrototypesError, ParameterError, SourceError
+from collapse_audit.examples import embedded_head
 from collapse_audit.files import sha256_of
-from collapse_audit.manifest import (
-    CheckpointEntry,
-    candidate_file_names,
-    fetch_hint,
-    load_manifest,
-)
+from collapse_audit.manifest import CheckpointEntry, candidate_file_names, fetch_hint, load_manifest
 from collapse_audit.prototypes import Branch, Prototypes
-from collapse_audit.words import did_you_mean, printable
+from collapse_audit.remote import (
+    Remote,
+    RemoteSettings,
+    Reporter,
+    check_and_record,
+    is_cached,
+    is_remote,
+    open_source,
+    remote_of_entry,
+    remote_of_url,
+)
+from collapse_audit.words import did_you_mean, megabytes, printable
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import Remote, RemoteSettings, Reporter
     from collapse_audit.similarity import Progress
 
-#: The word for the head inside the package.
+#: The words for the head inside the package and for what a pipe brings.
 DEMO: Final = "demo"
+STDIN: Final = "-"
 
 
 @dataclass(frozen=True, eq=False)
 class ResolvedSource:
-    """A source that was found, its index read and nothing else.
+    """A source that was found, its index read and nothing else."""
 
-    Attributes:
-        spec: What the user typed, for reports; of an absolute path only the file name, so that
-            reports can be shared and compared.
-        checkpoint: Its tensors.
-        file: Its file name.
-        entry: Row of the manifest, if the source is its id.
-        path: The file on this machine, if it is one file here.
-        remote: Where it is, if it is somewhere else.
-        settings: How it is fetched, if it is somewhere else.
-    """
-
+    # What the user typed; of an absolute path the file name, so that reports can be compared.
     spec: str
     checkpoint: Checkpoint
-    file: str
-    entry: CheckpointEntry | None = None
-    path: Path | None = None
-    remote: Remote | None = None
-    settings: RemoteSettings | None = None
+    file: str  # its name
+    entry: CheckpointEntry | None = None  # of the manifest, if the source is an id
+    path: Path | None = None  # of the file on this machine, if it is one file here
+    digest: str | None = None  # the checksum, if it is known already
+    remote: Remote | None = None  # if it is somewhere else
+    settings: RemoteSettings | None = None  # with which it is fetched
 
     @property
     def id(self) -> str | None:
@@ -80,19 +80,7 @@ class ResolvedSource:
         return guess_family(self.checkpoint, [head.name for head in self.heads])
 
     def select(self, *, branch: Branch, head: str | None) -> tuple[HeadLocation, ...]:
-        """Heads of one branch, or the one asked for.
-
-        Args:
-            branch: The network, where the method has two.
-            head: Name of a head, or (the end of) a key of any matrix; all heads by default.
-
-        Returns:
-            One or more heads.
-
-        Raises:
-            NoPrototypesError: If there are none; the hint has the address of the full checkpoint
-                where the manifest knows the file.
-        """
+        """Heads of one branch, or the one that a name, a key or the end of a key means."""
         try:
             return select_heads(
                 self.checkpoint,
@@ -103,22 +91,16 @@ class ResolvedSource:
                 file=self.file,
             )
         except NoPrototypesError as error:
-            known = _full_checkpoint_hint(self.file)
-            raise NoPrototypesError(error.message, hint=known or error.hint) from error
+            for entry in load_manifest().entries:
+                if entry.backbone_url and entry.url and Path(entry.backbone_url).name == self.file:
+                    hint = f"Its head is in the full checkpoint {entry.url} (id {entry.id})."
+                    raise NoPrototypesError(error.message, hint=hint) from error
+            raise
 
     def load(self, heads: Sequence[HeadLocation]) -> tuple[Prototypes, ...]:
-        """Read the prototypes of some heads.
-
-        Args:
-            heads: Of :meth:`select`.
-
-        Returns:
-            One entry per head. Of a remote file their checksums are compared with the lock file.
-        """
+        """Read the prototypes of heads; those of a remote file must be what the lock file says."""
         loaded = load_located(self.checkpoint, heads, self.spec, family=self.family)
         if self.remote is not None and self.settings is not None:
-            from collapse_audit.remote import check_and_record
-
             digests = {
                 f"tensor:{key}": digest
                 for prototypes in loaded
@@ -128,16 +110,8 @@ class ResolvedSource:
         return loaded
 
     def sha256(self, progress: Progress | None = None) -> str | None:
-        """Checksum of the file.
-
-        Args:
-            progress: Told how far the work is, in bytes.
-
-        Returns:
-            64 hexadecimal digits; ``None`` of a folder, and of what was read in parts from an
-            address.
-        """
-        return None if self.path is None else sha256_of(self.path, progress)
+        """Checksum of the file; ``None`` of a folder, and of an address that was read in parts."""
+        return self.digest if self.path is None else sha256_of(self.path, progress)
 
 
 def resolve_source(
@@ -147,71 +121,65 @@ def resolve_source(
     settings: RemoteSettings | None = None,
     reporter: Reporter | None = None,
 ) -> ResolvedSource:
-    """Find and open what a source means.
-
-    Args:
-        source: A path of a file, or of a folder that is a checkpoint; an id of the manifest, such
-            as ``dino_vits16``; an address (``https://``, ``hf://``, ``s3://`` ...); or ``demo``,
-            the head inside the package. With a separator or a dot in it, it is a path.
-        checkpoint_dir: Folder in which the files of ids, and paths that are not here, are looked
-            for; after it comes the cache.
-        settings: Cache, limits and patience for what is somewhere else; by default those of the
-            environment.
-        reporter: Told what is fetched.
-
-    Returns:
-        The source; of its file only the index has been read.
-
-    Raises:
-        SourceError: If there is no such file, folder or id, it cannot be fetched, or a word is the
-            name of both a file here and an id.
-        CheckpointError: If it is damaged or no checkpoint.
-        UnsafePickleError: If its pickle names something that only an attack needs.
-    """
+    """Find and open what a source means, as :func:`load_prototypes` describes it."""
+    # Of its file only the index is read. Files of ids, and paths that are not here, are looked for
+    # in checkpoint_dir, then in the cache; settings are by default those of the environment.
+    if not isinstance(source, str | Path):
+        raise ParameterError(
+            f"a source is a path, an id or an address, got {type(source).__name__}.",
+            hint="collapse_audit.audit(matrix) takes what is in memory.",
+        )
     typed = str(source)
-    if _is_address(typed):
-        from collapse_audit.remote import remote_of_url
-
+    if is_remote(typed):
+        settings = settings or RemoteSettings.from_environment()
         return _open_remote(remote_of_url(typed), None, settings, reporter)
     if os.sep in typed or Path(typed).suffix:  # no id has either
         return _open_path(typed, checkpoint_dir)
-    if typed == DEMO:
-        from collapse_audit.examples import embedded_head
-
-        path = embedded_head()
-        return ResolvedSource(DEMO, read_path(path, DEMO), path.name, path=path)
+    if typed == STDIN:
+        data = read_stdin()
+        digest = hashlib.sha256(data).hexdigest()
+        checkpoint = read_checkpoint(InMemory(data), "stdin")
+        return ResolvedSource("stdin", checkpoint, "", digest=digest)
     entries = {entry.id: entry for entry in load_manifest().entries}
     entry = entries.get(typed)
-    if entry is None:
-        return _open_path(typed, checkpoint_dir, ids=tuple(entries))
+    if entry is None and typed != DEMO:
+        return _open_path(typed, checkpoint_dir, ids=(DEMO, *entries))
     if Path(typed).exists():
         raise SourceError(
-            f"{typed}: is an id of the manifest and a file in this folder.",
+            f"{typed}: is {'an id of the manifest' if entry else 'the demo'} and a file in this "
+            "folder.",
             hint=f"Write {os.curdir}{os.sep}{typed} for the file.",
         )
+    if entry is None:
+        path = embedded_head()
+        return ResolvedSource(DEMO, read_path(path, DEMO), path.name, path=path)
+    settings = settings or RemoteSettings.from_environment()
     return _open_entry(entry, checkpoint_dir, settings, reporter)
 
 
+def read_stdin() -> bytearray:
+    """All that a pipe brings, up to a limit."""
+    pipe = getattr(sys.stdin, "buffer", None)
+    if pipe is None:
+        raise SourceError("stdin: there is none here.", hint="Give the name of a file.")
+    data = bytearray()
+    while chunk := pipe.read(1 << 20):
+        data += chunk
+        if len(data) > limits.PIPE_BYTES:
+            raise SourceError(
+                f"stdin: more than {megabytes(limits.PIPE_BYTES)}.",
+                hint="Save it to a file and name that: of a file only the head is read.",
+            )
+    return data
+
+
 def find_remote(source: str) -> Remote:
-    """The remote file that an address or a manifest id means; nothing is opened.
-
-    Args:
-        source: An address, such as ``https://...`` or ``hf://...``, or an id.
-
-    Returns:
-        Where it is.
-
-    Raises:
-        SourceError: If it is no usable address, or the file must be fetched by hand.
-        ManifestError: If there is no such id.
-    """
-    from collapse_audit.remote import remote_of_entry, remote_of_url
-
-    return (
-        remote_of_url(source)
-        if _is_address(source)
-        else remote_of_entry(load_manifest().get(source))
-    )
+    """The remote file that an address or a manifest id means; nothing is opened."""
+    if source == DEMO:
+        raise SourceError("demo: is inside the package; there is nothing to fetch.")
+    if is_remote(source):
+        return remote_of_url(source)
+    return remote_of_entry(load_manifest().get(source))
 
 
 def load_prototypes(
@@ -220,7 +188,10 @@ def load_prototypes(
     """Load the prototypes of one head.
 
     Args:
-        source: As for :func:`resolve_source`.
+        source: A path of a file, or of a folder that is a checkpoint; an id of the manifest, such
+            as ``dino_vits16``; an address (``https://``, ``hf://``, ``s3://`` ...); ``demo``, the
+            head inside the package; or ``-``, the bytes of a file on stdin. With a separator or a
+            dot in it, it is a path.
         branch: The network, where the method has two. The default, the teacher, is the one that
             the literature audits; a file without one gives the student, with a warning, or its
             single network.
@@ -231,7 +202,8 @@ def load_prototypes(
         Its prototypes.
 
     Raises:
-        SourceError: If there is no such file, or it cannot be fetched.
+        SourceError: If there is no such file, folder or id, it cannot be fetched, or a word is the
+            name of both a file here and an id.
         CheckpointError: If it is damaged, no checkpoint, or lacks the head or branch.
         UnsafePickleError: If its pickle names something that only an attack needs.
         NoPrototypesError: If no prototypes are found in it.
@@ -250,44 +222,26 @@ def load_heads(
     head: str | None = None,
     checkpoint_dir: Path | None = None,
 ) -> tuple[Prototypes, ...]:
-    """Load the prototypes of every head of a branch.
+    """Load the prototypes of every head of a branch; errors are those of :func:`load_prototypes`.
 
     Args:
-        source: As for :func:`resolve_source`.
+        source: As for :func:`load_prototypes`.
         branch: As for :func:`load_prototypes`.
         head: As for :func:`load_prototypes`, but all heads by default.
-        checkpoint_dir: Folder in which the files of ids are looked for before the cache.
+        checkpoint_dir: Folder in which the files of ids, and paths that are not here, are looked
+            for; after it comes the cache.
 
     Returns:
         One entry per head, in file order. They are never pooled: heads are independent.
-
-    Raises:
-        SourceError: If there is no such file, or it cannot be fetched.
-        CheckpointError: If it is damaged, no checkpoint, or lacks the head or branch.
-        UnsafePickleError: If its pickle names something that only an attack needs.
-        NoPrototypesError: If no prototypes are found in it.
-        PrototypeError: If the prototypes are not finite, of zero norm or fewer than two.
     """
     resolved = resolve_source(source, checkpoint_dir=checkpoint_dir)
     return resolved.load(resolved.select(branch=branch, head=head))
 
 
 def describe_source(resolved: ResolvedSource) -> CheckpointDescription:
-    """What a source holds, without any mathematics.
-
-    Args:
-        resolved: The source.
-
-    Returns:
-        Container, keys and heads. A file without heads is described too.
-    """
+    """What a source holds, without any mathematics; a file without heads is described too."""
     family = resolved.entry.family if resolved.entry else None
     return describe(resolved.checkpoint, resolved.spec, family)
-
-
-def _is_address(typed: str) -> bool:
-    scheme, separator, _ = typed.partition("://")
-    return bool(separator) and len(scheme) > 1 and scheme.replace("+", "").isalnum()
 
 
 def _open_path(typed: str, checkpoint_dir: Path | None, ids: Sequence[str] = ()) -> ResolvedSource:
@@ -315,13 +269,10 @@ def _open_path(typed: str, checkpoint_dir: Path | None, ids: Sequence[str] = ())
 def _open_entry(
     entry: CheckpointEntry,
     checkpoint_dir: Path | None,
-    settings: RemoteSettings | None,
+    settings: RemoteSettings,
     reporter: Reporter | None,
 ) -> ResolvedSource:
     """The local copy of a manifest row, or else its address."""
-    from collapse_audit.remote import RemoteSettings, is_cached, remote_of_entry
-
-    settings = settings or RemoteSettings.from_environment()
     folders = [folder for folder in (checkpoint_dir, settings.cache_dir) if folder is not None]
     for folder in folders:
         for name in candidate_file_names(entry):
@@ -338,18 +289,20 @@ def _open_entry(
         raise missing from error
     if settings.offline and not is_cached(remote, settings):
         raise missing
-    return _open_remote(remote, entry, settings, reporter)
+    try:
+        return _open_remote(remote, entry, settings, reporter)
+    except SourceError as error:
+        if type(error) is not SourceError:
+            raise
+        raise SourceError(error.message, hint=f"{error.hint} {missing.hint}".strip()) from error
 
 
 def _open_remote(
     remote: Remote,
     entry: CheckpointEntry | None,
-    settings: RemoteSettings | None,
+    settings: RemoteSettings,
     reporter: Reporter | None,
 ) -> ResolvedSource:
-    from collapse_audit.remote import RemoteSettings, Reporter, open_source
-
-    settings = settings or RemoteSettings.from_environment()
     source = open_source(remote, settings, reporter or Reporter())
     checkpoint = read_checkpoint(source, remote.name, file=remote.file_name, sibling=source.sibling)
     return ResolvedSource(
@@ -361,11 +314,3 @@ def _open_remote(
         remote=remote,
         settings=settings,
     )
-
-
-def _full_checkpoint_hint(file: str) -> str:
-    """Where the head of a backbone-only file is, if the manifest knows the file by its name."""
-    for entry in load_manifest().entries:
-        if entry.backbone_url and entry.url and Path(entry.backbone_url).name == file:
-            return f"Its head is in the full checkpoint {entry.url} (id {entry.id})."
-    return ""

@@ -85,8 +85,8 @@ mlcd.mutual_information, mlcd.mutual_information_corrected, np.log(audit.num_uni
 # %% [markdown]
 # ## Usage
 #
-# Of copies, just one can win the argmax. So a class is called used if any of its copies wins, and
-# the count depends on the number of samples.
+# Of copies, just one can win the argmax. So the unique class of an image is the one whose copies
+# have the largest mass together. The count depends on the number of samples.
 
 # %%
 axes = collapse_audit.plot_usage(mlcd, ax=plt.subplots()[1])

@@ -56,9 +56,9 @@ def pieces_of_a_run(
         data = saved(piece)
         begin = len(content.get(file, b""))
         content[file] = content.get(file, b"") + data
-        start = torch.Size(start)
-        chunks.append(described.ChunkStorageMetadata(start, piece.shape))
-        stored[described.MetadataIndex(key, start, number)] = _StorageInfo(file, begin, len(data))
+        at = torch.Size(start)
+        chunks.append(described.ChunkStorageMetadata(at, piece.shape))
+        stored[described.MetadataIndex(key, at, number)] = _StorageInfo(file, begin, len(data))
     properties = described.TensorProperties(dtype=torch.float32)
     tensor = described.TensorStorageMetadata(properties, torch.Size(shape), chunks)
     whole = described.Metadata({key: tensor}, {key: ("model", key)}, stored)
@@ -146,7 +146,7 @@ def mutate(data: bytes, draw: random.Random) -> bytes:
 
 def mutated(files: Files, draw: random.Random) -> Files:
     """Files of which one is changed; inside a zip archive often its index, or its directory."""
-    name = draw.choice([*files, list(files)[0]])
+    name = draw.choice([*files, next(iter(files))])
     data, way = files[name], draw.random()
     if data.startswith(b"PK") and way < 0.4:
         data = _with_mutated_index(data, draw)

@@ -15,6 +15,7 @@ import select
 import subprocess
 import sys
 import types
+from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,7 +91,7 @@ def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
 # -- the other side -------------------------------------------------------------------------
 
 
-class _Restricted(pickle.Unpickler):
+class _Restricted(pickle.Unpickler):  # noqa: S301 - made to be safe
     """Python's own unpickler with names that build data."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -133,50 +134,56 @@ def _torch_answer(data: bytes) -> dict[str, Any]:
 
 def _answer(by: str, root: Any) -> dict[str, Any]:
     """Every tensor below an object, with the keys that lead to it, as the package counts them."""
-    found: dict[str, Any] = {}
-    exotic: list[str] = []
-    _walk(root if isinstance(root, dict) else {"prototypes": root}, (), set(), found, exotic)
+    walk = _Walk()
+    walk.enter(root if isinstance(root, dict) else {"prototypes": root}, (), walk.found)
     tensors, data = [], b""
-    for key, tensor in found.items():
-        raw = _raw(tensor)
-        tensors.append(
-            [key, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), len(raw)]
-        )
+    for key, tensor in walk.found.items():
+        raw, dtype = _raw(tensor), str(tensor.dtype).removeprefix("torch.")
+        tensors.append([key, dtype, list(tensor.shape), len(raw)])
         data += raw
-    return {"by": by, "tensors": tensors, "exotic": exotic[:3], "data": data}
+    return {"by": by, "tensors": tensors, "exotic": walk.exotic[:3], "data": data}
 
 
-def _walk(
-    node: Any, path: tuple[str, ...], seen: set[int], found: dict[str, Any], exotic: list[str]
-) -> None:
-    import torch
+class _Walk:
+    """Goes through dictionaries and lists as the package does: each is entered a few times."""
 
-    from collapse_audit.containers.limits import DEPTH
-    from collapse_audit.containers.pickled import key_name
+    def __init__(self) -> None:
+        self.found: dict[str, Any] = {}
+        self.exotic: list[str] = []
+        self._entered: Counter[int] = Counter()
+        self._above: list[int] = []
 
-    if isinstance(node, torch.Tensor):
-        lazy = node.is_neg() or node.is_conj()
-        usual = node.layout is torch.strided and node.device.type == "cpu" and not lazy
-        if usual and not node.is_quantized:
-            found.setdefault("/".join(path), node.detach())
-        else:
-            exotic.append("a tensor of another kind")
-    elif isinstance(node, dict | list | tuple):
-        if id(node) in seen or len(path) >= DEPTH:
+    def enter(self, node: Any, path: tuple[str, ...], found: dict[str, Any]) -> None:
+        import torch
+
+        from collapse_audit.containers.limits import DEPTH, ENTRIES, KEY_CHARACTERS
+        from collapse_audit.containers.pickled import key_name
+
+        if sum(map(len, path)) > KEY_CHARACTERS:
             return
-        seen.add(id(node))
-        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
-            long = isinstance(key, int) and key.bit_length() > 63
-            if long or not isinstance(key, str | int | float | bytes | None):
-                exotic.append("a key that is no plain value")
-                if isinstance(child, dict | list | tuple):
-                    _walk(child, (*path, ""), seen, {}, exotic)
-            elif isinstance(child, torch.Tensor | dict | list | tuple):
-                _walk(child, (*path, key_name(key)), seen, found, exotic)
-            elif not isinstance(child, str | int | float | bytes | None):
-                exotic.append(f"{type(child).__name__}")
-    else:
-        exotic.append(f"{type(node).__name__}")
+        if isinstance(node, torch.Tensor):
+            lazy = node.is_neg() or node.is_conj() or node.is_quantized
+            if node.layout is torch.strided and node.device.type == "cpu" and not lazy:
+                found.setdefault("/".join(path), node.detach())
+            else:
+                self.exotic.append("a tensor of another kind")
+        elif isinstance(node, dict | list | tuple):
+            self._entered[id(node)] += 1
+            if id(node) in self._above or len(path) >= DEPTH or self._entered[id(node)] > ENTRIES:
+                return
+            self._above.append(id(node))
+            for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+                if isinstance(child, str | int | float | bytes | None):
+                    continue
+                long = isinstance(key, int) and key.bit_length() > 63
+                if long or not isinstance(key, str | int | float | bytes | None):
+                    self.exotic.append("a key that is no plain value")
+                    self.enter(child, (*path, ""), {})
+                else:
+                    self.enter(child, (*path, key_name(key)), found)
+            self._above.pop()
+        else:
+            self.exotic.append(type(node).__name__)
 
 
 def _raw(tensor: Any) -> bytes:

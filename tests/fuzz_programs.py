@@ -479,7 +479,8 @@ def changed(tokens: list[bytes], draw: random.Random) -> list[bytes]:
         if kind == 0:
             del tokens[at : at + draw.choice((1, 1, 3))]
         elif kind == 1:
-            tokens[at:at] = tokens[at : at + 1] * draw.choice((1, 2, 50, 3000))
+            many = 200_000 if draw.random() < 0.02 else draw.choice((1, 2, 50, 3000))
+            tokens[at:at] = tokens[at : at + 1] * many
         elif kind == 2 and tokens:
             tokens[at], tokens[other] = tokens[other], tokens[at]
         elif kind in (3, 4):

@@ -111,7 +111,8 @@ def beside(value: bytes, key: bytes = text("x")) -> bytes:
 
 
 def torch_zip(program: bytes, *, more: dict[str, bytes] | None = None, packed: int = 0) -> bytes:
-    members = {"data.pkl": program, "byteorder": b"little", "data/0": ROWS.tobytes()}
+    members = {"data.pkl": program, "byteorder": b"little", "version": b"3\n"}
+    members |= {"data/0": ROWS.tobytes()}
     return zipped({f"a/{k}": v for k, v in (members | (more or {})).items()}, packed)
 
 
@@ -148,12 +149,9 @@ def pth(says: str = "", **options: bool) -> Callable[[Callable[[], bytes]], obje
 
 @pth("makes calls that make calls")
 def three_thousand_calls_inside_one_another() -> bytes:
-    call = name("torch._tensor", "_rebuild_from_type_v2") + name("torch", "Tensor")
-    outer, inner = b"", view()
-    for _ in range(3000):  # the arguments of each are those of the next
-        inner = b"(" + name("torch._tensor", "_rebuild_from_type_v2") + name("torch", "Tensor")
-        outer += inner
-    return items((text(KEY), call[: call.index(b"c", 1)] + outer + view() + b"}t" * 3000 + b"R"))
+    call, kind = name("torch._tensor", "_rebuild_from_type_v2"), name("torch", "Tensor")
+    inner = b"(" + name("torch._utils", "_rebuild_tensor_v2") + kind + view() + b"}t"
+    return items((text(KEY), call + (b"(" + call + kind) * 3000 + inner + b"}t" * 3000 + b"R"))
 
 
 @pth()
@@ -176,7 +174,7 @@ def a_dictionary_copied_again_and_again() -> bytes:
 
 @pth()
 def many_lists_of_one_another() -> bytes:
-    return beside(b"]q\0" + b"](h\0h\0eq\0" * 100_000)
+    return beside(b"]q\0" + b"0](h\0h\0eq\0" * 20_000)
 
 
 @pth("over 1,500,000 operations")
@@ -186,7 +184,7 @@ def a_memo_of_a_million_entries() -> bytes:
 
 @pth()
 def a_large_memo() -> bytes:
-    return beside(b"}" + b"".join(b"r" + struct.pack("<I", 3 * i) for i in range(700_000)))
+    return beside(b"}" + b"".join(b"r" + struct.pack("<I", 3 * i) for i in range(300_000)))
 
 
 @pth()
@@ -244,13 +242,13 @@ def a_key_of_a_megabyte() -> bytes:
 @pth()
 def a_key_of_megabytes_in_many_dictionaries() -> bytes:
     key = text("\x1b" * 5_000_000) + b"q\0" + tensor() + b"q\1"
-    return beside(b"](" + key + b"00" + b"}h\0h\1s" * 50_000 + b"e")
+    return beside(b"](" + key + b"00" + b"}h\0h\1s" * 10_000 + b"e")
 
 
 @pth()
 def bytes_of_megabytes_as_a_key_of_many_dictionaries() -> bytes:
     key = b"B" + struct.pack("<I", 5_000_000) + bytes(5_000_000) + b"q\0" + tensor() + b"q\1"
-    return beside(b"](" + key + b"00" + b"}h\0h\1s" * 50_000 + b"e")
+    return beside(b"](" + key + b"00" + b"}h\0h\1s" * 10_000 + b"e")
 
 
 @pth()
@@ -260,34 +258,34 @@ def a_number_of_a_million_digits_as_a_key() -> bytes:
 
 @pth()
 def an_object_of_endless_text_as_a_key() -> bytes:
-    lists = b"]q\0" + b"](h\0h\0eq\0" * 100
+    lists = b"]q\0" + b"0](h\0h\0eq\0" * 100
     return beside(b"}" + name("some", "Where") + b")\x81" + lists + b"b" + tensor() + b"s")
 
 
-@pth("a name that is too long")
+@pth("a name of absurd length")
 def a_name_of_megabytes_again_and_again() -> bytes:
     return beside(text("a" * 5_000_000) + b"q\0" + text("b") + b"q\1" + b"h\0h\1\x930" * 100_000)
 
 
 @pth()
-def a_hundred_thousand_names() -> bytes:
-    return beside(b"".join(name("a", f"{i}") + b"0" for i in range(100_000)))
+def thirty_thousand_names() -> bytes:
+    return beside(b"N" + b"".join(name("a", f"{i}") + b"0" for i in range(30_000)))
 
 
-@pth()
+@pth("over 200,000 tensors")
 def modules_that_share_a_dictionary() -> bytes:
     held = b"}(" + b"".join(text(f"{i}") + b"h\0" for i in range(100_000)) + b"uq\1"
     state = b"}" + text("_parameters") + b"h\1sq\2"
     module = name("torch.nn", "Linear") + b"q\3"
     first = tensor() + b"q\0" + held + state + module + b"0000"
-    return beside(b"](" + first + b"h\3)\x81h\2b" * 100_000 + b"e")
+    return beside(b"](" + first + b"h\3)\x81h\2b" * 5_000 + b"e")
 
 
 @pth()
 def objects_that_share_two_states() -> bytes:
     held = b"}(" + b"".join(text(f"{i}") + b"N" for i in range(100_000)) + b"uq\1"
     state = b"h\1h\1\x86q\2" + name("some", "Where") + b"q\3"
-    return beside(b"](" + held + state + b"000" + b"h\3)\x81h\2b" * 100_000 + b"e")
+    return beside(b"](" + held + state + b"000" + b"h\3)\x81h\2b" * 20_000 + b"e")
 
 
 @pth()
@@ -357,15 +355,30 @@ def a_packed_index_of_60_megabytes() -> bytes:
     return torch_zip(b"\x80\x02" + b"N0" * 30_000_000, packed=zipfile.ZIP_DEFLATED)
 
 
-@pth("larger than|unpacks to")
+@pth("unpacks to 2,147.5 MB", described=True)
 def a_packed_storage_of_two_gigabytes() -> bytes:
     rows = (1 << 31) // (4 * D)
     program = items((text(KEY), tensor((rows, D), of=storage(numel=rows * D))))
-    packer, size = zlib.compressobj(9, wbits=-15), 1 << 31
-    block = bytes(1 << 24)
-    packed = b"".join(packer.compress(block) for _ in range(size >> 24)) + packer.flush()
-    data = bytearray(torch_zip(program, more={"data/0": packed}))
-    place = data.rindex(b"a/data/0") - 46
+    return with_packed(torch_zip(program, more={"data/0": packed(1 << 28)}), "a/data/0", 1 << 31)
+
+
+@pth("is damaged", described=True)
+def a_packed_storage_that_goes_on_and_on() -> bytes:
+    data = torch_zip(items(HEAD), more={"data/0": packed(1 << 28)})
+    return with_packed(data, "a/data/0", 4 * K * D)
+
+
+def packed(size: int) -> bytes:
+    """Many zeros, deflated."""
+    packer = zlib.compressobj(9, wbits=-15)
+    return b"".join(packer.compress(bytes(1 << 24)) for _ in range(size >> 24)) + packer.flush()
+
+
+def with_packed(archive: bytes, member: str, size: int) -> bytes:
+    """An archive whose directory says that a member is deflated, and how large it is unpacked."""
+    data = bytearray(archive)
+    place = data.rindex(member.encode()) - 46
+    struct.pack_into("<H", data, data.index(member.encode()) - 30 + 8, zipfile.ZIP_DEFLATED)
     struct.pack_into("<H", data, place + 10, zipfile.ZIP_DEFLATED)
     struct.pack_into("<L", data, place + 24, size)
     return bytes(data)
@@ -373,7 +386,7 @@ def a_packed_storage_of_two_gigabytes() -> bytes:
 
 @pth("instead of one")
 def two_indices() -> bytes:
-    return torch_zip(items(HEAD), more={"../b/data.pkl": items(HEAD)})
+    return zipped({"a/data.pkl": items(HEAD), "b/data.pkl": items(HEAD)})
 
 
 @pth("instead of one")
@@ -422,7 +435,7 @@ def a_bit_of_a_tensor_turned_over() -> bytes:
     return bytes(data)
 
 
-@pth("contradicts itself")
+@pth("has two sizes")
 def a_member_that_is_stored_and_larger() -> bytes:
     data = bytearray(torch_zip(items(HEAD)))
     struct.pack_into("<L", data, data.rindex(b"a/data.pkl") - 46 + 24, 5_000_000)
@@ -438,10 +451,10 @@ def members_inside_one_another() -> bytes:
 
 @pth("larger than")
 def a_directory_of_half_a_million_members() -> bytes:
-    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 4,
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 5,
                         0, 0, 0, 0, 0, 0)  # fmt: skip
     count = 500_000
-    directory = b"".join(entry + b"%04x" % (i & 0xFFFF) for i in range(count))
+    directory = b"".join(entry + b"%05x" % i for i in range(count))
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65535, 65535, len(directory), 4, 0)
     return b"PK\x03\x04" + directory + end
 
@@ -505,12 +518,12 @@ def a_header_of_20_megabytes() -> bytes:
     return safetensors(b"{" + b" " * 19_999_998 + b"}")
 
 
-@st("header cannot be read")
+@st("more than 1,000,000 lists and objects")
 def a_header_of_five_million_lists() -> bytes:
     return safetensors(b'{"a":[' + b"[]," * 5_000_000 + b"[]]}")
 
 
-@st("header cannot be read")
+@st("more than 1,000,000 lists and objects")
 def a_header_of_five_million_objects() -> bytes:
     return safetensors(b'{"a":[' + b"{}," * 5_000_000 + b"{}]}")
 
@@ -520,9 +533,10 @@ def deep_json() -> bytes:
     return safetensors(b'{"a":' * 100_000 + b"}" * 100_000)
 
 
-@st("header cannot be read")
+@st()
 def metadata_of_deep_json() -> bytes:
-    return safetensors(b'{"__metadata__":{"a":' + b"[" * 900 + b"]" * 900 + b"}}")
+    deep = b'{"__metadata__":{"a":' + b"[" * 900 + b"]" * 900 + b"},"
+    return safetensors(deep + json.dumps({KEY: entry()}).encode()[1:])
 
 
 @st("stands there twice")
@@ -562,18 +576,24 @@ def an_empty_key_of_safetensors() -> bytes:
 
 
 @st()
-def forty_thousand_layers() -> bytes:
+def ten_thousand_layers() -> bytes:
     empty = {f"m{i}.head.mlp.{j}.weight": entry((0, 4), 0, 0)
-             for i in range(20_000) for j in (0, 2)}  # fmt: skip
+             for i in range(5_000) for j in (0, 2)}  # fmt: skip
     return safetensors({KEY: entry(), **empty})
 
 
-@st("Choose|heads|--head")
-def twenty_thousand_heads() -> bytes:
-    size = 4 * K * D
+@st("prototypes are all zero", described=True)
+def eight_thousand_heads() -> bytes:
+    layers = ("mlp.0", "mlp.2", "last_layer")
     held = {f"m{i}.head.{layer}.weight": entry((2, 1), (4 * i + j) * 8, (4 * i + j) * 8 + 8)
-            for i in range(20_000) for j, layer in enumerate(("mlp.0", "mlp.2", "last_layer"))}  # fmt: skip
-    return safetensors(held, values=bytes(8 * 4 * 20_000 + size))
+            for i in range(8_000) for j, layer in enumerate(layers)}  # fmt: skip
+    return safetensors(held, values=bytes(8 * 4 * 8_000))
+
+
+@st("over 200,000 tensors")
+def a_quarter_of_a_million_tensors() -> bytes:
+    one = b'"%d":{"dtype":"F32","shape":[],"data_offsets":[0,0]}'
+    return safetensors(b"{" + b",".join(one % i for i in range(250_000)) + b"}")
 
 
 # -- numpy files ----------------------------------------------------------------------------
@@ -632,22 +652,26 @@ def a_numpy_type_of_gigabytes() -> bytes:
 
 @array("unpacks to 1,600.0 MB", suffix=".npz")
 def a_packed_array_of_1_6_gigabytes() -> bytes:
-    packer = zlib.compressobj(9, wbits=-15)
-    packed = packer.compress(npy(of_shape("(400000000,)")))
-    packed += b"".join(packer.compress(bytes(1 << 24)) for _ in range(95)) + packer.flush()
-    data = bytearray(zipped({"a.npy": packed}))
-    place = data.rindex(b"a.npy") - 46
-    struct.pack_into("<H", data, place + 10, zipfile.ZIP_DEFLATED)
-    struct.pack_into("<L", data, place + 24, 1_600_000_000)
-    return bytes(data)
+    return with_packed(zipped({"a.npy": packed(1 << 28)}), "a.npy", 1_600_000_000)
+
+
+@array("header cannot be read", suffix=".npz")
+def a_packed_header_of_gigabytes() -> bytes:
+    header = b"\x93NUMPY\2\0" + struct.pack("<I", 1 << 31)
+    member = zlib.compressobj(9, wbits=-15)
+    data = member.compress(header + bytes(1 << 24)) + member.flush()
+    return with_packed(zipped({"a.npy": data}), "a.npy", len(header) + (1 << 24))
 
 
 @array(suffix=".npz")
-def forty_thousand_arrays() -> bytes:
-    return zipped(
-        {f"{i}.npy": npy(of_shape("(0,)")) for i in range(40_000)}
-        | {"prototypes.npy": npy(of_shape("(12, 4)"))}
-    )
+def twenty_thousand_arrays() -> bytes:
+    small = {f"{i}.npy": npy(of_shape("(0,)")) for i in range(19_999)}
+    return zipped(small | {"prototypes.npy": npy(of_shape("(12, 4)"))})
+
+
+@array("over 20,000 arrays", suffix=".npz")
+def fifty_thousand_arrays() -> bytes:
+    return zipped(dict.fromkeys((f"{i}.npy" for i in range(50_000)), b""))
 
 
 # -- several files --------------------------------------------------------------------------
@@ -688,3 +712,118 @@ def an_index_of_no_text(folder: Path) -> Path:
 @kind("does not hold")
 def an_index_of_a_tensor_that_is_not_there(folder: Path) -> Path:
     return index({"b": "model.safetensors"}, folder)
+
+
+def run(
+    says: str, *, described: bool = True, **options: object
+) -> Callable[[Callable[[], list[tuple[tuple[int, int], tuple[int, int]]]]], object]:
+    """Note a folder of torch.distributed.checkpoint: where its pieces begin and their shapes."""
+
+    def note(make: Callable[[], list[tuple[tuple[int, int], tuple[int, int]]]]) -> object:
+        def build(folder: Path) -> Path:
+            import torch
+
+            from tests.fuzz_files import pieces_of_a_run
+
+            pieces = [(start, torch.ones(shape)) for start, shape in make()]
+            for file, data in pieces_of_a_run(pieces, (K, D), **options).items():
+                if "/" not in file:
+                    (folder / file).write_bytes(data)
+            return folder
+
+        build.__name__ = make.__name__
+        return kind(says, described=described)(build)
+
+    return note
+
+
+Pieces = list[tuple[tuple[int, int], tuple[int, int]]]
+
+
+@run("names a file of another folder, '../../x'", described=False, files=("../../x",))
+def a_run_that_leads_out() -> Pieces:
+    return [((0, 0), (K, D))]
+
+
+@run("names a file of another folder, '/etc/passwd'", described=False, files=("/etc/passwd",))
+def a_run_that_leads_to_the_root() -> Pieces:
+    return [((0, 0), (K, D))]
+
+
+@run("pieces overlap")
+def a_run_of_pieces_that_overlap() -> Pieces:
+    return [((0, 0), (6, D)), ((3, 0), (6, D))]
+
+
+@run("do not make up", described=False)
+def a_run_with_a_gap() -> Pieces:
+    return [((0, 0), (5, D)), ((6, 0), (6, D))]
+
+
+@run("reaches beyond the whole", described=False)
+def a_run_with_a_piece_too_many() -> Pieces:
+    return [((0, 0), (6, D)), ((8, 0), (6, D))]
+
+
+def metadata(*states: tuple[str, bytes]) -> Callable[[Path], None]:
+    """A ``.metadata`` of its own."""
+    held = b"}(" + b"".join(text(key) + value for key, value in states) + b"u"
+    program = b"\x80\x02" + name("torch.distributed.checkpoint.metadata", "Metadata")
+
+    def write(folder: Path) -> None:
+        (folder / ".metadata").write_bytes(program + b")\x81" + held + b"b.")
+
+    return write
+
+
+@kind("names os.system")
+def a_run_that_calls_the_system(folder: Path) -> Path:
+    call = name("os", "system") + text("true") + b"\x85R"
+    metadata(("state_dict_metadata", b"}"), ("storage_data", call))(folder)
+    return folder
+
+
+@kind("cannot be understood")
+def a_run_whose_names_unfold_without_end(folder: Path) -> Path:
+    lists = b"]q\0" + b"0](h\0h\0eq\0" * 100
+    index = name("some", "MetadataIndex") + b")\x81}" + text("fqn") + lists + b"sb"
+    info = name("some", "_StorageInfo") + b")\x81}(" + text("relative_path") + text("a")
+    info += text("offset") + number(0) + text("length") + number(1) + b"ub"
+    stored = b"}" + index + info + b"s"
+    metadata(("state_dict_metadata", b"}"), ("storage_data", stored))(folder)
+    return folder
+
+
+@kind("more pieces than places")
+def a_run_of_more_pieces_than_places(folder: Path) -> Path:
+    chunk = name("some", "ChunkStorageMetadata") + b")\x81}(" + text("offsets") + numbers((0, 0))
+    chunk += text("sizes") + numbers((K, D)) + b"ubq\0"
+    shared = b"](" + chunk + b"h\0" * 100_000 + b"eq\1"
+    held = name("x", "TensorStorageMetadata") + b")\x81}" + text("chunks") + b"h\1sb"
+    tensors = b"".join(text(f"{i}") + held for i in range(10_000))
+    metadata(
+        ("a", shared), ("state_dict_metadata", b"}(" + tensors + b"u"), ("storage_data", b"}")
+    )(folder)
+    return folder
+
+
+#: Names of heads that would like to be something else where they are printed.
+NAMES = {
+    "a formula": "=cmd|'/c calc'!A1.last_layer.weight",
+    "a sum": "+1-1.last_layer.weight",
+    "an order to a runner": "::set-output name=verdict::passed.last_layer.weight",
+    "an older order to a runner": "a ##[add-mask]b.last_layer.weight",
+    "colours": "\x1b[31mred\x1b]0;title\x07.last_layer.weight",
+    "a new line": "a\n::error::b\r.last_layer.weight",
+    "text that runs backwards": "\u202egnp.last_layer.weight",
+    "half a character": "\ud800.last_layer.weight",
+    "markup": "<script>alert(1)</script>|*_`.last_layer.weight",
+}
+for _what, _key in NAMES.items():
+
+    def _named(folder: Path, key: str = _key) -> Path:
+        (folder / "a.pth").write_bytes(torch_zip(items((text(key), tensor()))))
+        return folder / "a.pth"
+
+    _named.__name__ = f"a name that is {_what}"
+    kind()(_named)

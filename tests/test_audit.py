@@ -15,7 +15,7 @@ from collapse_audit import (
     Source,
     audit_prototypes,
 )
-from collapse_audit.audit import build_report
+from collapse_audit.head_audit import build_report
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.audit import build_report
 from collapse_audit.auditing import audit_heads, audit_source
 from collapse_audit.cli import main
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError, SourceError
+from collapse_audit.head_audit import build_report
 from collapse_audit.manifest import Manifest, PublishedCount, load_manifest
 from collapse_audit.remote import RemoteSettings
 from collapse_audit.report import to_json
@@ -44,7 +44,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     found = load_manifest()
     entries = tuple(
-        dataclasses.replace(entry, published=counts) if entry.id == "dino_vits16" else entry
+        dataclasses.replace(entry, k=256, published=counts) if entry.id == "dino_vits16" else entry
         for entry in found.entries
     )
     manifest = dataclasses.replace(found, entries=entries)
@@ -52,9 +52,9 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("collapse_audit.sources.load_manifest", lambda: manifest)
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str, form: str = "json") -> str:
     capsys.readouterr()
-    assert main(["audit", *arguments, "--json"]) == 0
+    assert main(["audit", *arguments, "--format", form]) == 0
     return capsys.readouterr().out
 
 
@@ -103,6 +103,17 @@ def test_the_report_of_an_id_has_its_checksum_family_and_the_counts_that_compare
     assert audit.num_unique == 20
     (other,) = audit_source("dino_vits16", checkpoint_dir=Path("ids"), epsilon=0.1, nearest=False)
     assert [p.unique for p in other.source.published] == [18]
+
+
+def test_a_file_with_another_k_than_its_row_says_so_and_is_compared_with_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = printed(capsys, "dino_vits16", "--checkpoint-dir", "ids", form="table")
+    assert "Notes: K is 256 in this file and 65,536 in the manifest's row dino_vits16" in table
+    assert "ours is" not in table
+    report = json.loads(printed(capsys, "dino_vits16", "--checkpoint-dir", "ids"))
+    assert report["heads"][0]["published"] is None
+    assert len(report["heads"][0]["notes"]) == 1
 
 
 def test_the_report_of_a_path_names_no_id_and_no_folder(folder: Path) -> None:

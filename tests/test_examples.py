@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from collapse_audit.audit import audit_prototypes
 from collapse_audit.examples import embedded_head
+from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.sources import load_prototypes
 
 

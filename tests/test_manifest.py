@@ -211,7 +211,8 @@ def test_profiles_have_the_standard_deviation_that_swav_uses(manifest: Manifest)
     assert manifest.preprocessing["in1k_bicubic"].std == (0.229, 0.224, 0.225)
     assert manifest.preprocessing["in1k_bilinear_std228"].std == (0.228, 0.224, 0.225)
     assert manifest.preprocessing["rad_dino_518"].mean == (0.5307,) * 3
-    used = {e.recipe.preprocessing for e in manifest.entries}
+    recipes = [*manifest.recipes.values(), *(entry.recipe for entry in manifest.entries)]
+    used = {recipe.preprocessing for recipe in recipes}
     assert used == set(manifest.preprocessing)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ive
 from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import mutual_info_score
 
@@ -323,6 +324,72 @@ def test_sinkhorn_gives_every_group_of_copies_its_share():
     np.testing.assert_allclose(mlcd.unique_probabilities, copies / 10, rtol=1e-9)
 
 
+@given(
+    groups=st.lists(st.integers(0, 4), min_size=12, max_size=12),
+    tile=st.integers(1, 200),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=25)
+def test_the_unique_class_of_a_sample_is_the_group_of_the_largest_mass(groups, tile, seed):
+    p, x = head(), samples(seed=seed)
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    groups = [numbers[group] for group in groups]
+    won = []
+    for row in probabilities_by_definition(p, x, temperature=0.4):
+        masses = [0.0] * len(numbers)
+        for probability, group in zip(row, groups, strict=True):
+            masses[group] += probability
+        won.append(masses.index(max(masses)))
+    labels = np.arange(40) % 3
+    accumulator = MLCDAccumulator(p, temperature=0.4, groups=groups, dtype="float64", tile=tile)
+    mlcd = accumulator.update(x, labels=labels).result()
+    assert mlcd.unique_winners.tolist() == won
+    counts = [won.count(group) for group in range(len(numbers))]
+    assert mlcd.usage("m") == measure_usage(np.array(counts))
+    top = mlcd.top_classes(12)
+    assert top["count"].tolist() == [counts[group] for group in top["group"]]
+    assert mlcd.agreement("m") == agree_with_labels(np.array(won), labels)
+
+
+def test_many_small_copies_outweigh_the_most_likely_prototype():
+    p = Prototypes.from_weight(np.array([[1.0, 0.0]] + [[0.9, math.sqrt(0.19)]] * 9))
+    mlcd = MLCDAccumulator(p, temperature=1.0, groups=[1] + [0] * 9).update([[1.0, 0.0]]).result()
+    assert (mlcd.winners.tolist(), mlcd.unique_winners.tolist()) == ([0], [0])
+    assert mlcd.top_classes(1)["count"].tolist() == [1]
+
+
+def test_groups_are_summed_over_all_tiles_of_columns():
+    p, x = head(5000, 16), samples(33, 16)
+    groups = np.random.default_rng(3).permutation(5000) % 700
+    table = torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True) @ p.unit_rows().T)
+    table = torch.softmax(table / 0.2, dim=1).numpy()
+    masses = np.stack([table[:, groups == group].sum(axis=1) for group in range(700)], axis=1)
+    for dtype in ("float64", "float32"):
+        accumulator = MLCDAccumulator(
+            p, temperature=0.2, groups=groups, dtype=dtype, use_norms=False, tile=30_000
+        )
+        halves = accumulator.update(x[:20]).update(x[20:]).result()
+        np.testing.assert_array_equal(halves.unique_winners, masses.argmax(axis=1))
+
+
+def test_the_vmf_normaliser_is_a_bias_of_every_prototype():
+    norms = np.linspace(0.5, 3.0, 12)
+    p = Prototypes.from_weight(head(12, 20).rows, scale=norms)
+    x, centre = samples(d=20), np.linspace(0, 1, 12)
+    kappa, order = norms / 0.1, 20 / 2 - 1
+    log_c = order * np.log(kappa) - np.log(ive(order, kappa)) - kappa - 10 * math.log(2 * math.pi)
+    by_hand = Prototypes.from_weight(p.rows, scale=norms, bias=0.1 * log_c)
+    options = {"temperature": 0.1, "centre": centre, "dtype": "float64"}
+    expected = MLCDAccumulator(by_hand, **options).update(x).result()
+    found = MLCDAccumulator(p, vmf=True, **options).update(x).result()
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+    plain = MLCDAccumulator(p, **options).update(x).result()
+    assert np.abs(plain.probabilities - expected.probabilities).max() > 0.01
+    merged = MLCDAccumulator(p, vmf=True, **options).update(x[:9])
+    with pytest.raises(ParameterError, match="same prototypes and settings"):
+        merged.merge(MLCDAccumulator(p, **options).update(x[9:]))
+
+
 def test_usage_of_copies_is_judged_after_merging():
     rows = np.repeat(np.eye(3), [4, 1, 1], axis=0)
     mlcd = (
@@ -478,6 +545,13 @@ def test_bad_samples_are_refused():
         accumulator.merge(MLCDAccumulator(head(seed=5), temperature=0.1))
     with pytest.raises(ParameterError, match="no m level"):
         accumulator.result().usage("m")
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e200])
+def test_logits_that_overflow_are_refused(scale):
+    p = Prototypes.from_weight(head().rows, scale=np.geomspace(scale, 1e200, 12))
+    with pytest.raises(ParameterError, match="leave the range of their type"):
+        MLCDAccumulator(p, temperature=0.1).update(samples()).result()
 
 
 @pytest.mark.gpu

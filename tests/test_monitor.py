@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import os
+import subprocess
 import sys
 import types
 import warnings
@@ -18,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from collapse_audit.audit import audit_prototypes
 from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning, ParameterError
+from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.monitor import (
     Alarm,
     PrototypeMonitor,
@@ -229,13 +232,27 @@ def test_jsonl_and_log_fn_get_every_look_and_nothing_else(tmp_path: Path) -> Non
     seen = [monitor.step(loss=1.5) for _ in range(25)]
     assert [s.step for s in seen if s is not None] == [0, 10, 20]
     lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == [s.to_dict() for s in seen if s is not None]
+    expected = [{"run": 1, **s.to_dict()} for s in seen if s is not None]
+    assert [json.loads(line) for line in lines] == expected
     assert [step for step, _ in logged] == [0, 10, 20]
     numbers = logged[1][1]
     assert numbers["prototypes/unique.greedy"] == 8
     assert numbers["prototypes/unique_fraction"] == 1
     assert numbers["prototypes/loss"] == 1.5
     assert all(isinstance(value, float) for value in numbers.values())
+
+
+def test_runs_in_one_jsonl_file_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 0}\n{"step": 1, "uni', encoding="utf-8")  # of 0.1.0, and killed
+    for _ in range(2):
+        monitor = PrototypeMonitor(random_weight(20), every=2, jsonl=path)
+        for _ in range(4):
+            monitor.step()
+    first, unfinished, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert (first, unfinished) == ('{"step": 0}', '{"step": 1, "uni')
+    found = [(entry["run"], entry["step"]) for entry in map(json.loads, lines)]
+    assert found == [(2, 0), (2, 2), (3, 0), (3, 2)]
 
 
 def test_the_student_is_counted_and_compared_with_the_teacher() -> None:
@@ -262,8 +279,98 @@ def test_the_mlcd_of_a_shown_batch_is_measured_over_k_and_m() -> None:
         assert seen.mlcd["k.perplexity"] == pytest.approx(4)
         assert seen.mlcd["m.perplexity"] == pytest.approx(2)
         assert seen.mlcd["mutual_information"] == pytest.approx(math.log(2), abs=1e-6)
-    with pytest.raises(ParameterError, match="needs the temperature"):
-        PrototypeMonitor(torch.eye(4)).step(features=features)
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "no temperature": ({"temperature": None}, "needs the temperature of the head. Pass Prot"),
+    "logits of NaN": ({"logits": torch.full((2, 4), math.nan)}, "NaN"),
+    "logits of another K": ({"logits": torch.zeros(2, 7)}, "must be n x 4"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_batch_that_cannot_be_measured_costs_the_mlcd_and_not_the_look(fault: str) -> None:
+    changes, message = FAULTS[fault]
+    values = {"temperature": 0.1, "logits": torch.zeros(2, 4)} | changes
+    raised: list[Alarm] = []
+    temperature, logits = values["temperature"], values["logits"]
+    monitor = PrototypeMonitor(
+        torch.eye(4), every=1, temperature=temperature, on_alarm=raised.append
+    )
+    for _ in range(2):
+        seen = monitor.step(logits=logits)
+        assert seen is not None
+        assert (seen.head.num_unique, seen.mlcd) == (4, None)
+    assert [(alarm.step, alarm.kind) for alarm in raised] == [(0, "no_mlcd")]
+    assert message in raised[0].message
+
+
+def test_a_head_of_another_k_is_counted_anew() -> None:
+    weights = [torch.eye(8), torch.eye(5), torch.eye(5, 9)]
+    head = iter(weights)
+    monitor = PrototypeMonitor(lambda: next(head), student=torch.eye(8), every=1)
+    seen = [monitor.step() for _ in weights]
+    assert [(s.k, s.head.num_unique, s.student_cosine) for s in seen if s is not None] == [
+        (8, 8, 1.0),
+        (5, 5, None),
+        (5, 5, None),
+    ]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, torch.tensor(math.nan)])
+def test_a_loss_that_is_not_finite_is_an_alarm_and_leaves_the_log_valid(
+    tmp_path: Path, loss: Any
+) -> None:
+    raised: list[Alarm] = []
+    path = tmp_path / "log.jsonl"
+    monitor = PrototypeMonitor(torch.eye(8), every=1, jsonl=path, on_alarm=raised.append)
+    monitor.step(loss=loss)
+    monitor.step(loss=loss)
+    assert [(alarm.step, alarm.kind) for alarm in raised] == [(0, "loss_not_finite")]
+    for line in path.read_text(encoding="utf-8").splitlines():
+        assert json.loads(line, parse_constant=pytest.fail)["loss"] is None
+
+
+def test_a_log_or_a_tracker_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
+    def unreachable(_numbers: object, step: int) -> None:
+        if step != 2:
+            raise ConnectionError("no route to host")
+
+    raised: list[Alarm] = []
+    for target in ("/dev/full", tmp_path, tmp_path / "no" / "folder.jsonl"):
+        monitor = PrototypeMonitor(torch.eye(8), every=1, jsonl=target, on_alarm=raised.append)
+        assert [monitor.step() is not None for _ in range(3)] == [True] * 3
+    assert [alarm.kind for alarm in raised] == ["not_written"] * 3
+    assert "No space left on device" in raised[0].message
+    raised.clear()
+    monitor = PrototypeMonitor(torch.eye(8), every=1, log_fn=unreachable, on_alarm=raised.append)
+    assert [monitor.step() is not None for _ in range(4)] == [True] * 4
+    assert [alarm.message for alarm in raised] == [
+        f"step {step}: no route to host"
+        for step in (0, 3)  # again after it worked
+    ]
+
+
+def test_a_disk_that_becomes_full_leaves_whole_lines(tmp_path: Path) -> None:
+    code = (
+        "import resource, torch; from collapse_audit.monitor import PrototypeMonitor\n"
+        "monitor = PrototypeMonitor(torch.eye(8), every=1, jsonl='log.jsonl', on_alarm=print)\n"
+        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))\n"
+        "for _ in range(20): monitor.step()\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))\n"
+        "monitor.step()"
+    )
+    command = [sys.executable, "-B", "-c", code]  # the limit would cut compiled modules too
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.count("not_written") == 1
+    lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == [*range(len(lines) - 1), 20]
+    assert 1 < len(lines) < 20
 
 
 def test_only_rank_0_looks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +380,7 @@ def test_only_rank_0_looks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (PrototypeMonitor(torch.eye(4)).step() is not None) is looks
 
 
-# --- adapters (the frameworks are stood in for by their base classes) ----------------------------
+# --- adapters (where a framework is not installed, its base classes are stood in for) ------------
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
@@ -285,29 +392,45 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> N
         setattr(sys.modules[name], key, value)
 
 
+class Logger:
+    """The method of Lightning's loggers that the callback calls."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.logged.append((step, metrics))
+
+
 @pytest.mark.parametrize("package", ["lightning.pytorch.callbacks", "pytorch_lightning.callbacks"])
-def test_the_lightning_callback_logs_through_the_module(
+def test_the_lightning_callback_logs_at_every_look(
     monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     class Callback:
         pass
 
     class Module:
-        def log_dict(self, numbers: dict[str, float], *, rank_zero_only: bool) -> None:
-            assert rank_zero_only
-            logged.append(numbers)
+        def log_dict(
+            self, numbers: dict[str, float], *, rank_zero_only: bool, logger: bool
+        ) -> None:
+            assert (rank_zero_only, logger) == (True, False)
+            metrics.append(numbers)
 
     for name in ("lightning", "pytorch_lightning"):
         monkeypatch.setitem(sys.modules, name, None)  # not installed, whatever this machine has
     stand_in(monkeypatch, package, Callback=Callback)
     callback = lightning_callback(PrototypeMonitor(torch.eye(8), every=2))
     assert isinstance(callback, Callback)
-    logged: list[dict[str, float]] = []
+    metrics: list[dict[str, float]] = []
+    loggers = [Logger(), Logger()]
     for step in (2, 2, 3, 4):
-        trainer = types.SimpleNamespace(global_step=step)
+        trainer = types.SimpleNamespace(global_step=step, loggers=loggers)
         callback.on_train_batch_end(trainer, Module(), {"loss": torch.tensor(1.0)}, None, 0)
-    assert len(logged) == 2, "accumulated batches share a step and are one look"
-    assert logged[0]["prototypes/loss"] == 1.0
+    assert len(metrics) == 2, "accumulated batches share a step and are one look"
+    assert metrics[0]["prototypes/loss"] == 1.0
+    for logger in loggers:
+        assert logger.logged == list(zip((2, 4), metrics, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore")  # those of Lightning itself
@@ -328,35 +451,103 @@ def test_a_lightning_trainer_runs_the_callback(tmp_path: Path) -> None:
     head = Head()
     history = tmp_path / "history.jsonl"
     monitor = PrototypeMonitor(head.prototypes, every=3, jsonl=history)
+    logger = lightning.loggers.CSVLogger(tmp_path, flush_logs_every_n_steps=1)
     trainer = lightning.Trainer(
-        max_steps=9, accelerator="cpu", callbacks=[lightning_callback(monitor)], logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=tmp_path,
+        max_steps=9, accelerator="cpu", callbacks=[lightning_callback(monitor)], logger=logger,
+        log_every_n_steps=7, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.fit(head, torch.utils.data.DataLoader(torch.randn(36, 8), batch_size=4))
     seen = [json.loads(line) for line in history.read_text().splitlines()]
     assert [entry["step"] for entry in seen] == [3, 6, 9]
+    with Path(logger.log_dir, "metrics.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["prototypes/unique_fraction"]]
+    assert [int(row["step"]) for row in rows] == [3, 6, 9], "whatever log_every_n_steps"
     logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
     assert logged["prototypes/unique.greedy"] == seen[-1]["unique"]["greedy"] == 16
     assert logged["prototypes/loss"] == pytest.approx(seen[-1]["loss"])
 
 
-def test_the_transformers_callback_looks_at_the_optimisers_steps(
+class Trainer:
+    """As much of transformers' Trainer as its callbacks meet, in the order of its own loop."""
+
+    def __init__(self, logging_steps: int, losses: list[float]) -> None:
+        self.state = types.SimpleNamespace(global_step=0, log_history=[])
+        self.control = types.SimpleNamespace(should_log=False)
+        self.callbacks: list[Any] = []
+        self._logging_steps, self._losses = logging_steps, losses
+
+    def add_callback(self, callback: Any) -> None:
+        self.callbacks.append(callback)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        assert start_time is None
+        self.state.log_history.append({**logs, "step": self.state.global_step})
+        for callback in self.callbacks:
+            callback.on_log(None, self.state, self.control, logs=logs, model=None)
+
+    def train(self) -> None:
+        for loss in self._losses:
+            self.state.global_step += 1
+            self.control.should_log = self.state.global_step % self._logging_steps == 0
+            for callback in self.callbacks:
+                callback.on_step_end(None, self.state, self.control, model=None)
+            if self.control.should_log:
+                self.log({"loss": loss, "learning_rate": 0.1})
+        self.log({"train_runtime": 1.0, "train_loss": 2.0})
+
+
+def test_the_transformers_callback_logs_into_the_trainer_with_its_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stand_in(monkeypatch, "transformers", TrainerCallback=type("TrainerCallback", (), {}))
-    seen: list[int] = []
-    monitor = PrototypeMonitor(torch.eye(8), every=5, log_fn=lambda _, step: seen.append(step))
-    callback = trainer_callback(monitor)
-    for step in range(1, 12):
-        callback.on_step_end(None, types.SimpleNamespace(global_step=step), None, model=None)
-    assert seen == [5, 10]
+    trainer = Trainer(logging_steps=4, losses=[float(step) for step in range(1, 12)])
+    trainer.add_callback(trainer_callback(PrototypeMonitor(torch.eye(8), every=5), trainer))
+    trainer.train()
+    history = trainer.state.log_history
+    assert [entry["step"] for entry in history if "loss" in entry] == [4, 5, 8, 10]
+    seen = [
+        (entry["step"], entry["prototypes/loss"], entry["prototypes/unique.greedy"])
+        for entry in history
+        if "prototypes/loss" in entry
+    ]
+    assert seen == [(5, 5.0, 8.0), (10, 10.0, 8.0)]
+
+
+@pytest.mark.filterwarnings("ignore")  # those of transformers itself
+def test_a_trainer_of_transformers_runs_the_callback(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prototypes = nn.Linear(8, 16, bias=False)
+
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return {"loss": (self.prototypes(x).sum(1) - labels).square().mean()}
+
+    head = Head()
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), max_steps=9, per_device_train_batch_size=4, logging_steps=4,
+        report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    data = [{"x": torch.randn(8), "labels": torch.tensor(1.0)} for _ in range(36)]
+    trainer = transformers.Trainer(head, arguments, train_dataset=data)
+    monitor = PrototypeMonitor(head.prototypes, every=3)
+    trainer.add_callback(trainer_callback(monitor, trainer))
+    trainer.train()
+    history = trainer.state.log_history
+    assert [entry["step"] for entry in history if "loss" in entry] == [3, 4, 6, 8, 9]
+    losses = {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+    seen = {e["step"]: e["prototypes/loss"] for e in history if "prototypes/loss" in e}
+    assert seen == {step: pytest.approx(float(losses[step])) for step in (3, 6, 9)}
 
 
 def test_a_framework_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(CollapseAuditError, match=r"transformers is not installed. pip install"):
-        trainer_callback(PrototypeMonitor(torch.eye(4)))
+        trainer_callback(PrototypeMonitor(torch.eye(4)), None)
 
 
 # --- a real training -----------------------------------------------------------------------------

@@ -51,18 +51,60 @@ def test_only_public_names_are_used(path: Path) -> None:
     }
 
 
-@pytest.mark.slow
-# Jupyter's client and kernel warn about sockets, paths and event loops; none of that is ours
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
-def test_a_notebook_runs_offline_and_shows_what_it_says(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels find this package, an empty folder, and no network."""
     monkeypatch.chdir(tmp_path)
-    search = (str(path.parents[1]), os.environ.get("PYTHONPATH", ""))
+    search = (str(NOTEBOOKS[0].parents[1]), os.environ.get("PYTHONPATH", ""))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(part for part in search if part))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+
+
+# What a cell shows, by its text: the types that its outputs have, besides text.
+SHOWN = {
+    "import collapse_audit": [],
+    "audit = collapse_audit.audit('demo')": [],
+    "audit": ["text/html"],
+    "collapse_audit.plot_sweep(audit)": ["image/png"],
+    "ax = audit.plot()": ["image/png"],
+    "for factors in ([3, 1], [2, 2]):\n    collapse_audit.plot_redundancy_factors(factors)": [
+        "image/png",
+        "image/png",
+    ],
+    "from matplotlib import pyplot as plt\nassert plt.get_fignums() == []": [],
+    "_, axes = plt.subplots(1, 2)\nfor ax in axes: audit.plot(ax=ax)": ["image/png"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of Jupyter, as below
+@pytest.mark.usefixtures("offline")
+def test_a_cell_shows_the_audit_with_its_figures_and_every_plot_once() -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in SHOWN])
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    shown = {
+        cell.source: [
+            kind
+            for output in cell.outputs
+            for kind in output.get("data", {})
+            if kind != "text/plain"
+        ]
+        for cell in notebook.cells
+    }
+    assert shown == SHOWN
+    (audit,) = [cell.outputs[0]["data"] for cell in notebook.cells if cell.source == "audit"]
+    assert "112 different directions" in audit["text/html"]
+    assert audit["text/html"].count("<svg") == 2
+    assert len(audit["text/plain"]) < 200
+
+
+@pytest.mark.slow
+# Jupyter's client and kernel warn about sockets, paths and event loops; none of that is ours
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_a_notebook_runs_offline_and_shows_what_it_says(path: Path, tmp_path: Path) -> None:
     notebook = jupytext.read(path)
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]

@@ -46,7 +46,7 @@ def test_redundancy_factors_are_drawn_in_descending_order():
     ax = plots.plot_redundancy_factors([1, 3, 2])
     assert ax.get_lines()[0].get_ydata().tolist() == [3, 2, 1]
     assert ax.get_title() == "K = 6, M = 3"
-    with pytest.raises(ParameterError, match="got shape"):
+    with pytest.raises(ParameterError, match="takes an audit, or m numbers"):
         plots.plot_redundancy_factors([])
 
 

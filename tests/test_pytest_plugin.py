@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from collapse_audit.audit import audit_prototypes
-from collapse_audit.prototypes import Prototypes
-from collapse_audit.pytest_plugin import assert_no_collapse, audit_head
+from collapse_audit import Prototypes, audit
+from collapse_audit.pytest_plugin import assert_no_collapse
 
 pytest_plugins = ["pytester"]
 
@@ -78,17 +77,25 @@ def test_every_kind_of_head_gives_the_same_audit(tmp_path: Path) -> None:
     matrix = weight([3, 2, 1])
     save_file({"head.last_layer.weight": matrix}, tmp_path / "head.safetensors")
     prototypes = Prototypes.from_weight(matrix)
-    heads = (matrix, torch.from_numpy(matrix), prototypes, audit_prototypes(prototypes))
+    heads = (matrix, torch.from_numpy(matrix), prototypes, audit(prototypes))
     for head in (*heads, tmp_path / "head.safetensors", str(tmp_path / "head.safetensors")):
-        assert audit_head(head).redundancy_factors.tolist() == [3, 2, 1]
+        passed = assert_no_collapse(head, min_unique_fraction=0.5)
+        assert passed.redundancy_factors.tolist() == [3, 2, 1]
 
 
 def test_more_thresholds_and_a_baseline_can_be_given(tmp_path: Path) -> None:
     from collapse_audit.gate import write_report
 
     baseline = tmp_path / "baseline.json"
-    write_report(audit_head(weight([2, 1, 1])).to_dict(), baseline)
+    write_report(audit(weight([2, 1, 1])).to_dict(), baseline)
     thresholds = {"fail_on": ["redundancy_factors.max:+0"], "baseline": baseline}
     assert_no_collapse(weight([2, 1, 1]), min_unique_fraction=0.7, **thresholds)
     with pytest.raises(pytest.fail.Exception, match=r"max:\+0  2         3      <= 2"):
         assert_no_collapse(weight([3, 1]), min_unique_fraction=0.5, **thresholds)
+
+
+def test_a_smallest_fraction_of_zero_leaves_the_other_thresholds() -> None:
+    found = assert_no_collapse(weight([3, 1]), min_unique_fraction=0, fail_on=["M<2"])
+    assert found.num_unique == 2
+    with pytest.raises(pytest.fail.Exception, match="M<3"):
+        assert_no_collapse(weight([3, 1]), min_unique_fraction=0, fail_on=["M<3"])

@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,22 +15,20 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from collapse_audit.checkpoints.remote import load_remote_heads, read_remote_checkpoint
 
-from collapse_audit.audit import audit_prototypes
-from collapse_audit.checkpoints import find_heads, load_heads
+from collapse_audit.containers import Checkpoint
 from collapse_audit.errors import (
-    CheckpointError,
     CollapseAuditError,
     IntegrityError,
-    UnsafePickleError,
 )
+from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.remote import (
     SILENT,
     RemoteSettings,
     Reporter,
     remote_of_url,
 )
+from collapse_audit.sources import ResolvedSource, load_heads, resolve_source
 
 
 @pytest.fixture
@@ -56,6 +53,19 @@ def serve(server: Any, data: bytes, name: str = "checkpoint.pth") -> Any:
     return remote_of_url(server.url(name))
 
 
+def resolved(remote: Any, settings: RemoteSettings, reporter: Reporter) -> ResolvedSource:
+    return resolve_source(remote.urls[0], settings=settings, reporter=reporter)
+
+
+def load_remote_heads(remote: Any, settings: RemoteSettings, reporter: Reporter = SILENT) -> Any:
+    source = resolved(remote, settings, reporter)
+    return source.load(source.select(branch="teacher", head=None))
+
+
+def read_remote_checkpoint(remote: Any, settings: RemoteSettings, reporter: Reporter) -> Checkpoint:
+    return resolved(remote, settings, reporter).checkpoint
+
+
 def assert_same_heads(remote: Any, local: Any) -> None:
     assert [(p.name, p.branch, p.k, p.d, p.dtype, p.tensor_keys) for p in remote] == [
         (p.name, p.branch, p.k, p.d, p.dtype, p.tensor_keys) for p in local
@@ -70,18 +80,27 @@ def local_heads(tmp_path: Path, data: bytes, name: str = "local.pth") -> Any:
     return load_heads(path)
 
 
+@pytest.mark.parametrize("container", ["zip", "legacy"])
 def test_a_head_of_a_full_checkpoint_costs_little_more_than_the_head(
-    server: Any, settings: RemoteSettings, large_dino: bytes, tmp_path: Path
+    server: Any, settings: RemoteSettings, large_dino: bytes, tmp_path: Path, container: str
 ) -> None:
-    remote = serve(server, large_dino)
-    (head,) = load_remote_heads(remote, settings, reporter=SILENT)
+    data = large_dino
+    if container == "legacy":
+        buffer = io.BytesIO()
+        state = torch.load(io.BytesIO(data), weights_only=False)
+        torch.save(state, buffer, _use_new_zipfile_serialization=False)
+        data = buffer.getvalue()
+    remote = serve(server, data)
+    (head,) = load_remote_heads(remote, settings)
     head_bytes = 8192 * 256 * 4
-    assert len(large_dino) > 6 * head_bytes
+    assert len(data) > 6 * head_bytes
     assert server.sent < 1.05 * head_bytes + 1_000_000
-    (local,) = local_heads(tmp_path, large_dino)
+    assert server.connections <= 4
+    (local,) = local_heads(tmp_path, data)
     counts = [audit_prototypes(p, sweep=False, nearest=False).num_unique for p in (head, local)]
     assert counts == [200, 200]
     assert_same_heads([head], [local])
+    assert head.tensor_sha256 == local.tensor_sha256
 
 
 def test_the_next_audit_needs_no_network(
@@ -111,18 +130,15 @@ def test_a_server_without_true_ranges_costs_the_whole_file_and_says_so_first(  #
     assert f"downloading the whole file, {len(small_dino) / 1e6:.1f} MB" in capsys.readouterr().err
 
 
-def test_a_legacy_container_is_downloaded_whole_and_then_read_offline(
-    server: Any,
-    settings: RemoteSettings,
-    legacy_dino: bytes,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_a_legacy_container_is_read_in_parts_and_then_offline(
+    server: Any, settings: RemoteSettings, legacy_dino: bytes, tmp_path: Path
 ) -> None:
     remote = serve(server, legacy_dino)
     expected = local_heads(tmp_path, legacy_dino)
-    assert_same_heads(load_remote_heads(remote, settings, reporter=Reporter(bars=False)), expected)
-    assert "cannot be read in parts" in capsys.readouterr().err
-    assert_same_heads(load_remote_heads(remote, offline(settings), reporter=SILENT), expected)
+    assert_same_heads(load_remote_heads(remote, settings), expected)
+    server.forget()
+    assert_same_heads(load_remote_heads(remote, offline(settings)), expected)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
@@ -238,121 +254,6 @@ def test_files_saved_without_checksums_are_read(
     assert_same_heads(heads, local_heads(tmp_path, data))
 
 
-def zip_of(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-def with_index(index: bytes) -> bytes:
-    return zip_of({"archive/data.pkl": index, "archive/data/0": bytes(64)})
-
-
-TENSOR = (
-    b"\x80\x02}X\x11\x00\x00\x00prototypes.weightctorch._utils\n_rebuild_tensor_v2\n"
-    b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x10tQ"
-    b"%s%s%s\x89)tR s."
-).replace(b" s.", b"s.")
-
-
-def tensor_index(offset: bytes, shape: bytes, strides: bytes) -> bytes:
-    return TENSOR % (offset, shape, strides)
-
-
-V = b"K\x04K\x04\x86"  # shape 4 x 4, the whole storage
-STEPS = b"K\x04K\x01\x86"
-HUGE = b"\x8a\x08" + (2**50).to_bytes(8, "little")
-
-
-@pytest.mark.parametrize(
-    ("index", "error", "message"),
-    [
-        (b"\x80\x02cposix\nsystem\nU\x04trueq\x00\x85R.", UnsafePickleError, "posix.system"),
-        (b"\x80\x04\x8c\x05posix\x8c\x06system\x93)R.", UnsafePickleError, "posix.system"),
-        (b"\x80\x02(cos\nsystem\nX\x04\x00\x00\x00trueo.", UnsafePickleError, "os.system"),
-        (b"(iposix\nsystem\n.", UnsafePickleError, "operation INST"),
-        (b"\x80\x02}}b.", None, ""),
-        (b"\x80\x02]}b.", UnsafePickleError, "sets the state"),
-        (b"\x80\x02K\x01)R.", UnsafePickleError, "calls something"),
-        (b"\x80\x02\x82\x01.", UnsafePickleError, "operation EXT1"),
-        (b"\x80\x02K\x01", CheckpointError, "index is damaged"),
-        (b"\x80\x02" + b"0" * 5 + b".", CheckpointError, "index is damaged"),
-        (b"\x80\x02" + b"K\x01" * 1_600_000 + b".", CheckpointError, "operations"),
-        (b"\x80\x02j\xff\xff\xff\xff.", CheckpointError, "index is damaged"),
-        (b"\x80\x02K\x01r\xff\xff\xff\xff.", None, ""),
-        (b"\x80\x02)" + b"\x85" * 100_000 + b".", None, ""),
-        (tensor_index(b"K\x00", V, STEPS), None, ""),
-        (tensor_index(b"K\x01", V, STEPS), CheckpointError, "only 64"),
-        (tensor_index(HUGE, V, STEPS), CheckpointError, "only 64"),
-        (tensor_index(b"K\x00", HUGE + HUGE + b"\x86", STEPS), CheckpointError, "only 64"),
-        (tensor_index(b"K\x00", HUGE + HUGE + b"\x86", b"K\x00K\x00\x86"),
-         CheckpointError, "only 64"),
-        (tensor_index(b"K\x00", V, HUGE + HUGE + b"\x86"), CheckpointError, "only 64"),
-        (tensor_index(b"J\xff\xff\xff\xff", V, STEPS), CheckpointError, "damaged"),
-    ],
-)  # fmt: skip
-def test_a_hostile_index_runs_nothing_and_is_refused_in_words(
-    server: Any,
-    settings: RemoteSettings,
-    index: bytes,
-    error: type[Exception] | None,
-    message: str,
-) -> None:
-    remote = serve(server, with_index(index))
-
-    def read_all() -> None:
-        for tensor in read_remote_checkpoint(remote, settings, SILENT).tensors.values():
-            tensor.read()
-
-    if error is None:
-        read_all()
-        return
-    with pytest.raises(error, match=message):
-        read_all()
-
-
-def test_nested_tuples_as_keys_do_not_hang_the_reader(
-    server: Any, settings: RemoteSettings
-) -> None:
-    bomb = b"\x80\x02})q\x00" + b"h\x00\x86q\x00" * 60 + b"K\x01s."
-    checkpoint = read_remote_checkpoint(serve(server, with_index(bomb)), settings, SILENT)
-    assert checkpoint.tensors == {}
-
-
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        ([("a/data.pkl", b"\x80\x02}."), ("a/data.pkl", b"\x80\x02}.")], "more than once"),
-        ([("../../etc/data.pkl", tensor_index(b"K\x00", V, STEPS))],
-         "storage that the file does not hold"),
-        ([("a/data.pkl", b"\x80\x02" + bytes(17 * 1024**2))], "declares 17.8 MB"),
-    ],
-)  # fmt: skip
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_tricks_with_zip_members_are_refused(
-    server: Any, settings: RemoteSettings, members: list[tuple[str, bytes]], message: str
-) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    remote = serve(server, buffer.getvalue())
-    with pytest.raises(CheckpointError, match=message):
-        read_remote_checkpoint(remote, settings, SILENT)
-
-
-def test_a_deflated_bomb_is_refused_before_it_is_unpacked(
-    server: Any, settings: RemoteSettings
-) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/data.pkl", bytes(60_000_000))
-    with pytest.raises(CheckpointError, match="is compressed"):
-        read_remote_checkpoint(serve(server, buffer.getvalue()), settings, SILENT)
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak there")
 def test_a_remote_audit_needs_little_memory(
     server: Any, settings: RemoteSettings, large_dino: bytes
@@ -361,11 +262,12 @@ def test_a_remote_audit_needs_little_memory(
     code = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from collapse_audit.audit import audit_prototypes\n"
-        "from collapse_audit.checkpoints.remote import load_remote_heads\n"
-        "from collapse_audit.remote import RemoteSettings, remote_of_url, SILENT\n"
+        "from collapse_audit.head_audit import audit_prototypes\n"
+        "from collapse_audit.remote import RemoteSettings\n"
+        "from collapse_audit.sources import resolve_source\n"
         "settings = RemoteSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)\n"
-        "(p,) = load_remote_heads(remote_of_url(sys.argv[2]), settings, reporter=SILENT)\n"
+        "source = resolve_source(sys.argv[2], settings=settings)\n"
+        "(p,) = source.load(source.select(branch='teacher', head=None))\n"
         "m = audit_prototypes(p, sweep=False, nearest=False).num_unique\n"
         # not getrusage: its peak counts the parent that forked this process
         "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]\n"
@@ -374,10 +276,10 @@ def test_a_remote_audit_needs_little_memory(
     arguments = [sys.executable, "-c", code, str(settings.cache_dir), server.url("checkpoint.pth")]
     out = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.split()
     assert int(out[0]) == 200
-    assert int(out[1]) < 4 * 8192 * 256 * 4 + 300_000_000
+    assert int(out[1]) < 4 * 8192 * 256 * 4 + 150_000_000
 
 
 def test_local_paths_still_need_no_network(tmp_path: Path, small_dino: bytes) -> None:
     path = tmp_path / "a.pth"
     path.write_bytes(small_dino)
-    assert len(find_heads(path)) == 2
+    assert len(resolve_source(path).heads) == 2

@@ -13,13 +13,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from collapse_audit.checkpoints import load_heads, load_prototypes
 from collapse_audit.cli import main
 from collapse_audit.cli.commands.cache import cache_command
 from collapse_audit.cli.commands.download import download_command
 from collapse_audit.cli.commands.reproduce import reproduce_command
 from collapse_audit.errors import ReportError, SourceError
 from collapse_audit.manifest import Manifest, PublishedCount, Recipe, load_manifest
+from collapse_audit.sources import load_heads, load_prototypes
 
 
 @pytest.fixture(autouse=True)
@@ -105,15 +105,18 @@ def two_rows(server: Any, small_dino: bytes, monkeypatch: pytest.MonkeyPatch) ->
     """A manifest of two rows with published counts, one of which is not on the server."""
     server.files["one.pth"] = small_dino
     row = load_manifest().get("dino_vits16")
-    count = PublishedCount(unique=19, source="A paper | Table 1")
+    counts = (
+        PublishedCount(unique=19, source="A paper | Table 1"),
+        PublishedCount(unique=900, source="Another", k=65536),
+    )
     entries = tuple(
         dataclasses.replace(
-            row, id=f"dino_{name}", url=server.url(f"{name}.pth"), published=(count,)
+            row, id=f"dino_{name}", url=server.url(f"{name}.pth"), k=256, published=counts
         )
         for name in ("one", "two")
     )
     manifest = Manifest(entries=entries, recipes={"dino": Recipe()}, preprocessing={})
-    for module in ("manifest", "checkpoints.ids", "checkpoints.remote"):
+    for module in ("manifest", "sources"):
         monkeypatch.setattr(f"collapse_audit.{module}.load_manifest", lambda: manifest)
 
 
@@ -132,6 +135,14 @@ def test_reproduce_prints_published_beside_measured_and_resumes(
     rows = json.loads(result.stdout)["rows"]
     assert [row["measured"][0]["greedy"] for row in rows] == [20, 20]
     assert {name for name, _, _ in server.requests} == {"two.pth"}
+
+
+@pytest.mark.usefixtures("two_rows")
+def test_reproduce_takes_the_files_of_ids_out_of_a_folder(server: Any, small_dino: bytes) -> None:
+    Path("ids").mkdir()
+    Path("ids/dino_two.pth").write_bytes(small_dino)
+    run(reproduce_command, "--insecure-http", "--checkpoint-dir", "ids")
+    assert {name for name, _, _ in server.requests} == {"one.pth"}
 
 
 @pytest.mark.usefixtures("two_rows")

@@ -16,9 +16,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from collapse_audit import MLCDAccumulator, Prototypes, Published, Source, audit_prototypes
-from collapse_audit.audit import CollapseAudit, build_report
 from collapse_audit.cli import main
 from collapse_audit.gate import check, compare
+from collapse_audit.head_audit import CollapseAudit, build_report
 from collapse_audit.report import (
     error_document,
     report_schema,

@@ -193,6 +193,16 @@ def test_no_split_message_runs_words_together(path: Path) -> None:
     assert joined_words(path.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_the_library_knows_no_option_of_the_command_line(path: Path) -> None:
+    """Parameters are called ``name=value``, which the command line turns into its options."""
+    if path.is_relative_to(PACKAGE / "cli"):
+        return
+    pieces = (text for run in string_pieces(path.read_text("utf-8")) for _, text in run)
+    prose = (text for text in pieces if '"""' not in text and "collapse-audit " not in text)
+    assert [text for text in prose if re.search(r"(?<![\w-])--[a-z]{3}", text)] == []
+
+
 @pytest.mark.parametrize(
     ("source", "defects"),
     [

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from collapse_audit.errors import ParameterError, SourceError
+from collapse_audit.network import load_head_model, measure_mlcd, open_samples, preprocessing_for
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import load_data
 from collapse_audit.training.evaluate import probe
@@ -63,6 +64,19 @@ def test_a_timm_backbone_trains_end_to_end(
     moved = [key for key, value in before.items()
              if (tensors[f"student.backbone.{key}"] != value).any()]  # fmt: skip
     assert len(moved) > len(before) / 2
+
+
+def test_mlcd_of_the_head_on_its_training_images_is_that_of_its_audit(
+    config: HeadTrainingConfig, tmp_path: Path
+) -> None:
+    config = replace(config, backbone="test_resnet", image_size=40)
+    result = run_training(config, tmp_path / "run", quiet=True)
+    model = load_head_model(result.head)
+    prepared = preprocessing_for(model.recipe.preprocessing, resize=40)
+    found = measure_mlcd(model, open_samples(config.data), preprocessing=prepared)
+    assert found.k.perplexity == pytest.approx(result.after["perplexity"], rel=1e-5)
+    information = result.after["mutual_information"]
+    assert found.mutual_information == pytest.approx(information, rel=1e-3, abs=1e-5)
 
 
 def test_evaluation_leaves_the_statistics_of_batch_norm_alone(config: HeadTrainingConfig) -> None:

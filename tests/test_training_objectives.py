@@ -8,6 +8,7 @@ import torch
 from scipy.special import ive
 from torch import Tensor
 
+from collapse_audit.mlcd.vmf import vmf_log_normaliser
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.objectives import (
     Objective,
@@ -15,7 +16,6 @@ from collapse_audit.training.objectives import (
     make_objective,
 )
 from collapse_audit.training.sinkhorn import sinkhorn_knopp
-from collapse_audit.training.vmf import vmf_log_normaliser
 
 K = 7
 

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 
+from collapse_audit.cli.entry import main
 from collapse_audit.errors import CheckpointError, ParameterError, SourceError
 from collapse_audit.training import run as run_module
 from collapse_audit.training.checkpointing import (
@@ -165,7 +166,7 @@ def test_every_objective_trains_and_writes_a_dino_compatible_head(
     tensors = weights(result.folder)
     assert tensors["teacher.head.last_layer.weight_v"].shape == (24, 16)
     assert tensors["student.head.last_layer.weight_g"].shape == (24, 1)
-    assert ("dino_loss.center" in tensors) == (objective == "dino")
+    assert ("dino_loss.center" in tensors) == (objective in ("dino", "probability-centring"))
     assert result.after["unique"]["greedy"] <= 24
     assert 0.9 <= result.after["probes"]["knn"] <= 1
     with safe_open(result.head, framework="pt") as file:
@@ -174,6 +175,36 @@ def test_every_objective_trains_and_writes_a_dino_compatible_head(
     assert provenance["iteration"] == "20"
     lines = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("vmf", [False, True])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_mlcd_of_the_head_on_its_training_samples_is_that_of_its_audit(
+    config: HeadTrainingConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    objective: str,
+    vmf: bool,
+) -> None:
+    folder = tmp_path / "run"
+    config = replace(config, objective=objective, vmf=vmf, iterations=60, lr=0.03)
+    after = run_training(config, folder, quiet=True).after
+    capsys.readouterr()
+    command = ["mlcd", str(folder / "head.safetensors"), "--data", config.data, "--json"]
+    assert main(command) == 0
+    mlcd = json.loads(capsys.readouterr().out)["heads"][0]["mlcd"]
+
+    assert mlcd["n"] == 40
+    assert mlcd["temperature_source"] == "training options in head.safetensors"
+    assert mlcd["vmf"] is vmf
+    found = {
+        "perplexity": mlcd["k"]["perplexity"],
+        "unique_perplexity": mlcd["m"]["perplexity"],
+        "mutual_information": mlcd["mutual_information"],
+    }
+    assert found == pytest.approx({name: after[name] for name in found}, rel=1e-5, abs=1e-5)
+    audit = json.loads((folder / "audit.json").read_text())["after"]
+    assert {name: audit[name] for name in found} == {name: after[name] for name in found}
 
 
 def test_row_norms_train_with_the_vmf_normaliser_only(

@@ -51,11 +51,7 @@ class CheckpointDescription:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> InfoDocument:
-        """Everything as JSON types.
-
-        Returns:
-            The content of ``collapse-audit info --json``.
-        """
+        """The content of ``collapse-audit info --json``."""
         return {
             "schema": INFO_SCHEMA,
             "schema_version": SCHEMA_VERSION,
@@ -133,7 +129,7 @@ def _count_top_level(checkpoint: Checkpoint) -> tuple[tuple[str, int], ...]:
     counts = Counter(tensor.path[0] for tensor in checkpoint.tensors.values())
     is_flat = all(len(tensor.path) == 1 for tensor in checkpoint.tensors.values())
     if is_flat and len(counts) == len(checkpoint.top_level):
-        counts = Counter(_module(tensor.path[0], 1) for tensor in checkpoint.tensors.values())
+        counts = Counter(_module(tensor.path[0]) for tensor in checkpoint.tensors.values())
         return tuple(counts.items())
     return tuple((key, counts[key]) for key in checkpoint.top_level)
 
@@ -145,14 +141,13 @@ def _count_modules(checkpoint: Checkpoint) -> tuple[tuple[str, int, int], ...]:
         # one line for an optimiser's thousand states, one per module of a network
         folders = "/".join(tensor.path[:-1][:2])
         nested = len(tensor.path) > 3
-        module = folders if nested else "/".join((folders, _module(tensor.path[-1], 1))).lstrip("/")
+        module = folders if nested else "/".join((folders, _module(tensor.path[-1]))).lstrip("/")
         tensors[module] += 1
         values[module] += tensor.size
     return tuple((module, tensors[module], values[module]) for module in tensors)
 
 
-def _module(key: str, depth: int) -> str:
-    """The first parts of a dotted key that name a module, with the wrapper's part before it."""
+def _module(key: str) -> str:
+    """The first part of a dotted key that names a module, with the wrapper's part before it."""
     parts = key.split(".")
-    depth += parts[0] in WRAPPERS
-    return ".".join(parts[:depth])
+    return ".".join(parts[: 2 if parts[0] in WRAPPERS else 1])

@@ -73,7 +73,9 @@ def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
         ("msn", "prototypes" in checkpoint.tensors and "target_encoder" in top),
         ("deepclusterv2", "prototypes.prototypes0.weight\n" in text),
         ("swav", "prototypes" in heads and "projection_head.0.weight\n" in text),
-        ("esvit", "head_dense" in heads or _has_bare_backbone(text)),
+        ("esvit", "head_dense" in heads  # or the head is set on the backbone itself
+            or (has(r"\n(?:teacher|student)/(?:module\.)?(?:layers|patch_embed)\.")
+                and has(r"\n(?:teacher|student)/(?:module\.)?head\.last_layer\."))),
         ("carp", "ncrops" in checkpoint.options),
         ("simgcd", "model" in top and has(r"/1\.last_layer\.")),
         ("dino", students and "head" in heads),
@@ -81,11 +83,3 @@ def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
         if tells:
             return family
     return None
-
-
-def _has_bare_backbone(text: str) -> bool:
-    """EsViT sets the head on the backbone itself: ``layers.*`` beside ``head.last_layer``."""
-    return bool(
-        re.search(r"\n(?:teacher|student)/(?:module\.)?(?:layers|patch_embed)\.", text)
-        and re.search(r"\n(?:teacher|student)/(?:module\.)?head\.last_layer\.", text)
-    )

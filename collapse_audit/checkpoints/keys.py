@@ -32,21 +32,14 @@ _BASE = ".base_layer"
 
 @dataclass(slots=True, eq=False)
 class Layer:
-    """The tensors of one layer, or one raw parameter.
+    """The tensors of one layer, or one raw parameter."""
 
-    Attributes:
-        scope: Everything that leads to it: dictionaries and modules, without wrappers.
-        parts: Its tensors: ``weight`` or ``direction`` and ``scale`` (weight norm), and ``bias``.
-        raw: Whether it is a parameter of its own and no layer.
-        kernel: Whether it is a kernel (D x K), as Flax and Keras have them.
-        adapted: Whether a low-rank adapter changes it when the network runs.
-    """
-
-    scope: tuple[str, ...]
+    scope: tuple[str, ...]  # dictionaries and modules that lead to it, without wrappers
+    # weight, or direction and scale (weight norm); bias
     parts: dict[str, StoredTensor] = field(default_factory=dict)
-    raw: bool = False
-    kernel: bool = False
-    adapted: bool = False
+    raw: bool = False  # a parameter of its own and no layer
+    kernel: bool = False  # D x K, as Flax and Keras have them
+    adapted: bool = False  # a low-rank adapter changes it when the network runs
 
     @property
     def name(self) -> str:
@@ -65,14 +58,7 @@ class Layer:
 
 
 def layers_of(tensors: Mapping[str, StoredTensor]) -> list[Layer]:
-    """Put the tensors of a checkpoint together to layers, in file order.
-
-    Args:
-        tensors: Every tensor under its key.
-
-    Returns:
-        One layer for each module that owns a tensor, and one for each parameter beside modules.
-    """
+    """Put tensors together to layers, and parameters beside modules to raw ones, in file order."""
     texts = {key: ".".join(tensor.path).replace("/", ".") for key, tensor in tensors.items()}
     trained = {_TRAINED.sub("", text) for text in texts.values() if _TRAINED.search(text)}
     adapted = {text.partition(".lora_A")[0] for text in texts.values() if ".lora_A" in text}
@@ -97,14 +83,7 @@ def layers_of(tensors: Mapping[str, StoredTensor]) -> list[Layer]:
 
 
 def numbered_chains(layers: Iterable[Layer]) -> dict[tuple[str, ...], list[Layer]]:
-    """The linear layers of every ``nn.Sequential``: those that are numbered in one module.
-
-    Args:
-        layers: Layers of a checkpoint.
-
-    Returns:
-        By the scope of the module, its layers with a matrix in the order of their numbers.
-    """
+    """The linear layers that are numbered in one module (``nn.Sequential``), by its scope."""
     chains: dict[tuple[str, ...], list[Layer]] = {}
     for layer in layers:
         if layer.name.isdecimal() and layer.weight is not None and layer.weight.is_float_matrix:

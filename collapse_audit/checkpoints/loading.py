@@ -43,36 +43,22 @@ def load_located(
     stacks = {head.weight_key for head in chosen if head.index is not None}
     held = {key: checkpoint.tensors[key].read() for key in stacks}
     family = family or guess_family(checkpoint, [head.name for head in chosen])
-    return tuple(prototypes_of(checkpoint, head, spec, family, held) for head in chosen)
+    return tuple(_prototypes_of(checkpoint, head, spec, family, held) for head in chosen)
 
 
-def prototypes_of(
+def _prototypes_of(
     checkpoint: Checkpoint,
     head: HeadLocation,
     spec: str,
     family: str | None,
-    held: dict[str, Values] | None = None,
+    held: dict[str, Values],
 ) -> Prototypes:
-    """Read the tensors of one head.
-
-    Args:
-        checkpoint: The checkpoint.
-        head: One of its heads.
-        spec: What to call it in messages and reports.
-        family: Method family, if known.
-        held: Tensors that have been read already.
-
-    Returns:
-        Its prototypes, with the SHA-256 of the values of each tensor.
-
-    Raises:
-        PrototypeError: If they are not finite, of zero norm or fewer than two.
-    """
+    """Read the tensors of one head, but for those that are held already."""
     read = {
-        key: held[key] if held and key in held else checkpoint.tensors[key].read()
+        key: held[key] if key in held else checkpoint.tensors[key].read()
         for key in head.tensor_keys
     }
-    digests = tuple((key, sha256_of_values(values)) for key, values in read.items())
+    digests = tuple((key, _sha256_of(values)) for key, values in read.items())
     weight = read[head.weight_key]
     if head.index is not None:
         weight = weight[head.index]
@@ -104,28 +90,14 @@ def prototypes_of(
     )
 
 
-def sha256_of_values(values: Values) -> str:
-    """The SHA-256 of the values of a tensor, wherever and however it is stored.
-
-    Args:
-        values: As a reader hands them over.
-
-    Returns:
-        64 hexadecimal digits, of the values in little-endian order and rows first.
-    """
+def _sha256_of(values: Values) -> str:
+    """The SHA-256 of values in little-endian order and rows first, however they are stored."""
     little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
     return hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def notes_on(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """What a reader should know of a checkpoint as a whole.
-
-    Args:
-        checkpoint: The checkpoint.
-
-    Returns:
-        The notes of its container, and a word about the objects that were not understood.
-    """
+    """The notes of a container, and a word about the objects in it that were not understood."""
     names = checkpoint.unread
     if not names:
         return checkpoint.notes

@@ -22,31 +22,24 @@ _ONE_OF_MANY = re.compile(r"\d+-of-\d+")
 
 
 def no_prototypes(checkpoint: Checkpoint, spec: str, file: str = "") -> NoPrototypesError:
-    """The error for a checkpoint in which no head was found.
-
-    Args:
-        checkpoint: The checkpoint.
-        spec: What to call it.
-        file: Its file name.
-
-    Returns:
-        The error, to be raised: what the file is, and what to do.
-    """
+    """The error for a checkpoint in which no head was found: what the file is, and what to do."""
     if part := _part_of_something(checkpoint, file):
         what, hint = part
         return NoPrototypesError(f"{spec}: {what}.", hint=hint)
     keys = list(checkpoint.tensors) or list(checkpoint.top_level)
     seen = ", ".join(printable(key, 60) for key in keys[:_SHOWN]) or "none"
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    if others := [name for name in checkpoint.unread if "tensor" in name]:
+        more += f"; not read were {', '.join(printable(name, 60) for name in others[:_SHOWN])}"
     if likely := candidates(checkpoint):
         hint = (
-            "If one of its matrices is the prototype layer, name it with --head KEY: "
+            "If one of its matrices is the prototype layer, name it with head=KEY: "
             f"{', '.join(likely)}. `collapse-audit info --all` lists every matrix."
         )
     elif _BACKBONE.search("\n".join(keys)):
         hint = "Backbone-only releases have none: use the full training checkpoint."
     else:
-        hint = "`collapse-audit info --all` lists what it holds; --head KEY takes any matrix."
+        hint = "`collapse-audit info --all` lists what it holds; head=KEY takes any matrix."
     return NoPrototypesError(
         f"{spec}: no prototypes in this file; its keys are {seen}{more}.", hint=hint
     )
@@ -88,15 +81,7 @@ def _part_of_something(checkpoint: Checkpoint, file: str) -> tuple[str, str] | N
 
 
 def candidates(checkpoint: Checkpoint, most: int = 3) -> list[str]:
-    """Matrices that end a head, though nothing else speaks for prototypes.
-
-    Args:
-        checkpoint: The checkpoint.
-        most: How many to name.
-
-    Returns:
-        Their keys.
-    """
+    """Keys of matrices that end a head, though nothing else speaks for prototypes."""
     layers = layers_of(checkpoint.tensors)
     chains = numbered_chains(layers)
     found = []

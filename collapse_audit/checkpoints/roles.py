@@ -22,22 +22,15 @@ _STUDENT = re.compile(
 _COPY = re.compile(r"(?:\w+_)?ema(?:_\w+)?|averaged_model")
 # Dictionaries and modules around a model that say nothing about the head in it.
 _SURROUNDINGS = frozenset({
-    "teacher", "student", "student_ema", "momentum_teacher", "state_dict", "model", "net",
-    "network", "loss", "classy_state_dict", "base_model", "heads", "criterion", "agent",
+    "teacher", "student", "t_model", "s_model", "student_ema", "momentum_teacher", "state_dict",
+    "model", "net", "network", "loss", "classy_state_dict", "base_model", "heads", "criterion",
+    "agent",
 })  # fmt: skip
 
 
 def branch_of(scope: Iterable[str], *, swapped: bool = False) -> Branch | None:
-    """The network that a layer's path names.
-
-    Args:
-        scope: Dictionaries and modules that lead to it.
-        swapped: Whether the writer keeps the average in ``state_dict`` and the trained weights in
-            ``ema_state_dict`` (the hook of mmengine does).
-
-    Returns:
-        ``"teacher"``, ``"student"``, or ``None`` if the path names neither.
-    """
+    """The network that the path of a layer names; ``None`` if it names neither."""
+    # swapped: the hook of mmengine keeps the average in state_dict, the trained in ema_state_dict
     for part in scope:
         if swapped and part == "ema_state_dict":
             return "student"
@@ -49,28 +42,14 @@ def branch_of(scope: Iterable[str], *, swapped: bool = False) -> Branch | None:
 
 
 def is_copy(scope: Iterable[str]) -> bool:
-    """Whether a layer is in a running average of the weights, and not in a teacher.
-
-    Args:
-        scope: Dictionaries and modules that lead to it.
-
-    Returns:
-        True for ``model_ema`` and the like.
-    """
+    """Whether a layer is in a running average such as ``model_ema``, and not in a teacher."""
     return any(_COPY.fullmatch(part) for part in scope)
 
 
 def head_name(scope: tuple[str, ...]) -> str:
-    """The name people use: ``head`` for ``head.last_layer``, ``prototypes0`` for SwAV's first.
-
-    Args:
-        scope: Path of the layer.
-
-    Returns:
-        Its name; two layers of a file may have the same.
-    """
+    """The name people use, not always unique: ``head`` for ``head.last_layer``, ``prototypes0``."""
     *before, layer = scope or ("",)
-    owner = [part for part in before if part not in _SURROUNDINGS and not _is_role(part)]
+    owner = [part for part in before if part not in _SURROUNDINGS]
     while owner and owner[0].isdecimal():
         owner.pop(0)
     numbered = bool(owner) and owner[-1].isdecimal()
@@ -88,10 +67,6 @@ def head_name(scope: tuple[str, ...]) -> str:
     is_word = layer.lstrip("_").startswith("prototypes") or layer == "group_features"
     is_own = is_word and (layer[-1].isdecimal() or "head" not in module)
     return layer if is_own or not module else module
-
-
-def _is_role(part: str) -> bool:
-    return part in {"teacher", "student", "t_model", "s_model"}
 
 
 def is_patch_level(name: str) -> bool:

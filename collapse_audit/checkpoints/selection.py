@@ -48,27 +48,20 @@ def select_heads(
         return _named(checkpoint, heads, head, branch, spec)
     if not heads:
         raise no_prototypes(checkpoint, spec, file)
-    if not heads_by_default(checkpoint, heads):
+    default = heads_by_default(checkpoint, heads)
+    if not default:
         raise CheckpointError(
             f"{spec}: {len(heads)} matrices, and nothing tells which one holds the prototypes.",
             hint=f"Choose a head: {_choices(heads)}.",
         )
-    return _heads_of_branch(heads_by_default(checkpoint, heads), heads, branch, spec)
+    return _heads_of_branch(default, heads, branch, spec)
 
 
 def heads_by_default(
     checkpoint: Checkpoint, heads: tuple[HeadLocation, ...]
 ) -> tuple[HeadLocation, ...]:
-    """The heads that are audited when nothing is asked for.
-
-    Args:
-        checkpoint: The checkpoint.
-        heads: All its heads.
-
-    Returns:
-        Those of the teacher, or else of the only network; none if the heads are just the matrices
-        of an ``.npz``, features and logits among them.
-    """
+    """The heads that are audited by default: those of the teacher, or else of the only network."""
+    # None if they are just the matrices of an .npz, features and logits among them.
     unnamed = all(head.name == head.weight_key for head in heads)
     if checkpoint.container == "npz" and unnamed and len(heads) > 1:
         return ()

@@ -30,6 +30,7 @@ _LISTS = re.compile(rf"{_ROLE}(?:prototypes|last_layers)")
 _HEAD = re.compile(r"\w*(?:head|projector|projection|neck)\w*")
 # Modules that predict or classify: what ends them is no prototype layer.
 _OTHER_HEADS = re.compile(r"\w*(?:predictor|prediction|pred_head|classifier|queue|bank)\w*")
+_CLASSIFIERS = ("head.weight", "fc.weight", "classifier.weight", "linear.weight")
 # Dictionaries of an optimiser repeat the names of the network.
 _STATES = frozenset({
     "optimizer", "optimizers", "optimizer_states", "optimizer_state_dict", "optim", "opt",
@@ -138,14 +139,7 @@ class _Chains(dict[tuple[str, ...], list[Layer]]):
 
 
 def plain_head(tensor: StoredTensor) -> HeadLocation:
-    """Take a matrix for a head because the user, or the file, says that it is one.
-
-    Args:
-        tensor: A floating-point matrix.
-
-    Returns:
-        Its location, named after its key.
-    """
+    """Take a matrix for a head because the user, or the file, says that it is one."""
     return HeadLocation(
         name=tensor.key,
         branch=None,
@@ -161,15 +155,8 @@ def plain_head(tensor: StoredTensor) -> HeadLocation:
 
 
 def default_head(heads: Sequence[HeadLocation]) -> HeadLocation:
-    """The head that a paper's number is about.
-
-    Args:
-        heads: Heads of one branch.
-
-    Returns:
-        The largest image-level (class-token) head, the first of these if several are as large;
-        a patch-level head only if there is no other.
-    """
+    """The head of a branch that a paper's number is about: the largest image-level one."""
+    # The first of several as large; a patch-level head only if there is no other.
     return max(heads, key=lambda head: (not is_patch_level(head.name), head.k))
 
 
@@ -332,18 +319,12 @@ def _merge_shared(found: list[_Found], tensors: Mapping[str, StoredTensor]) -> l
 
 def _without_copies(found: list[_Found]) -> list[_Found]:
     """Leave out what a running average repeats of a teacher."""
-    taught = {
-        item.head.name
-        for item in found
-        if item.head.branch == "teacher" and not is_copy(item.layer.scope)
-    }
-    return [
-        item
-        for item in found
-        if item.head.branch != "teacher"
-        or not is_copy(item.layer.scope)
-        or item.head.name not in taught
-    ]
+
+    def is_average(item: _Found) -> bool:
+        return item.head.branch == "teacher" and is_copy(item.layer.scope)
+
+    taught = {i.head.name for i in found if i.head.branch == "teacher" and not is_average(i)}
+    return [item for item in found if not (is_average(item) and item.head.name in taught)]
 
 
 def _infer_branches(found: list[_Found]) -> list[_Found]:
@@ -376,8 +357,4 @@ def _plain_matrices(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
     if checkpoint.container != "npz" and len(tensors) != 1:
         return ()
     matrices = [tensor for tensor in tensors if tensor.is_float_matrix]
-    # head.weight, fc.weight and the like are classifiers
     return tuple(plain_head(t) for t in matrices if not t.key.endswith(_CLASSIFIERS))
-
-
-_CLASSIFIERS = ("head.weight", "fc.weight", "classifier.weight", "linear.weight")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import click
 
-from collapse_audit.errors import ParameterError, SourceError
+from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
 from collapse_audit.files import write_atomically
-from collapse_audit.words import printable
+from collapse_audit.words import printable, scrub
 
 _COLOURS: Final = {"error": "red", "note": "yellow", "hint": "cyan"}
 # the only characters of our own outside ASCII, for terminals and pipes that cannot show them
 _PLAIN: Final = {ord("\N{FULL BLOCK}"): "#"}
+# a parameter and its value, without the punctuation behind it
+_PARAMETER: Final = re.compile(r"\b(?P<name>[a-z]\w*)=(?P<value>[^\s,;]*[^\s,;.:?!)])")
 
 
 @dataclass(slots=True)
@@ -48,10 +51,49 @@ def is_quiet() -> bool:
 def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> None:
     """Print one line on stderr."""
     # control characters are escaped: the text may quote a foreign file
-    line = printable(" ".join(text.splitlines()), None)
+    line = printable(" ".join(text.splitlines()), 2000)
     click.echo(
         f"{click.style(f'{kind}:', fg=_COLOURS[kind])} {line}", err=True, color=session.color
     )
+
+
+def explain(error: Exception, *commands: click.Command) -> tuple[str, str]:
+    """What is wrong, and what to do next, in terms of the options of the commands."""
+    match error:
+        case CollapseAuditError():
+            return in_options(error.message, commands), in_options(error.hint, commands)
+        case click.UsageError():
+            help_option = f"Try '{error.ctx.command_path} --help'." if error.ctx else ""
+            return _sentence(scrub(error.format_message())), help_option
+        case click.ClickException():
+            return _sentence(scrub(error.format_message())), ""
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {error.strerror or type(error).__name__}.", ""
+        case _:
+            return (
+                f"internal error: {_sentence(f'{type(error).__name__}: {error}')}",
+                "Run again with --debug for the traceback, and please report it.",
+            )
+
+
+def in_options(text: str, commands: Sequence[click.Command]) -> str:
+    """A message of the library, which calls parameters ``name=value``, with options for them."""
+    inner = (each for command in commands for each in getattr(command, "commands", {}).values())
+    options = {option.name: option for each in (*commands, *inner) for option in each.params}
+
+    def option(parameter: re.Match[str]) -> str:
+        found = options.get(parameter["name"])
+        if not isinstance(found, click.Option):
+            return parameter[0]
+        if parameter["value"] == "False":
+            return found.secondary_opts[0] if found.secondary_opts else f"no {found.opts[0]}"
+        return found.opts[0] + ("" if found.is_bool_flag else f" {parameter['value']}")
+
+    return _PARAMETER.sub(option, text)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def emit(text: str, output: Path | None) -> None:
@@ -75,8 +117,8 @@ def encodable(text: str, encoding: str) -> str:
     return text
 
 
-def check_output(output: Path, source: str | None = None, *, option: str = "-o") -> None:
-    """Refuse an output that is the source or cannot be written, before the work and not after."""
+def check_output(output: Path, sources: Iterable[str] = (), *, option: str = "-o") -> None:
+    """Refuse an output that is a source or cannot be written, before the work and not after."""
     folder = output.parent
     if not folder.is_dir():
         raise ParameterError(
@@ -84,7 +126,7 @@ def check_output(output: Path, source: str | None = None, *, option: str = "-o")
         )
     if output.is_dir():
         raise ParameterError(f"{option}: {output} is a folder.", hint="Name a file in it.")
-    if source and output.exists() and Path(source).exists() and output.samefile(source):
+    if output.exists() and any(Path(s).exists() and output.samefile(s) for s in sources):
         raise ParameterError(f"{option}: {output} is the source itself.", hint="Name another file.")
     if not os.access(output if output.exists() else folder, os.W_OK):
         raise ParameterError(f"{option}: no permission to write {output}.")

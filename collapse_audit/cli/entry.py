@@ -25,9 +25,9 @@ from typing import Any, Final
 
 import click
 
-from collapse_audit.cli.console import Session, say
+from collapse_audit.cli.console import Session, explain, say
 from collapse_audit.cli.group import cli
-from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning
+from collapse_audit.errors import CollapseAuditWarning
 from collapse_audit.report import error_document, to_json
 
 USAGE: Final = 2
@@ -65,36 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report_error(error: Exception, session: Session, *, as_json: bool) -> None:
     """One line on stderr; also a document on stdout if the user asked for JSON."""
-    message, hint = _explain(error)
+    message, hint = explain(error)
     if session.debug:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     say("error", f"{message} {hint}".strip(), session)
     if as_json:
         kind = type(error).__name__
         click.echo(to_json(error_document(kind, message, hint)), nl=False)
-
-
-def _explain(error: Exception) -> tuple[str, str]:
-    """What is wrong, and what to do next."""
-    match error:
-        case CollapseAuditError():
-            return error.message, error.hint
-        case click.UsageError():
-            help_option = f"Try '{error.ctx.command_path} --help'." if error.ctx else ""
-            return _sentence(error.format_message()), help_option
-        case click.ClickException():
-            return _sentence(error.format_message()), ""
-        case OSError() if error.filename is not None:
-            return f"{error.filename}: {error.strerror or type(error).__name__}.", ""
-        case _:
-            return (
-                f"internal error: {_sentence(f'{type(error).__name__}: {error}')}",
-                "Run again with --debug for the traceback, and please report it.",
-            )
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

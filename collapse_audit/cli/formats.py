@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import shutil
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeAlias, cast
 
 from collapse_audit import report as reports
 from collapse_audit.report.table import WIDEST
 
-#: Format to the file suffixes that imply it.
-FORMATS: Final = {
-    "table": (".txt",),
-    "json": (".json",),
-    "csv": (".csv",),
-    "markdown": (".md", ".markdown"),
-    "html": (".html", ".htm"),
+Document: TypeAlias = reports.ReportDocument | reports.ErrorDocument
+
+#: Formats of a report.
+FORMATS: Final = ("table", "json", "csv", "markdown", "html")
+#: Every format that a command writes, by the file suffixes that imply it.
+FORMAT_OF_SUFFIX: Final = {
+    ".txt": "table",
+    ".json": "json",
+    ".csv": "csv",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".xml": "junit",
 }
-FORMAT_OF_SUFFIX: Final = {suffix: form for form, many in FORMATS.items() for suffix in many}
 
 
-def render(report: reports.ReportDocument, form: str, *, to_terminal: bool) -> str:
-    """Write a report, which obeys the schema, in one of :data:`FORMATS`."""
-    # on a terminal a table follows COLUMNS and the terminal's width; files get the full width
+def table_width(*, to_terminal: bool) -> int:
+    """Columns of a table: COLUMNS or the terminal's width; files get the full width."""
+    return shutil.get_terminal_size((WIDEST, 24)).columns if to_terminal else WIDEST
+
+
+def render(documents: Sequence[Document], form: str, *, to_terminal: bool) -> str:
+    """Write reports, which obey the schema, in one of :data:`FORMATS`; errors are for JSON only."""
+    if form == "json":
+        return reports.to_json(documents[0] if len(documents) == 1 else documents)
+    sound = [cast("reports.ReportDocument", d) for d in documents if "heads" in d]
+    if form == "markdown":
+        return "\n".join(map(reports.to_markdown, sound))
     if form == "table":
-        columns = shutil.get_terminal_size((WIDEST, 24)).columns if to_terminal else WIDEST
-        return reports.to_table(report, width=columns)
-    writers = {
-        "json": reports.to_json,
-        "csv": reports.to_csv,
-        "markdown": reports.to_markdown,
-        "html": reports.to_html,
-    }
-    return writers[form](report)
+        width = table_width(to_terminal=to_terminal)
+        return "\n".join(reports.to_table(report, width=width) for report in sound)
+    return (reports.to_csv if form == "csv" else reports.to_html)(*sound) if sound else ""

@@ -10,9 +10,11 @@ from itertools import takewhile
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
-from collapse_audit.cli.console import Session
-from collapse_audit.errors import ManifestError, SourceError
+from collapse_audit.cli.console import Session, explain
+from collapse_audit.cli.source_name import SourceName
+from collapse_audit.errors import CollapseAuditError, ManifestError, SourceError
 from collapse_audit.version import __version__
 from collapse_audit.words import did_you_mean
 
@@ -43,7 +45,7 @@ class CommandGroup(click.Group):
         """Names in the order of the overview."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str | None) -> click.Command | None:  # noqa: ARG002
         """Import a command and give it the options that all commands share."""
         if cmd_name not in COMMANDS:
             return None
@@ -70,19 +72,28 @@ class CommandGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a mistyped one was taken for a source, so suggest commands too."""
+        """Run the command; its errors name its options, and commands that were mistyped."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             # `| head` has read enough. Python flushes once more at exit: let that go nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(0) from None
-        except (SourceError, ManifestError) as error:
-            word = ctx.meta.get(__name__, "")
-            likely = did_you_mean(word, COMMANDS, what="the command ", most=1, cutoff=0.7)
-            if not likely:
-                raise
-            raise type(error)(error.message, hint=f"{error.hint} {likely}".strip()) from error
+        except CollapseAuditError as error:
+            # what a report lacks is an option of `audit`
+            commands = (self.get_command(ctx, name) for name in (ctx.invoked_subcommand, DEFAULT))
+            message, hint = explain(error, *filter(None, commands))
+            if isinstance(error, SourceError | ManifestError):
+                word = ctx.meta.get(__name__, "")
+                likely = did_you_mean(word, COMMANDS, what="the command ", most=1, cutoff=0.7)
+                hint = f"{hint} {likely}".strip()
+            raise type(error)(message, hint=hint) from error
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands and options, and sources: the first word may be one."""
+        known = super().shell_complete(ctx, incomplete)
+        sources = [] if incomplete.startswith("-") else SourceName().shell_complete(incomplete)
+        return [*known, *sources]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the overview without importing any command."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
@@ -11,11 +11,16 @@ from typing import Any, Final, TypeVar
 import click
 
 from collapse_audit.cli.formats import FORMAT_OF_SUFFIX, FORMATS
+from collapse_audit.cli.source_name import SourceName
+from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import Branch, check_epsilon
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 EPSILON: Final = 0.025  # the default of every command
+
+
+source_argument = click.argument("source", type=SourceName())
 
 
 def option(**declaration: Any) -> Any:
@@ -62,6 +67,11 @@ class OutputOptions:
 
     form: str  # one of :data:`collapse_audit.cli.formats.FORMATS`
     output: Path | None  # file to write; ``None`` for stdout
+    groups: Path | None = option(
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write group and leader of every prototype to this .csv or .npy file.",
+    )
     progress: bool = option(default=True, help="Bars on stderr for work over two seconds.")
 
 
@@ -117,11 +127,37 @@ def bundled(
 audit_options = options_of(AuditOptions, "audit")
 
 
+def _one_head_each(sources: tuple[str, ...], heads: tuple[str, ...]) -> list[tuple[str, Any]]:
+    if len(heads) not in (0, 1, len(sources)):
+        raise click.UsageError(
+            f"--head: {len(heads)} names for {len(sources)} sources. Give one, or one for each."
+        )
+    given = heads if len(heads) == len(sources) else [*heads, None][:1] * len(sources)
+    return list(zip(sources, given, strict=True))
+
+
+#: Gives a command one or more sources, each with its --head if any, as the argument ``wanted``.
+several_sources = bundled(
+    "wanted",
+    _one_head_each,
+    (
+        click.argument("sources", type=SourceName(), nargs=-1, required=True, metavar="SOURCE..."),
+        click.option(
+            "--head",
+            "heads",
+            multiple=True,
+            metavar="NAME",
+            help="Only this head; all of them by default. Once for all sources, or once for each.",
+        ),
+    ),
+    ("sources", "heads"),
+)
+
+
 def output_options(command: F) -> F:
     """Give a command the options of its output, as one argument named ``output``."""
     with_form = format_options(
         FORMATS,
-        FORMAT_OF_SUFFIX,
         "Write to FILE instead of stdout: completely or not at all.",
         dir_okay=True,
     )
@@ -129,11 +165,12 @@ def output_options(command: F) -> F:
 
 
 def format_options(
-    formats: Iterable[str], suffixes: Mapping[str, str], text: str, *, dir_okay: bool = False
+    formats: Collection[str], text: str, *, dir_okay: bool = False
 ) -> Callable[[F], F]:
     """Give a command --format, --json and -o, as the arguments ``form`` and ``output``."""
     # The suffix of the file decides where neither --format nor --json is given. A dash is stdout,
     # as no file at all is. dir_okay: it is left to the command to refuse a folder.
+    suffixes = {suffix: form for suffix, form in FORMAT_OF_SUFFIX.items() if form in formats}
     declared = (
         click.option(
             "--format",
@@ -156,8 +193,8 @@ def format_options(
         def with_form(
             *args: Any, form: str | None, as_json: bool, output: Path | None, **values: Any
         ) -> Any:
-            chosen = _chosen_form(form, as_json, output, suffixes)
             file = None if output == Path("-") else output
+            chosen = _chosen_form(form, as_json, file, suffixes)
             return command(*args, form=chosen, output=file, **values)
 
         return _declaring(with_form, declared)
@@ -178,5 +215,12 @@ def _chosen_form(
     """Settle the format: --json, --format, the suffix of the file, in this order."""
     if as_json and form not in (None, "json"):
         raise click.UsageError(f"--json and --format {form} contradict each other.")
-    implied = suffixes.get(output.suffix.lower(), "table") if output else "table"
-    return "json" if as_json else form or implied
+    if as_json or form:
+        return form or "json"
+    suffix = output.suffix.lower() if output else ""
+    if suffix and suffix not in suffixes:
+        raise ParameterError(
+            f"-o: {output}: this command writes no {suffix}.",
+            hint=f"It writes {', '.join(suffixes)}; --format chooses for any other name.",
+        )
+    return suffixes.get(suffix, "table")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from collapse_audit.cli.console import is_quiet
 from collapse_audit.cli.options import AuditOptions
@@ -13,13 +13,13 @@ from collapse_audit.cli.pipeline import audits_of
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
 from collapse_audit.gate import Difference, parse_report, read_report
+from collapse_audit.gate.subjects import is_report
+from collapse_audit.sources import STDIN, read_stdin
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit
+    from collapse_audit.head_audit import CollapseAudit
     from collapse_audit.remote import RemoteSettings
     from collapse_audit.report import ReportDocument
-
-STDIN: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,21 @@ class Opener:
     epsilon: float | None = None  # asked for; ``None``: a saved report may have been made with any
 
     def report(self, source: str) -> ReportDocument:
-        """Read a saved report (``.json``, or ``-`` for stdin), or audit a head."""
-        if not is_report(source):
-            from collapse_audit.audit import build_report
+        """The report of a source, made or saved."""
+        opened = self.open(source)
+        if isinstance(opened, dict):
+            return opened
+        from collapse_audit.head_audit import build_report
 
-            return build_report(self.audits(source))
-        if source == STDIN:
-            report = parse_report(sys.stdin.read(), "stdin", allow=self.allow)
-        else:
-            report = read_report(Path(source), allow=self.allow)
-        return self._chosen(report, source)
+        return build_report(opened)
 
-    def audits(self, source: str) -> list[CollapseAudit]:
-        """Audit the heads of a source and keep their groups, which no report holds."""
+    def open(self, source: str) -> ReportDocument | list[CollapseAudit]:
+        """A saved report (``.json``, or on stdin); else audits, which have the groups of heads."""
+        if source == STDIN and _stdin_holds_text():
+            text = read_stdin().decode("utf-8", "replace")
+            return self._chosen(parse_report(text, "stdin", allow=self.allow), source)
+        if is_report(source):
+            return self._chosen(read_report(Path(source), allow=self.allow), source)
         with progress_bars(wanted=self.progress and not is_quiet()) as progress:
             return audits_of(source, self.options, progress, self.fetching)
 
@@ -67,9 +69,10 @@ class Opener:
         return {**report, "heads": heads}
 
 
-def is_report(source: str) -> bool:
-    """Whether a source is a saved report by its name."""
-    return source == STDIN or source.lower().endswith(".json")
+def _stdin_holds_text() -> bool:
+    """Whether what comes is JSON, and not the header of safetensors, which may begin like it."""
+    start = getattr(sys.stdin.buffer, "peek", lambda _: b"")(8)
+    return start.lstrip()[:1] == b"{" and start[4:8] != bytes(4)
 
 
 def refuse_same_file(source: str, baseline: Path) -> None:

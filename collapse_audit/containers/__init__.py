@@ -4,7 +4,7 @@ Nothing that a file names is ever executed or imported, torch is not needed, and
 its index and the tensors asked for are read.
 """
 
-from collapse_audit.containers.byte_source import ByteSource, LocalFile
+from collapse_audit.containers.byte_source import ByteSource, InMemory, LocalFile
 from collapse_audit.containers.opening import read_checkpoint, read_path
 from collapse_audit.containers.tensors import (
     FLOATING,
@@ -19,6 +19,7 @@ __all__ = [
     "ByteSource",
     "Checkpoint",
     "Container",
+    "InMemory",
     "LocalFile",
     "StoredTensor",
     "Values",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +13,8 @@ from collapse_audit.words import printable
 class ByteSource(Protocol):
     """A file, here or somewhere else.
 
-    A local file is one (:class:`LocalFile`), and so is a file of a web server or of an fsspec file
-    system (:mod:`collapse_audit.remote`).
+    A local file is one (:class:`LocalFile`), and so are the bytes of a pipe (:class:`InMemory`) and
+    a file of a web server or of an fsspec file system (:mod:`collapse_audit.remote`).
     """
 
     @property
@@ -28,19 +29,15 @@ class LocalFile:
     """A file of this machine, opened anew for each read: nothing stays open."""
 
     def __init__(self, path: Path) -> None:
-        """Look at the file.
-
-        Args:
-            path: An existing regular file.
-
-        Raises:
-            SourceError: If it cannot be looked at.
-        """  # noqa: DOC501  (made by a function below)
+        """Look at the file, which has to be a regular one."""
         self.path = path
         try:
-            self._size = path.stat().st_size
+            found = path.stat()
         except OSError as error:
             raise _unreadable(path, error) from error
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe may take for ever
+            raise SourceError(f"{printable(path)}: is not a regular file.")
+        self._size = found.st_size
 
     @property
     def size(self) -> int:
@@ -48,18 +45,7 @@ class LocalFile:
         return self._size
 
     def read(self, start: int, n: int) -> bytes:
-        """Read a part.
-
-        Args:
-            start: First byte.
-            n: Number of bytes.
-
-        Returns:
-            Exactly that many.
-
-        Raises:
-            SourceError: If the file cannot be read, or has become shorter.
-        """  # noqa: DOC501  (made by a function below)
+        """Exactly ``n`` bytes; a ``SourceError`` if the file has become shorter."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(start)
@@ -77,21 +63,30 @@ class LocalFile:
         return data
 
 
+class InMemory:
+    """Bytes that are here already, such as those of a pipe."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        """Take all of them."""
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self._data)
+
+    def read(self, start: int, n: int) -> bytes:
+        """Exactly ``n`` bytes; a ``SourceError`` if they lie beyond the end."""
+        if start + n > len(self._data):
+            raise SourceError(f"{n:,} bytes from {start:,} on lie beyond {len(self._data):,}.")
+        return bytes(self._data[start : start + n])
+
+
 class Part:
     """A part of a byte source that is a file of its own."""
 
     def __init__(self, source: ByteSource, start: int, length: int, name: str) -> None:
-        """Cut it out; nothing is read.
-
-        Args:
-            source: The whole.
-            start: First byte.
-            length: Bytes of the part.
-            name: What to call it in messages.
-
-        Raises:
-            SourceError: If the whole is too short.
-        """
+        """Cut it out, ``name`` in messages; a ``SourceError`` if the whole is too short."""
         if start + length > source.size:
             raise SourceError(
                 f"{name}: has {source.size:,} bytes, but {start + length:,} are expected.",
@@ -105,18 +100,7 @@ class Part:
         return self._length
 
     def read(self, start: int, n: int) -> bytes:
-        """Read a part of the part.
-
-        Args:
-            start: First byte.
-            n: Number of bytes.
-
-        Returns:
-            Exactly that many.
-
-        Raises:
-            SourceError: If they lie beyond its end.
-        """
+        """Exactly ``n`` bytes; a ``SourceError`` if they lie beyond its end."""
         if start + n > self._length:
             raise SourceError(f"{n:,} bytes from {start:,} on lie beyond {self._length:,}.")
         return self._source.read(self._start + start, n)

@@ -7,17 +7,18 @@ that the pieces of a head are gathered and the rest is not read. Torch's own con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from collapse_audit.containers.byte_source import ByteSource, Part
 from collapse_audit.containers.index_machine import read_index
-from collapse_audit.containers.limits import FILES, INDEX_BYTES
+from collapse_audit.containers.limits import DIMENSIONS, FILES, INDEX_BYTES
 from collapse_audit.containers.pickled import Name, Opaque, TensorRef, key_name, natural
 from collapse_audit.containers.pieces import Piece, gathered
 from collapse_audit.containers.sharded import check_names
-from collapse_audit.containers.tensors import WIDTHS, Checkpoint, Values
+from collapse_audit.containers.tensors import WIDTHS, Checkpoint, Values, by_key, not_read
 from collapse_audit.containers.torch_zip import index_folder
 from collapse_audit.containers.views import read_view
 from collapse_audit.containers.zip_archive import ZipArchive
@@ -57,7 +58,7 @@ def read_dcp(metadata: ByteSource, open_file: Callable[[str], ByteSource], name:
     try:
         places = _places(stored)
         paths = _paths(held.get("planner_data"))
-        found = [(key, *_tensor(entry)) for key, entry in described.items() if _is_tensor(entry)]
+        found = _tensors(described, len(places))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise _unknown(name, f"cannot be understood ({printable(error, 80)})") from error
     names = {place[0] for place in places.values()}
@@ -77,12 +78,13 @@ def read_dcp(metadata: ByteSource, open_file: Callable[[str], ByteSource], name:
         ]
         if pieces:
             tensors.append(gathered(path, dtype, pieces, name, shape))
-    by_key = {tensor.key: tensor for tensor in tensors}
+    other = not_read(dtype for _, dtype, *_ in found if dtype not in WIDTHS)
     top = dict.fromkeys(paths.get(key, (key_name(key),))[0] for key in described)
     ends: dict[str, int] = {}
     for file, start, length in places.values():
         ends[file] = max(ends.get(file, 0), start + length)
-    return Checkpoint(name, "dcp", sum(ends.values()) + metadata.size, by_key, tuple(top))
+    size = sum(ends.values()) + metadata.size
+    return Checkpoint(name, "dcp", size, by_key(tensors), tuple(top), unread=other)
 
 
 class _Files:
@@ -102,6 +104,20 @@ def _is_tensor(entry: Any) -> bool:
     return isinstance(entry, Opaque) and entry.kind.endswith(".TensorStorageMetadata")
 
 
+def _tensors(
+    described: Mapping[Any, Any], places: int
+) -> list[tuple[Any, str, tuple[int, ...], list[_Chunk]]]:
+    """Key, type, shape and pieces of every tensor; each piece has a place of its own."""
+    found = []
+    for key, entry in described.items():
+        if _is_tensor(entry):
+            places -= len(entry.attributes["chunks"])
+            if places < 0:
+                raise ValueError("more pieces than places")
+            found.append((key, *_tensor(entry)))
+    return found
+
+
 def _tensor(entry: Opaque) -> tuple[str, tuple[int, ...], list[_Chunk]]:
     """Type, shape and pieces of one tensor."""
     held = entry.attributes
@@ -115,7 +131,15 @@ def _tensor(entry: Opaque) -> tuple[str, tuple[int, ...], list[_Chunk]]:
 
 
 def _sizes(values: Any) -> tuple[int, ...]:
+    if len(values) > DIMENSIONS:
+        raise ValueError("too many dimensions")
     return tuple(map(natural, values))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a name that is no text")
+    return value
 
 
 def _places(stored: Mapping[Any, Any]) -> dict[tuple[str, tuple[int, ...]], _Place]:
@@ -128,8 +152,13 @@ def _places(stored: Mapping[Any, Any]) -> dict[tuple[str, tuple[int, ...]], _Pla
         if where.get("transform_descriptors"):
             raise ValueError("its files are compressed")
         offsets = _sizes(at["offset"]) if at.get("offset") is not None else ()
-        place = (str(where["relative_path"]), natural(where["offset"]), natural(where["length"]))
-        places[str(at["fqn"]), offsets] = place
+        place = (_text(where["relative_path"]), natural(where["offset"]), natural(where["length"]))
+        places[_text(at["fqn"]), offsets] = place
+    last = ("", 0)
+    for file, start, length in sorted(places.values()):
+        if (file, start) < last:
+            raise ValueError("two pieces at one place")
+        last = (file, start + length)
     return places
 
 
@@ -157,6 +186,8 @@ def _read(files: _Files, place: _Place, shape: tuple[int, ...], dtype: str, name
     """One piece: a tensor that torch.save wrote into the middle of a file."""
     file, start, length = place
     where = f"{name}/{printable(file)}"
+    if math.prod(shape) * WIDTHS[dtype] > length:
+        raise _unknown(where, f"has no room for a piece of {printable(list(shape))}")
     archive = ZipArchive(Part(files[file], start, length, where), where)
     folder = index_folder(archive)
     tensor = read_index(archive.read(f"{folder}data.pkl", INDEX_BYTES), where).root

@@ -46,7 +46,7 @@ def describe_foreign(head: bytes, size: int, file: str) -> tuple[str, str]:
         (head.startswith(b"\x89HDF"), "an HDF5 file, as Keras writes them", _SAVE),
         (head.startswith(b"GGUF"), "a GGUF file of llama.cpp", _SAVE),
         (lower.endswith(".onnx"), "an ONNX graph, which does not name its layers", _SAVE),
-        (LEGACY_MAGIC.startswith(head), f"truncated after {size} bytes", _DAMAGED),
+        ((b"\x80\x02" + LEGACY_MAGIC).startswith(head), f"truncated after {size} bytes", _DAMAGED),
         (paddle, "a pickle of Paddle (.pdparams)", _SAVE),
         (is_pickle, "a plain Python pickle, which is never executed", _SAVE),
         (flax, "a msgpack file, as Flax and JAX write them", _SAVE),

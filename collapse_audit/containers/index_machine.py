@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from collapse_audit.containers.limits import INDEX_BYTES, KEY_CHARACTERS, OPERATIONS
+from collapse_audit.containers.limits import INDEX_BYTES, KEY_CHARACTERS
 from collapse_audit.containers.pickle_names import is_known, means_harm
 from collapse_audit.containers.pickled import (
     Name,
@@ -24,12 +24,18 @@ from collapse_audit.containers.pickled import (
     storage_of,
     tensor_of,
 )
+from collapse_audit.containers.stack_machine import (
+    CONSTANTS,
+    DATA_HANDLERS,
+    STRINGS,
+    VALUES,
+    StackMachine,
+    too_long,
+)
 from collapse_audit.errors import CheckpointError, CollapseAuditError, UnsafePickleError
-from collapse_audit.words import megabytes, printable
+from collapse_audit.words import printable
 
-_MARK = object()
 _WRAPPED_CALLS = 64  # calls that make a call: two in genuine files
-_KEY_BITS = 64
 _DICTIONARIES = frozenset({"OrderedDict", "dict", "defaultdict", "Counter"})
 _VALUE_ATTRIBUTES = frozenset({"data", "real", "imag"})
 
@@ -84,32 +90,6 @@ def read_index(program: bytes | IO[bytes], name: str) -> Index:
     return Index(machine.result, tuple(machine.unread), machine.storages)
 
 
-def too_long(name: str, size: int | None = None) -> CheckpointError:
-    """The error for an index that no checkpoint needs.
-
-    Args:
-        name: What to call the file.
-        size: Its bytes, if they are what is too many.
-
-    Returns:
-        The error, to be raised.
-    """
-    what = (
-        f"declares {megabytes(size)}" if size is not None else f"has over {OPERATIONS:,} operations"
-    )
-    return CheckpointError(
-        f"{name}: its index {what}; it was not read.",
-        hint=f"A checkpoint's index has about 1 MB; at most {megabytes(INDEX_BYTES)} are read.",
-    )
-
-
-def _is_plain(key: Any) -> bool:
-    """Whether a path to a tensor may have such a key; hashing nested tuples can take for ever."""
-    if isinstance(key, int):
-        return key.bit_length() < _KEY_BITS  # the decimals of a long one cost time
-    return key is None or isinstance(key, str | float | bytes | Opaque)
-
-
 def _is_lazy(rest: tuple[Any, ...]) -> bool:
     """Whether the arguments behind the usual ones have torch negate or conjugate when it reads."""
     return any(isinstance(f, dict) and (f.get("neg") or f.get("conj")) for f in rest[:1])
@@ -124,126 +104,33 @@ def _moves(state: Any) -> bool:
     )
 
 
-class _Machine:
-    """A stack, a memo, and one method for each kind of operation."""
+class _Machine(StackMachine):
+    """The operations that name, call and build things, beside those that move data."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
-        self._work = 0
-        self.result: Any = None
+        super().__init__(name)
         self.unread: dict[str, None] = {}
         self.storages: dict[str, StorageRef] = {}
         self._blocks: dict[Any, tuple[Any, ...]] = {}
 
     def step(self, opcode: str, argument: Any) -> None:
         self._count(1)
-        if opcode in _CONSTANTS:
+        if opcode in CONSTANTS:
             self._stack.append(argument)
-        elif opcode in _STRINGS:  # bytes of Python 2, which torch takes for UTF-8
+        elif opcode in STRINGS:  # bytes of Python 2, which torch takes for UTF-8
             self._stack.append(argument.encode("latin-1").decode("utf-8", "surrogateescape"))
-        elif opcode in _VALUES:
-            self._stack.append(_VALUES[opcode]())
+        elif opcode in VALUES:
+            self._stack.append(VALUES[opcode]())
         elif handler := _HANDLERS.get(opcode):
             handler(self, argument)
         elif opcode not in {"PROTO", "FRAME"}:
             raise self._unsafe(f"uses the operation {opcode}")
-
-    def _count(self, work: int) -> None:
-        self._work += work
-        if self._work > OPERATIONS:
-            raise too_long(self._name)
 
     def _unsafe(self, what: str) -> UnsafePickleError:
         return UnsafePickleError(
             f"{self._name}: its pickle {what}, which no checkpoint needs; nothing was executed.",
             hint="Whoever unpickles this file runs it: do not. Get it from its source again.",
         )
-
-    # -- the stack and the memo ------------------------------------------------------------
-
-    def _pop(self) -> Any:
-        value = self._stack.pop()
-        if value is _MARK:
-            raise ValueError("a mark where a value should be")
-        return value
-
-    def _pop_to_mark(self) -> list[Any]:
-        for position in range(len(self._stack) - 1, -1, -1):
-            if self._stack[position] is _MARK:
-                items = self._stack[position + 1 :]
-                del self._stack[position:]
-                self._count(len(items))
-                return items
-        raise ValueError("no mark")
-
-    def _top(self) -> Any:
-        if self._stack[-1] is _MARK:
-            raise ValueError("a mark where a value should be")
-        return self._stack[-1]
-
-    def _stop(self, _: Any) -> None:
-        self.result = self._pop()
-
-    def _put(self, index: Any) -> None:
-        self._memo[int(index)] = self._top()
-
-    def _memoize(self, _: Any) -> None:
-        self._memo[len(self._memo)] = self._top()
-
-    def _get(self, index: Any) -> None:
-        self._stack.append(self._memo[int(index)])
-
-    def _duplicate(self, _: Any) -> None:
-        self._stack.append(self._top())
-
-    # -- containers ------------------------------------------------------------------------
-
-    def _append(self, _: Any) -> None:
-        self._extend([self._pop()])
-
-    def _appends(self, _: Any) -> None:
-        self._extend(self._pop_to_mark())
-
-    def _extend(self, values: list[Any]) -> None:
-        target = self._top()
-        if isinstance(target, list):
-            target.extend(values)
-        elif not isinstance(target, Opaque):
-            raise TypeError("an item for something that holds none")
-
-    def _set_item(self, _: Any) -> None:
-        value, key = self._pop(), self._pop()
-        self._fill(self._top(), [key, value])
-
-    def _set_items(self, _: Any) -> None:
-        items = self._pop_to_mark()
-        self._fill(self._top(), items)
-
-    def _dict(self, _: Any) -> None:
-        self._stack.append(self._fill({}, self._pop_to_mark()))
-
-    @staticmethod
-    def _fill(holder: Any, items: list[Any]) -> Any:
-        target = holder.items if isinstance(holder, Opaque) else holder
-        if not isinstance(target, dict):
-            raise TypeError("an item for something that holds none")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[key if _is_plain(key) else Opaque(type(key).__name__)] = value
-        return holder
-
-    def _list(self, _: Any) -> None:
-        self._stack.append(self._pop_to_mark())
-
-    def _tuple(self, _: Any) -> None:
-        self._stack.append(tuple(self._pop_to_mark()))
-
-    def _tuple_of(self, count: int) -> None:
-        items = [self._pop() for _ in range(count)]
-        self._stack.append(tuple(reversed(items)))
-
-    # -- names, calls and states -----------------------------------------------------------
 
     def _global(self, argument: Any) -> None:
         module, _, name = str(argument).partition(" ")
@@ -333,7 +220,8 @@ class _Machine:
                 return Opaque(str(function)) if _is_lazy(arguments[7:]) else tensor
             case "_rebuild_device_tensor_from_cpu_tensor":  # (tensor, type, device, ...)
                 tensor, dtype = arguments[:2]
-                return tensor if dtype.name == tensor.dtype else Opaque(str(function))
+                as_stored = isinstance(tensor, TensorRef) and str(dtype) == f"torch.{tensor.dtype}"
+                return tensor if as_stored else Opaque(str(function))
             case "_rebuild_parameter_with_state":
                 self._check_attributes(arguments[3])
                 return arguments[0]
@@ -376,56 +264,9 @@ class _Machine:
             if isinstance(part, dict) and not _VALUE_ATTRIBUTES.isdisjoint(part):
                 raise self._unsafe("gives a tensor other values")
 
-    def _drop(self, _: Any) -> None:
-        self._stack.pop()
 
-    def _pop_mark(self, _: Any) -> None:
-        self._pop_to_mark()
-
-    def _mark(self, _: Any) -> None:
-        self._stack.append(_MARK)
-
-
-_CONSTANTS = frozenset({
-    "INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
-    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-})  # fmt: skip
-_STRINGS = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
-_VALUES: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": list,  # order and repetition do not matter, and lists need no hash
-}
 _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MARK": _Machine._mark,
-    "POP": _Machine._drop,
-    "POP_MARK": _Machine._pop_mark,
-    "DUP": _Machine._duplicate,
-    "STOP": _Machine._stop,
-    "PUT": _Machine._put,
-    "BINPUT": _Machine._put,
-    "LONG_BINPUT": _Machine._put,
-    "MEMOIZE": _Machine._memoize,
-    "GET": _Machine._get,
-    "BINGET": _Machine._get,
-    "LONG_BINGET": _Machine._get,
-    "APPEND": _Machine._append,
-    "APPENDS": _Machine._appends,
-    "ADDITEMS": _Machine._appends,
-    "SETITEM": _Machine._set_item,
-    "SETITEMS": _Machine._set_items,
-    "DICT": _Machine._dict,
-    "LIST": _Machine._list,
-    "FROZENSET": _Machine._list,
-    "TUPLE": _Machine._tuple,
-    "TUPLE1": lambda machine, _: machine._tuple_of(1),
-    "TUPLE2": lambda machine, _: machine._tuple_of(2),
-    "TUPLE3": lambda machine, _: machine._tuple_of(3),
+    **DATA_HANDLERS,
     "GLOBAL": _Machine._global,
     "STACK_GLOBAL": _Machine._stack_global,
     "BINPERSID": _Machine._persistent,

@@ -6,11 +6,13 @@ memory (some 300 MB beside the tensors asked for) of opening a file that means h
 
 #: Bytes of one index: a pickle, or the header of a safetensors file. Published: 20 kB to 1 MB.
 INDEX_BYTES = 16 * 1024**2
-#: Bytes of the directory of a zip archive: over 100,000 members.
-DIRECTORY_BYTES = 32 * 1024**2
+#: Lists and objects in the JSON of a header or index; three for each tensor.
+JSON_PARTS = 1_000_000
+#: Bytes of the directory of a zip archive: some 100,000 members. Published: under 2,000 of them.
+DIRECTORY_BYTES = 8 * 1024**2
 #: Operations of one pickle, and the items that they copy. A tensor takes about 40.
 OPERATIONS = 1_500_000
-#: Tensors of one torch file. Published: some thousands.
+#: Tensors of one file. Published: some thousands.
 TENSORS = 200_000
 #: How often a dictionary is entered that stands under several keys: as teacher and as student.
 ENTRIES = 4
@@ -25,5 +27,8 @@ DIMENSIONS = 64
 UNPACKED_BYTES = 1024**3
 #: Bytes that a tensor may have if fewer are stored: an expanded view of some of them.
 EXPANDED_BYTES = 64 * 1024**2
-#: Files of one checkpoint in several: shards, or those of a distributed run.
+#: Bytes that are taken from a pipe, where a file cannot be read in parts.
+PIPE_BYTES = 4 * 1024**3
+#: Files of one checkpoint in several (shards, or those of a distributed run), and arrays of one
+#: ``.npz``.
 FILES = 20_000

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.lib.format as npy_format
 
 from collapse_audit.containers.byte_source import ByteSource
-from collapse_audit.containers.limits import DIMENSIONS
+from collapse_audit.containers.limits import DIMENSIONS, FILES
 from collapse_audit.containers.pickled import key_name, natural
 from collapse_audit.containers.tensors import Checkpoint, StoredTensor, Values
 from collapse_audit.containers.window import Window
@@ -68,6 +68,8 @@ def read_npz(archive: ZipArchive, size: int) -> Checkpoint:
     Raises:
         CheckpointError: If a member is damaged, truncated or unpacks to more than any head has.
     """  # noqa: DOC501  (made by a function below)
+    if len(archive.members) > FILES:
+        raise _damaged(archive.name, f"over {FILES:,} arrays")
     tensors = []
     for info in archive.members.values():
         key = key_name(info.filename.removesuffix(".npy"))

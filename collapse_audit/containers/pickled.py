@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import ChainMap, Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from collapse_audit.containers.limits import DEPTH, DIMENSIONS, ENTRIES, KEY_CHARACTERS
+from collapse_audit.errors import CheckpointError
 from collapse_audit.words import printable
 
 STORAGE_TYPES = {
@@ -161,11 +163,14 @@ def tensor_of(arguments: tuple[Any, ...], dtype: Any = None) -> TensorRef:
         raise ValueError("not a tensor")
     if len(shape) > DIMENSIONS:
         raise ValueError("too many dimensions")
+    held = dtype.name if isinstance(dtype, Name) else storage.dtype
+    if storage.dtype not in {held, "uint8"}:
+        raise ValueError("a storage that is described twice, and not alike")
     sizes = tuple(map(natural, shape))
     steps = tuple(0 if n == 1 else natural(step) for n, step in zip(sizes, strides, strict=True))
     return TensorRef(
         storage=storage,
-        dtype=dtype.name if isinstance(dtype, Name) else storage.dtype,
+        dtype=held,
         offset=natural(offset) + storage.offset,
         shape=sizes,
         strides=steps,
@@ -190,8 +195,11 @@ def tensors_below(root: Node) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
 def _walk(
     node: Any, path: tuple[str, ...], entered: Counter[int], above: frozenset[int]
 ) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
-    if sum(map(len, path)) > KEY_CHARACTERS:
-        return
+    if sum(map(len, path)) > KEY_CHARACTERS + DEPTH:
+        raise CheckpointError(
+            f"{printable('/'.join(path), 80)}: over {KEY_CHARACTERS:,} characters of keys.",
+            hint="Save the state dict of the network alone.",
+        )
     if isinstance(node, TensorRef):
         yield path, node
     elif (
@@ -250,7 +258,14 @@ def key_name(key: object) -> str:
     """A dictionary key as part of a path: never empty, and safe to print."""
     if isinstance(key, Opaque):
         key = f"<{key.kind}>"
-    return printable(key, KEY_CHARACTERS) or "''"
+    elif isinstance(key, bytes):
+        key = key.decode("latin-1") if len(key) > KEY_CHARACTERS else key
+    text = printable(key, None) or "''"
+    if len(text) > KEY_CHARACTERS // 2:  # its end tells what the tensor is
+        part = KEY_CHARACTERS // 5
+        digest = hashlib.sha256(text[part:-part].encode()).hexdigest()[:12]
+        return f"{text[:part]}…{digest}…{text[-part:]}"
+    return text
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

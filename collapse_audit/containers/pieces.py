@@ -29,6 +29,11 @@ class Piece:
     read: Callable[[], Values]
     place: Hashable
 
+    @property
+    def place_in_whole(self) -> tuple[slice, ...]:
+        """The block as an index of the whole tensor."""
+        return tuple(slice(at, at + n) for at, n in zip(self.start, self.shape, strict=True))
+
 
 def gathered(
     path: tuple[str, ...],
@@ -67,33 +72,25 @@ def gathered(
         raise _damaged(where, f"its {len(distinct)} pieces do not make up {list(whole)}")
 
     def read() -> Values:
+        if not distinct:
+            return np.zeros(whole)
         if len(distinct) == 1:
             (piece,) = distinct.values()
             return piece.read().reshape(whole)
-        if _overlap([*distinct]):
-            raise _damaged(where, f"its {len(distinct)} pieces overlap")
-        values: Values | None = None
-        for piece in distinct.values():
-            part = piece.read().reshape(piece.shape)
-            if values is None:
-                values = np.zeros(whole, part.dtype)
-            place = tuple(slice(at, at + n) for at, n in zip(piece.start, piece.shape, strict=True))
-            values[place] = part
-        return np.zeros(whole, np.float32) if values is None else values
+        # all of them before the whole is made: an index can claim any size
+        parts = [(piece.place_in_whole, piece.read()) for piece in distinct.values()]
+        filled = np.zeros(whole, bool)
+        for place, _ in parts:
+            if filled[place].any():
+                raise _damaged(where, f"its {len(distinct)} pieces overlap")
+            filled[place] = True
+        values = np.empty(whole, parts[0][1].dtype)
+        for place, part in parts:
+            values[place] = part.reshape(values[place].shape)
+        return values
 
     storage = tuple(sorted(str(piece.place) for piece in distinct.values()))
     return StoredTensor(path, whole, dtype, storage, read)
-
-
-def _overlap(places: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
-    """Whether two blocks of (start, shape) share a value."""
-    starts = np.array([start for start, _ in places], dtype=np.int64)
-    ends = starts + np.array([shape for _, shape in places], dtype=np.int64)
-    for row in range(len(places)):
-        both = (starts[:row] < ends[row]) & (starts[row] < ends[:row])
-        if both.all(axis=1).any():
-            return True
-    return False
 
 
 def _damaged(where: str, what: str) -> CheckpointError:

@@ -8,17 +8,24 @@ not say how much.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from collapse_audit.containers.byte_source import ByteSource
-from collapse_audit.containers.limits import INDEX_BYTES
-from collapse_audit.containers.pickled import key_name
+from collapse_audit.containers.json_text import parse_json
+from collapse_audit.containers.limits import INDEX_BYTES, TENSORS
+from collapse_audit.containers.pickled import key_name, natural
 from collapse_audit.containers.pieces import Piece, gathered
-from collapse_audit.containers.tensors import WIDTHS, Checkpoint, StoredTensor, Values, as_values
+from collapse_audit.containers.tensors import (
+    WIDTHS,
+    Checkpoint,
+    StoredTensor,
+    Values,
+    as_values,
+    not_read,
+)
 from collapse_audit.errors import CheckpointError
 from collapse_audit.words import megabytes, printable
 
@@ -38,10 +45,12 @@ class Header:
     Attributes:
         tensors: Its tensors.
         metadata: Text that the writer put beside them.
+        unread: Types of the others.
     """
 
     tensors: tuple[StoredTensor, ...]
     metadata: Mapping[str, str]
+    unread: tuple[str, ...] = ()
 
 
 def read_safetensors(source: ByteSource, name: str) -> Checkpoint:
@@ -52,14 +61,14 @@ def read_safetensors(source: ByteSource, name: str) -> Checkpoint:
         name: What to call it in messages.
 
     Returns:
-        Its tensors. Those of types that no head is stored in (float8, complex) are left out.
+        Its tensors. Those of types that no head is read in (float8, complex) are only named.
 
     Raises:
         CheckpointError: If the header is damaged or promises bytes that the file does not have.
     """
     header = read_header(source, name)
     found = Checkpoint.flat(name, "safetensors", source.size, header.tensors)
-    return replace(found, metadata=header.metadata)
+    return replace(found, metadata=header.metadata, unread=header.unread)
 
 
 def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Checkpoint:
@@ -77,13 +86,17 @@ def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Check
     """  # noqa: DOC501  (made by a function below)
     pieces: dict[str, list[Piece]] = {}
     types: dict[str, str] = {}
+    other: dict[str, None] = {}
     size = 0
     for shard, source in files.items():
         header = read_header(source, f"{name}: {printable(shard)}")
         size += source.size
+        other |= dict.fromkeys(header.unread)
         try:
-            info = json.loads(header.metadata.get(_SHARDING, "{}"))
-            offsets = {key: tuple(map(int, value["saved_offsets"])) for key, value in info.items()}
+            info = parse_json(header.metadata.get(_SHARDING, "{}").encode())
+            offsets = {
+                key: tuple(map(natural, value["saved_offsets"])) for key, value in info.items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(f"{name}: {printable(shard)}", f"{_SHARDING}: {error}") from error
         for tensor in header.tensors:
@@ -92,7 +105,7 @@ def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Check
             pieces.setdefault(tensor.key, []).append(piece)
             types[tensor.key] = tensor.dtype
     tensors = [gathered((key,), types[key], parts, name) for key, parts in pieces.items()]
-    return Checkpoint.flat(name, "sharded", size, tensors)
+    return replace(Checkpoint.flat(name, "sharded", size, tensors), unread=tuple(other))
 
 
 def read_header(source: ByteSource, name: str) -> Header:
@@ -116,12 +129,14 @@ def read_header(source: ByteSource, name: str) -> Header:
     if length > INDEX_BYTES:
         raise _damaged(name, f"it declares a header of {megabytes(length)}")
     try:
-        header = json.loads(source.read(8, length), object_pairs_hook=_unique)
+        header = parse_json(source.read(8, length))
         about = header.pop("__metadata__", None) or {}
         entries = {key: _described(entry) for key, entry in header.items()}
         metadata = {str(key): str(value) for key, value in about.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(name, f"its header cannot be read ({printable(error)})") from error
+    if len(entries) > TENSORS:
+        raise _damaged(name, f"its header names over {TENSORS:,} tensors")
     start, available = 8 + length, source.size - 8 - length
     _check_places(entries, available, name)
     tensors = []
@@ -143,15 +158,8 @@ def read_header(source: ByteSource, name: str) -> Header:
             return as_values(source.read(at, n), dtype).reshape(shape)
 
         tensors.append(StoredTensor((key_name(key),), shape, dtype, (begin, end), read))
-    return Header(tuple(tensors), metadata)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of which no key stands there twice: readers keep different ones."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return found
+    other = not_read(kind for kind, *_ in entries.values() if kind not in _TYPES)
+    return Header(tuple(tensors), metadata, other)
 
 
 def _described(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:

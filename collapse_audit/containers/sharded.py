@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from collapse_audit.containers.json_text import parse_json
 from collapse_audit.containers.limits import FILES
 from collapse_audit.containers.pickled import key_name
 from collapse_audit.containers.tensors import Checkpoint, StoredTensor
@@ -51,7 +51,7 @@ def read_sharded(text: bytes, open_shard: Callable[[str], Checkpoint], name: str
 def _weight_map(text: bytes, name: str) -> dict[str, str]:
     """The file of each tensor."""
     try:
-        weight_map = json.loads(text)["weight_map"]
+        weight_map = parse_json(text)["weight_map"]
         found = {str(key): str(file) for key, file in weight_map.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(

@@ -20,17 +20,25 @@ from collapse_audit.containers.window import Window
 from collapse_audit.errors import CheckpointError
 from collapse_audit.words import megabytes, printable
 
-#: First pickle of such a file: protocol 2, then torch's magic number.
-LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+#: Begins the first pickle of such a file, behind its protocol: torch's magic number.
+LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
+_LONGEST_PROTOCOL = 11  # two bytes, and a frame since protocol 4
 _COUNT_BYTES = 8  # the number of values stands before them
 _WIDTHS = WIDTHS | {"complex64": 8, "complex128": 16, "qint8": 1, "quint8": 1, "qint32": 4}
+
+
+def is_legacy(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of torch before 1.6, of whatever protocol."""
+    if head[:1] != b"\x80":  # of protocol 1, which has no number of its own
+        return head.startswith(b"L119547037146038801333356L\n.")
+    return LEGACY_MAGIC in head[: _LONGEST_PROTOCOL + len(LEGACY_MAGIC)]
 
 
 def read_torch_legacy(source: ByteSource, name: str) -> Checkpoint:
     """Describe the tensors of a file; each is read when asked for.
 
     Args:
-        source: A file that begins with :data:`LEGACY_MAGIC`.
+        source: A file that is one (:func:`is_legacy`).
         name: What to call it in messages.
 
     Returns:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.gate.pairing import Difference, pair_heads, refuse_other_mlcd
+from collapse_audit.gate.subjects import Subject, open_subject
 from collapse_audit.gate.thresholds import Change, Threshold, parse_threshold
 from collapse_audit.gate.verdict import Check, Verdict
 from collapse_audit.report.documents import HeadDocument, ReportDocument
-
-if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit
 
 #: Without thresholds of its own, a head must not be worse than its baseline at all.
 DEFAULT_THRESHOLDS = ("unique.greedy:-0", "redundancy_factors.max:+0")
 
 
 def check(
-    report: ReportDocument | CollapseAudit,
-    baseline: ReportDocument | CollapseAudit | None = None,
+    report: Subject,
+    baseline: Subject | None = None,
     thresholds: Iterable[str | Threshold] = (),
     *,
     allow: Collection[Difference] = (),
@@ -29,7 +26,7 @@ def check(
     """Compare a report with a baseline and with absolute limits.
 
     Args:
-        report: What is checked: an audit, or the dictionary of a report.
+        report: What is checked: an audit, a report, or a source, as for :func:`compare`.
         baseline: What it is compared with; may be missing if all thresholds are gates.
         thresholds: In the grammar of :mod:`collapse_audit.gate.thresholds`; without any,
             M must not fall and the largest redundancy factor must not rise.
@@ -46,35 +43,40 @@ def check(
         ReportError: If the two cannot be compared, or lack a metric.
 
     Example:
-        >>> from collapse_audit import Prototypes, audit_prototypes
+        >>> from collapse_audit import audit
         >>> import numpy as np
-        >>> before = audit_prototypes(Prototypes.from_weight(np.eye(4)))
-        >>> after = audit_prototypes(Prototypes.from_weight(np.eye(4)[[0, 1, 2, 2]]))
+        >>> before, after = audit(np.eye(4)), audit(np.eye(4)[[0, 1, 2, 2]])
         >>> print(check(after, before, ["unique_fraction:-5%"]))
         status  head        threshold            baseline  value  must be
         FAILED  prototypes  unique_fraction:-5%  1         0.75   >= 0.95
         <BLANKLINE>
         1 of 1 check failed
     """
-    report, old = _document(report), None if baseline is None else _document(baseline)
+    document = _document(report, allow)
+    old = None if baseline is None else _document(baseline, allow)
     asked = [parse_threshold(t) if isinstance(t, str) else t for t in thresholds]
     if not asked and old is not None:
         asked = [parse_threshold(text) for text in DEFAULT_THRESHOLDS]
     if old is None and not skip_changes:
         require_gates(asked)
     pairs: Iterable[tuple[HeadDocument, HeadDocument | None]]
-    pairs = [(head, None) for head in report["heads"]]
+    pairs = [(head, None) for head in document["heads"]]
     if old is not None and any(isinstance(threshold, Change) for threshold in asked):
-        pairs = pair_heads(report, old, allow)
+        pairs = pair_heads(document, old, allow)
     return Verdict(
-        source=report["source"]["spec"],
+        source=document["source"]["spec"],
         baseline=None if old is None else old["source"]["spec"],
         checks=tuple(_apply(t, head, other, allow) for head, other in pairs for t in asked),
     )
 
 
-def _document(report: ReportDocument | CollapseAudit) -> ReportDocument:
-    return report if isinstance(report, dict) else report.to_dict()
+def _document(subject: Subject, allow: Collection[Difference]) -> ReportDocument:
+    opened = open_subject(subject, allow)
+    if isinstance(opened, dict):
+        return opened
+    from collapse_audit.head_audit import build_report
+
+    return build_report(opened)
 
 
 def _apply(
@@ -117,11 +119,11 @@ def require_gates(thresholds: Collection[Threshold]) -> None:
     if not thresholds:
         raise ParameterError(
             "there is nothing to check.",
-            hint='Give --baseline FILE, or an absolute limit: --fail-on "unique_fraction<0.9".',
+            hint='Give baseline=FILE, or an absolute limit such as "unique_fraction<0.9".',
         )
     for threshold in thresholds:
         if isinstance(threshold, Change):
             raise ParameterError(
                 f"{threshold.text!r} compares with a baseline, and there is none.",
-                hint="Give --baseline FILE, or an absolute limit such as unique_fraction<0.9.",
+                hint='Give baseline=FILE, or an absolute limit such as "unique_fraction<0.9".',
             )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from collapse_audit.errors import ReportError
 from collapse_audit.gate.metrics import METRICS, Metric
 from collapse_audit.gate.pairing import Difference, pair_heads, refuse_other_mlcd
 from collapse_audit.gate.regrouping import Groups, Regrouping, compare_groups
+from collapse_audit.gate.subjects import Subject, open_subject
+from collapse_audit.report.comparison_text import comparison_to_table
 from collapse_audit.report.documents import (
     COMPARISON_SCHEMA,
     SCHEMA_VERSION,
@@ -20,11 +22,6 @@ from collapse_audit.report.documents import (
     ReportDocument,
 )
 
-if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit
-
-#: A report, or the audits of all heads of one source.
-Side: TypeAlias = "ReportDocument | CollapseAudit | Sequence[CollapseAudit]"
 Judgement: TypeAlias = Literal["better", "worse", "same", "changed"]
 
 
@@ -64,6 +61,7 @@ class HeadComparison:
 
     name: str  # in A
     branch: str | None  # in A
+    partners: tuple[str, ...]  # its name in B, C, ...
     rows: tuple[MetricRow, ...]  # the metrics that at least one source measured
     # What became of the groups of A in B, C, ...; ``None`` where K differs or the source is a saved
     # report, which does not hold the groups.
@@ -93,6 +91,7 @@ class HeadsSideBySide:
                 {
                     "name": head.name,
                     "branch": head.branch,
+                    "partners": list(head.partners),
                     "metrics": [
                         {
                             "metric": row.metric.path,
@@ -110,41 +109,54 @@ class HeadsSideBySide:
             ],
         }
 
+    def __repr__(self) -> str:
+        return f"HeadsSideBySide({len(self.sources)} sources, {len(self.heads)} heads)"
 
-def compare(a: Side, b: Side, *more: Side, allow: Collection[Difference] = ()) -> HeadsSideBySide:
+    def __str__(self) -> str:
+        return comparison_to_table(self.to_dict())
+
+
+def compare(
+    a: Subject,
+    b: Subject,
+    *more: Subject,
+    allow: Collection[Difference] = (),
+    pair: Mapping[str, str] | None = None,
+) -> HeadsSideBySide:
     """Put heads side by side, metric by metric, with the changes from the first.
 
     Args:
-        a: What the others are compared with: an audit, the audits of all heads of one source, or
-            the dictionary of a report.
+        a: What the others are compared with: a source, a saved report (``.json``), the dictionary
+            of one, an audit, or the audits of all heads of one source.
         b: Another.
         *more: Further ones.
         allow: ``"epsilon"``, ``"rule"``, ``"schema"`` or ``"mlcd"``: differences in how the
             reports were made that are no obstacle. K and branch may always differ.
+        pair: For names of heads of A the names in the others, where those differ; only these heads
+            are compared then. By default heads of equal names are, and the rest in their order.
 
     Returns:
-        One entry per head of A. Where both sides are audits and K is equal, also which groups of
-        duplicates of A were split or merged.
+        One entry per compared head of A. Where both sides are audits and K is equal, also which
+        groups of duplicates of A were split or merged.
 
     Raises:
         ReportError: If the reports were made in different ways or do not hold the same heads.
 
     Example:
-        >>> from collapse_audit import Prototypes, audit_prototypes
+        >>> from collapse_audit import audit
         >>> import numpy as np
-        >>> a = audit_prototypes(Prototypes.from_weight(np.eye(4)[[0, 0, 1, 2]]))
-        >>> b = audit_prototypes(Prototypes.from_weight(np.eye(4)))
-        >>> compare(a, b).heads[0].regroupings[0].splits
+        >>> compare(audit(np.eye(4)[[0, 0, 1, 2]]), audit(np.eye(4))).heads[0].regroupings[0].splits
         ((0, (1, 1)),)
     """
-    sides = [_side(side) for side in (a, b, *more)]
+    sides = [_side(side, allow) for side in (a, b, *more)]
     first, others = sides[0], sides[1:]
     allowed = ("k", "branch", *allow)
-    partners = [pair_heads(first.report, other.report, allowed) for other in others]
+    paired = [pair_heads(first.report, other.report, allowed, pair or {}) for other in others]
     heads = []
-    for number, head in enumerate(first.report["heads"]):
-        row = [head, *(pairs[number][1] for pairs in partners)]
-        for other in row[1:]:
+    for pairs in zip(*paired, strict=True):
+        head, partners = pairs[0][0], [other for _, other in pairs]
+        row = [head, *partners]
+        for other in partners:
             if head.get("mlcd") and other.get("mlcd"):
                 refuse_other_mlcd(head, other, allowed)
         groups = [side.groups.get(_key(entry)) for side, entry in zip(sides, row, strict=True)]
@@ -152,6 +164,7 @@ def compare(a: Side, b: Side, *more: Side, allow: Collection[Difference] = ()) -
             HeadComparison(
                 name=head["name"],
                 branch=head["branch"],
+                partners=tuple(other["name"] for other in partners),
                 rows=tuple(_rows(row)),
                 regroupings=tuple(_regroup(groups[0], other) for other in groups[1:]),
             )
@@ -167,12 +180,12 @@ class _Side:
     groups: Mapping[tuple[str, str | None], Groups]
 
 
-def _side(given: Side) -> _Side:
-    if isinstance(given, dict):
-        return _Side(given, {})
-    from collapse_audit.audit import build_report
+def _side(given: Subject, allow: Collection[Difference]) -> _Side:
+    audits = open_subject(given, allow)
+    if isinstance(audits, dict):
+        return _Side(audits, {})
+    from collapse_audit.head_audit import build_report
 
-    audits = given if isinstance(given, Sequence) else [given]
     report = build_report(audits)
     heads = zip(report["heads"], audits, strict=True)
     return _Side(report, {_key(head): audit.groups for head, audit in heads})

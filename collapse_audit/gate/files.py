@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
 from collapse_audit.errors import ReportError
-from collapse_audit.files import write_atomically
+from collapse_audit.files import read_bounded, write_atomically
 from collapse_audit.gate.pairing import Difference
 from collapse_audit.report import to_json
 from collapse_audit.report.documents import ERROR_SCHEMA, REPORT_SCHEMA, ReportDocument
@@ -34,7 +34,7 @@ def read_report(path: Path, *, allow: Collection[Difference] = ()) -> ReportDocu
         ReportError: If the file cannot be read, is damaged, or is no report of a known version.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path).decode()
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -62,10 +62,33 @@ def parse_report(text: str, name: str, *, allow: Collection[Difference] = ()) ->
         raise ReportError(
             f"{name}: not valid JSON ({error}).", hint="Was it cut off? Make the report again."
         ) from error
+    return check_report(document, name, allow=allow)
+
+
+def check_report(
+    document: object, name: str = "report", *, allow: Collection[Difference] = ()
+) -> ReportDocument:
+    """Make sure that plain values are a report.
+
+    Args:
+        document: What JSON held.
+        name: What to call it in an error.
+        allow: As for :func:`read_report`.
+
+    Returns:
+        The report.
+
+    Raises:
+        ReportError: If it is damaged, or no report of a known version.
+    """
+    if isinstance(document, list):
+        raise ReportError(
+            f"{name}: holds the reports of several sources.", hint="Save one report in each file."
+        )
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema == ERROR_SCHEMA:
         raise ReportError(f"{name}: records an error, not a report.")
-    if schema != REPORT_SCHEMA:
+    if schema != REPORT_SCHEMA or not isinstance(document, dict):
         raise ReportError(
             f"{name}: not a report of collapse-audit.",
             hint="Make one with: collapse-audit SOURCE --format json",
@@ -87,7 +110,7 @@ def write_report(report: ReportDocument, path: Path) -> None:
 
 def _check_version(document: dict[str, Any], name: str, allow: Collection[Difference]) -> None:
     version = document.get("schema_version")
-    major, _, minor = str(version).partition(".")
+    major, _, minor = str(version)[:99].partition(".")
     if not (isinstance(version, str) and major.isdecimal() and minor.isdecimal()):
         raise ReportError(f"{name}: its schema version is {version!r}, which is none.")
     if int(major) != _MAJOR and "schema" not in allow:

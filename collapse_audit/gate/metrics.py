@@ -35,7 +35,8 @@ class Metric:
     worse: Direction  # which way it gets worse
     # two values this close count as equal, relative to the larger of 1 and the values; 0: integers
     tolerance: float = _EXACT
-    signed: bool = False  # whether it can be negative
+    low: int = 0  # no value is below it
+    high: int = 10**300  # or above it
 
     @property
     def group(self) -> str:
@@ -59,9 +60,9 @@ class Metric:
 
 
 _HOW_TO_MEASURE: Final = {
-    "nearest_cosine": "Make the report again without --no-nearest.",
-    "exact_duplicates": "Make the report again without --no-nearest.",
-    "sweep": "Make the report again without --no-sweep; it holds the epsilons of the sweep only.",
+    "nearest_cosine": "Make the report again with nearest=True.",
+    "exact_duplicates": "Make the report again with nearest=True.",
+    "sweep": "Make the report again with sweep=True; it holds the epsilons of the sweep only.",
     "mlcd": "It needs data: make the report with `collapse-audit mlcd`.",
 }
 
@@ -69,18 +70,20 @@ _HOW_TO_MEASURE: Final = {
 def _mlcd_metrics() -> Iterator[Metric]:
     for name in ("mutual_information", "mutual_information_corrected"):
         yield Metric(f"mlcd.{name}", "down", _MEASURED)
-    for name in ("mean_entropy", "mean_max_probability", "kl_to_redundancy"):
+    for name in ("mean_entropy", "kl_to_redundancy"):
         yield Metric(f"mlcd.{name}", None, _MEASURED)
+    yield Metric("mlcd.mean_max_probability", None, _MEASURED, high=1)
     yield Metric("mlcd.hidden_divergence", "up", _MEASURED)
     for level in ("k", "m"):
         for name in ("entropy", "perplexity"):
             yield Metric(f"mlcd.{level}.{name}", "down", _MEASURED)
-        for name in ("kl_to_prior", "kl_from_prior", "js", "tv"):
+        for name in ("kl_to_prior", "kl_from_prior", "js"):
             yield Metric(f"mlcd.{level}.{name}", "up", _MEASURED)
+        yield Metric(f"mlcd.{level}.tv", "up", _MEASURED, high=1)
         yield Metric(f"mlcd.usage.{level}.used", "down")
         yield Metric(f"mlcd.usage.{level}.dead", "up")
-        yield Metric(f"mlcd.usage.{level}.head_mass", "up", _MEASURED)
-        yield Metric(f"mlcd.usage.{level}.tail_mass", "down", _MEASURED)
+        yield Metric(f"mlcd.usage.{level}.head_mass", "up", _MEASURED, high=1)
+        yield Metric(f"mlcd.usage.{level}.tail_mass", "down", _MEASURED, high=1)
 
 
 _METRICS: Final = (
@@ -89,17 +92,22 @@ _METRICS: Final = (
     Metric("unique.greedy", "down"),
     Metric("unique.components", "down"),
     Metric("unique.isolated", "down"),
-    Metric("unique_fraction", "down", _COUNTED),
+    Metric("unique_fraction", "down", _COUNTED, high=1),
     Metric("redundancy_factors.max", "up"),
     Metric("redundancy_factors.mean", "up", _COUNTED),
-    Metric("redundancy_factors.gini", "up", _COUNTED),
+    Metric("redundancy_factors.gini", "up", _COUNTED, high=1),
     Metric("redundancy_factors.effective_number", "down", _COUNTED),
     Metric("exact_duplicates", "up"),
+    # the loneliest prototypes say nothing of the others: M may fall while they move away
     *(
-        Metric(f"nearest_cosine.{name}", "up", _MEASURED, signed=True)
-        for name in ("min", "q01", "q05", "median", "q95", "q99", "max")
+        Metric(f"nearest_cosine.{name}", None, _MEASURED, low=-1, high=1)
+        for name in ("min", "q01", "q05")
     ),
-    Metric("mean_direction_norm", "up", _MEASURED),
+    *(
+        Metric(f"nearest_cosine.{name}", "up", _MEASURED, low=-1, high=1)
+        for name in ("median", "q95", "q99", "max")
+    ),
+    Metric("mean_direction_norm", "up", _MEASURED, high=1),
     *(Metric(f"norms.{name}", None, _MEASURED) for name in ("min", "median", "max")),
     Metric("norms.max_spread_in_group", None, _MEASURED),
     *_mlcd_metrics(),

@@ -152,7 +152,16 @@ def parse_threshold(text: str) -> Threshold:
     """
     if match := _GATE.fullmatch(text.strip()):
         operator: Operator = match["operator"]  # type: ignore[assignment]
-        return Gate(text, find_metric(match["metric"]), operator, Fraction(match["number"]))
+        gate = Gate(text, find_metric(match["metric"]), operator, Fraction(match["number"]))
+        low, high = gate.metric.low, gate.metric.high
+        if (always := gate.fails(low)) == gate.fails(high):
+            bounds = f"from {low} to {high}" if high == 1 else f"{low} or more"
+            raise ParameterError(
+                f"{text!r} {'always fails' if always else 'can never fail'}: "
+                f"{gate.metric.path} is {bounds}.",
+                hint="Name a limit that some heads meet and others do not.",
+            )
+        return gate
     match = _CHANGE.fullmatch(text.strip())
     if match is None:
         raise ParameterError(f"{text!r} is not a threshold.", hint=_HINT)
@@ -161,7 +170,7 @@ def parse_threshold(text: str) -> Threshold:
     amount = Fraction(match["number"]) / (100 if relative else 1)
     signs: dict[str, Literal["up", "down"] | None] = {"+": "up", "-": "down", "": metric.worse}
     direction = signs[match["sign"]]
-    if relative and direction == "down" and amount >= 1 and not metric.signed:
+    if relative and direction == "down" and amount >= 1 and metric.low == 0:
         raise ParameterError(
             f"{text!r} can never fail: {metric.path} is never negative.",
             hint="A fall is at most 100 % of the baseline.",

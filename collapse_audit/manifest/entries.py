@@ -125,14 +125,7 @@ class Manifest:
         return tuple(self.recipes)
 
     def recipe(self, family: str | None) -> Recipe:
-        """How the heads of a family are run.
-
-        Args:
-            family: Its name; ``None`` if it is unknown.
-
-        Returns:
-            Its recipe, which states nothing if there is no such family.
-        """
+        """The recipe of a family; one that states nothing if there is no such family."""
         return self.recipes.get(family or "", Recipe())
 
     def get(self, checkpoint_id: str) -> CheckpointEntry:
@@ -222,14 +215,7 @@ def fetch_hint(entry: CheckpointEntry, folder: Path | str) -> str:
 
 
 def base_name(url: str) -> str:
-    """The file name at the end of an address.
-
-    Args:
-        url: An address.
-
-    Returns:
-        Its last part without query and percent signs; empty for an empty address.
-    """
+    """The file name at the end of an address, without query and percent signs; empty for none."""
     return PurePosixPath(unquote(urlsplit(url).path)).name
 
 

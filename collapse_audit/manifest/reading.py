@@ -248,7 +248,7 @@ def _families(families: dict[Any, Any], file: str) -> dict[str, dict[str, Any]]:
 def _entries(
     rows: list[Any], families: dict[str, dict[str, Any]], file: str
 ) -> tuple[CheckpointEntry, ...]:
-    """The rows with what they inherit; ids are unique."""
+    """The rows with what they inherit, and the file name of a URL that only one row has."""
     entries: dict[str, CheckpointEntry] = {}
     for number, row in enumerate(rows, start=1):
         named = isinstance(row, dict) and _FIELD_RULES["id"].accepts(row.get("id"))
@@ -262,17 +262,11 @@ def _entries(
         if entry.id in entries:
             raise ManifestError(f"{where}: id is taken by another row; ids are unique.")
         entries[entry.id] = entry
-    return _with_original_names(entries.values())
-
-
-def _with_original_names(entries: Iterable[CheckpointEntry]) -> tuple[CheckpointEntry, ...]:
-    """Fill in the file name of each URL where it can belong to one row only."""
-    entries = tuple(entries)
-    names = [base_name(e.url) if e.url and e.fetch == "http" else "" for e in entries]
-    count = Counter(names)
+    originals = {e.id: base_name(e.url) for e in entries.values() if e.url and e.fetch == "http"}
+    unique = {name for name, count in Counter(originals.values()).items() if name and count == 1}
     return tuple(
-        replace(e, original_name=name if name and count[name] == 1 else None)
-        for e, name in zip(entries, names, strict=True)
+        replace(e, original_name=originals[e.id]) if originals.get(e.id) in unique else e
+        for e in entries.values()
     )
 
 

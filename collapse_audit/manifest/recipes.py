@@ -23,6 +23,7 @@ class Recipe:
             file should be estimated.
         use_norms: Whether logits carry the norms of the prototypes.
         normalize_features: Whether features are scaled to unit norm before the prototypes.
+        vmf: Whether the von Mises-Fisher normaliser is added to the logits over the temperature.
         activation: Between the linear layers of the projection head.
         final_activation: Whether it follows the last of them too.
         preprocessing: Name of the evaluation profile.
@@ -34,6 +35,7 @@ class Recipe:
     centring: bool = False
     use_norms: bool = True
     normalize_features: bool = True
+    vmf: bool = False
     activation: Literal["gelu", "relu"] = "gelu"
     final_activation: bool = False
     preprocessing: str = "in1k_bicubic"
@@ -44,28 +46,12 @@ class Recipe:
         return self.student_temperature if branch == "student" else self.teacher_temperature
 
     def changed_by(self, other: "Recipe") -> "Recipe":
-        """The same with what another one states.
-
-        Args:
-            other: Its stated fields come first, also those it states to be unknown.
-
-        Returns:
-            A new recipe.
-        """
+        """The same with what another one states, also what it states to be unknown."""
         stated: dict[str, Any] = {name: getattr(other, name) for name in other.sources}
         return replace(self, **stated, sources={**self.sources, **other.sources})
 
     def told_by(self, options: Mapping[str, Any], *, source: str, patches: bool) -> "Recipe":
-        """The same with what a run itself has written down.
-
-        Args:
-            options: Training options by name.
-            source: Where they stand.
-            patches: Whether it is a head for patches.
-
-        Returns:
-            A new recipe.
-        """
+        """The same with what a run has written down: training options by name, from this source."""
         told: dict[str, Any] = {}
         for branch in ("teacher", "student"):
             of_patches = (f"{branch}_patch_temp",) if patches else ()  # iBOT
@@ -74,6 +60,6 @@ class Recipe:
             is_number = isinstance(value, float | int) and not isinstance(value, bool)
             if is_number and 0 < value < math.inf:
                 told[f"{branch}_temperature"] = float(value)
-        if isinstance(options.get("centring"), bool):
-            told["centring"] = options["centring"]
+        switches = {name: options.get(name) for name in ("centring", "vmf")}
+        told |= {name: value for name, value in switches.items() if isinstance(value, bool)}
         return self.changed_by(Recipe(**told, sources=dict.fromkeys(told, source)))

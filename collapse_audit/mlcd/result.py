@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.mlcd.statistics import (
@@ -49,37 +50,60 @@ class MLCD:
     Attributes:
         n: Number of samples.
         probabilities: Mean probability of every prototype (k, float64).
-        counts: Samples whose most likely class is this prototype (k, int64). Of exact copies
-            only one wins, so judge usage by the ``m`` level.
+        winners: Most likely prototype of every sample (n).
         groups: Group number of every prototype (k, int64), 0 to m - 1; ``None`` if unknown.
+        unique_winners: Most likely group of every sample (n): that of the largest q_m(x), the sum
+            of p(k|x) over the group, which need not hold the most likely prototype.
         mean_entropy: Mean over samples of the entropy of p(k|x), in nats.
         mean_entropy_error: Standard error of that mean; NaN for one sample.
         mean_max_probability: Mean over samples of max p(k|x).
         probability_variances: Variance of p(k|x) over the samples (k, float64).
         temperature: Softmax temperature.
+        temperature_source: What told it: ``"option"``, training options in a file, or a line of
+            the official code; ``None`` where nobody says.
         centre: Where the subtracted centre came from.
+        centre_source: What told to do so, as for the temperature; ``None`` if it was just there.
+        vmf: Whether the von Mises-Fisher normaliser was added.
         branch: Which network's prototypes these are.
         prior: Prior that the divergences compare with.
         assignment: ``"softmax"`` or ``"sinkhorn"``.
-        winners: Most likely class of every sample (n), if labels were given.
         labels: Label of every sample (n), if given.
+        index: Place of every sample in its data source (n), where it was measured over one; images
+            that could not be read, or were not chosen, are missing from it.
     """
 
     n: int
     probabilities: Vector
-    counts: Counts
+    winners: Counts
     groups: Counts | None
+    unique_winners: Counts | None
     mean_entropy: float
     mean_entropy_error: float
     mean_max_probability: float
     probability_variances: Vector
     temperature: float
+    temperature_source: str | None = None
     centre: CentreSource = "none"
+    centre_source: str | None = None
+    vmf: bool = False
     branch: Branch | None = None
     prior: Prior = "uniform"
     assignment: Literal["softmax", "sinkhorn"] = "softmax"
-    winners: Counts | None = None
     labels: Counts | None = None
+    index: npt.NDArray[np.intp] | None = None
+
+    def __repr__(self) -> str:
+        k, unique = len(self.probabilities), self.redundancy_factors
+        classes = f"k={k}" if unique is None else f"k={k}, m={len(unique)}"
+        return (
+            f"MLCD(n={self.n}, {classes}, temperature={self.temperature:g}, "
+            f"centre={self.centre!r}, mutual_information={self.mutual_information:.4g})"
+        )
+
+    @property
+    def counts(self) -> Counts:
+        """Samples whose most likely prototype is this one (k, int64); of exact copies one wins."""
+        return self._counts("k")
 
     @property
     def mutual_information(self) -> float:
@@ -139,8 +163,8 @@ class MLCD:
         """Used and dead classes by argmax, beside what chance allows.
 
         Args:
-            level: ``"k"`` for prototypes; ``"m"`` for unique ones, where a group is used if any
-                of its members is.
+            level: ``"k"`` for prototypes; ``"m"`` for unique ones, where the class of a sample is
+                the group with the largest sum of p(k|x).
 
         Returns:
             The counts.
@@ -192,10 +216,7 @@ class MLCD:
         Returns:
             Mutual information and merged labels; ``None`` without labels.
         """
-        if self.labels is None or self.winners is None:
-            return None
-        winners = self.winners if level == "k" else self._require_groups()[self.winners]
-        return agree_with_labels(winners, self.labels)
+        return None if self.labels is None else agree_with_labels(self._won(level), self.labels)
 
     def top_classes(self, number: int = 10) -> pd.DataFrame:
         """The most probable unique classes.
@@ -208,14 +229,13 @@ class MLCD:
         """
         import pandas as pd  # heavy
 
-        groups = self._require_groups()
         masses = self._masses("m")
         top = np.argsort(-masses, kind="stable")[:number]
         return pd.DataFrame(
             {
                 "group": top,
                 "probability": masses[top],
-                "redundancy_factor": np.bincount(groups)[top],
+                "redundancy_factor": np.bincount(self._grouped()[0])[top],
                 "count": self._counts("m")[top],
             }
         )
@@ -270,6 +290,9 @@ class MLCD:
             "kl_to_redundancy": self.kl_to_redundancy,
             "hidden_divergence": self.hidden_divergence,
             "labels": self._labels_dict(levels),
+            "temperature_source": self.temperature_source,
+            "centre_source": self.centre_source,
+            "vmf": self.vmf,
         }
 
     def _labels_dict(self, levels: tuple[Level, ...]) -> LabelsDocument | None:
@@ -286,20 +309,19 @@ class MLCD:
     def _masses(self, level: Level) -> Vector:
         if level == "k":
             return self.probabilities
-        return np.bincount(self._require_groups(), weights=self.probabilities).astype(np.float64)
+        return np.bincount(self._grouped()[0], weights=self.probabilities).astype(np.float64)
 
     def _counts(self, level: Level) -> Counts:
-        if level == "k":
-            return self.counts
-        groups = self._require_groups()
-        merged = np.zeros(int(groups.max()) + 1, dtype=np.int64)
-        np.add.at(merged, groups, self.counts)
-        return merged
+        return np.bincount(self._won(level), minlength=len(self._masses(level)))
 
-    def _require_groups(self) -> Counts:
-        if self.groups is None:
+    def _won(self, level: Level) -> Counts:
+        return self.winners if level == "k" else self._grouped()[1]
+
+    def _grouped(self) -> tuple[Counts, Counts]:
+        """Group of every prototype, and the winning group of every sample."""
+        if self.groups is None or self.unique_winners is None:
             raise ParameterError(
                 "the groups of duplicate prototypes are unknown, so there is no m level.",
                 hint="Pass groups=audit_prototypes(prototypes).groups to MLCDAccumulator.",
             )
-        return self.groups
+        return self.groups, self.unique_winners

@@ -110,12 +110,12 @@ class Sums:
 
     p: Tensor
     p_squared: Tensor
-    counts: Tensor
     n: int = 0
     entropy: float = 0.0
     entropy_squared: float = 0.0
     max_probability: float = 0.0
-    winners: list[Tensor] = field(default_factory=list)
+    winners: list[Tensor] = field(default_factory=list)  # prototypes
+    unique_winners: list[Tensor] = field(default_factory=list)  # groups, if they are known
 
     @classmethod
     def zeros(cls, k: int, device: torch.device) -> Sums:
@@ -123,31 +123,34 @@ class Sums:
         return cls(
             p=torch.zeros(k, dtype=torch.float64, device=device),
             p_squared=torch.zeros(k, dtype=torch.float64, device=device),
-            counts=torch.zeros(k, dtype=torch.int64, device=device),
         )
 
     def add(self, other: Sums) -> None:
         """Add the sums over other samples."""
         self.p += other.p.to(self.p.device)
         self.p_squared += other.p_squared.to(self.p.device)
-        self.counts += other.counts.to(self.p.device)
         self.n += other.n
         self.entropy += other.entropy
         self.entropy_squared += other.entropy_squared
         self.max_probability += other.max_probability
         self.winners += other.winners
+        self.unique_winners += other.unique_winners
 
 
 class SoftmaxPass:
-    """Adds batches to the sums, holding about ``tile`` logits at once.
+    """Adds batches to the sums, holding about ``tile`` numbers at once.
 
     The products of a block of rows with all tiles of prototypes are kept until the normaliser of
-    these rows is known, so each product is computed once. A block has tile / k rows.
+    these rows is known, so each product is computed once. A block has tile / (k + m) rows.
     """
 
-    def __init__(self, scorer: Scorer, *, extra: Tensor, tile: int) -> None:
+    def __init__(
+        self, scorer: Scorer, *, extra: Tensor, tile: int, groups: Tensor | None = None
+    ) -> None:
         self._scorer = scorer
-        self._rows = max(1, tile // scorer.k)
+        self._groups = groups
+        self._unique = 0 if groups is None else int(groups.max()) + 1
+        self._rows = max(1, tile // (scorer.k + self._unique))
         self._columns = [
             slice(start, min(start + _COLUMNS, scorer.k)) for start in range(0, scorer.k, _COLUMNS)
         ]
@@ -187,13 +190,14 @@ class SoftmaxPass:
             z += powers.sum(dim=1)
             weighted += tile.mul_(powers).sum(dim=1)
             exponentials.append(powers)
+        if self._groups is not None:
+            sums.unique_winners.append(self._winning_groups(exponentials, self._groups).cpu())
         self._add_columns(exponentials, (1 / z).to(self._scorer.dtype), sums)
         entropies = z.log() - weighted / z
         sums.n += rows
         sums.entropy += float(entropies.sum())
         sums.entropy_squared += float(entropies.square().sum())
         sums.max_probability += float(((best.double().exp() if fixed else 1.0) / z).sum())
-        sums.counts += torch.bincount(winner, minlength=self._scorer.k)
         sums.winners.append(winner.cpu())
 
     def _fill(self, index: int, block: Batch, best: Tensor, winner: Tensor) -> Tensor:
@@ -206,6 +210,13 @@ class SoftmaxPass:
         torch.where(better, values, best, out=best)
         torch.where(better, places + columns.start, winner, out=winner)
         return tile
+
+    def _winning_groups(self, exponentials: list[Tensor], groups: Tensor) -> Tensor:
+        """The group with the largest mass in every row; of equal ones the first."""
+        masses = exponentials[0].new_zeros(len(exponentials[0]), self._unique)
+        for columns, powers in zip(self._columns, exponentials, strict=True):
+            masses.index_add_(1, groups[columns], powers)
+        return masses.argmax(dim=1)
 
     def _add_columns(self, exponentials: list[Tensor], weights: Tensor, sums: Sums) -> None:
         """Add p(k|x) and its square, summed over the rows of a block."""

@@ -16,7 +16,8 @@ def lightning_callback(monitor: PrototypeMonitor) -> Any:
     """Make a PyTorch Lightning callback; works with ``lightning`` and ``pytorch_lightning``.
 
     Args:
-        monitor: Looks after the batches; what it sees also goes to ``LightningModule.log_dict``.
+        monitor: Looks after the batches. What it sees also goes to the trainer's loggers, at every
+            look whatever ``log_every_n_steps``, and to ``callback_metrics``.
 
     Returns:
         A callback for ``Trainer(callbacks=[...])``.
@@ -32,31 +33,44 @@ def lightning_callback(monitor: PrototypeMonitor) -> Any:
         shown = loss if isinstance(loss, Tensor) else None
         seen = monitor.step(step=trainer.global_step, loss=shown)
         if seen is not None:
-            pl_module.log_dict(seen.to_scalars(), rank_zero_only=True)
+            numbers = seen.to_scalars()
+            pl_module.log_dict(numbers, rank_zero_only=True, logger=False)
+            for logger in trainer.loggers:
+                logger.log_metrics(numbers, step=trainer.global_step)
 
     base = _base("Callback", "lightning.pytorch.callbacks", "pytorch_lightning.callbacks")
     return type("PrototypeCallback", (base,), {"on_train_batch_end": on_train_batch_end})()
 
 
-def trainer_callback(monitor: PrototypeMonitor) -> Any:
+def trainer_callback(monitor: PrototypeMonitor, trainer: Any) -> Any:
     """Make a callback for the Trainer of Hugging Face transformers.
 
     Args:
-        monitor: Looks after the optimiser's steps; give it ``log_fn`` or ``jsonl`` to keep what it
-            sees.
+        monitor: Looks after the optimiser's steps. At a look the Trainer logs, whatever its
+            ``logging_steps``, and the loss is what it logs: the mean since it last did.
+        trainer: Gets what was seen through its ``log``, as its own numbers do.
 
     Returns:
-        A callback for ``Trainer(callbacks=[...])``.
+        A callback for ``trainer.add_callback(...)``.
 
     Raises:
         CollapseAuditError: If transformers is not installed.
     """
 
-    def on_step_end(_self: Any, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
-        monitor.step(step=state.global_step)
+    def on_step_end(_self: Any, _args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+        if monitor.is_due(state.global_step):
+            control.should_log = True
+
+    def on_log(
+        _self: Any, _args: Any, state: Any, _control: Any, logs: Any = None, **_kwargs: Any
+    ) -> None:
+        if logs and "loss" in logs:  # not the end of the training, an evaluation, or ourselves
+            seen = monitor.step(step=state.global_step, loss=logs["loss"])
+            if seen is not None:
+                trainer.log(seen.to_scalars())
 
     base = _base("TrainerCallback", "transformers")
-    return type("PrototypeCallback", (base,), {"on_step_end": on_step_end})()
+    return type("PrototypeCallback", (base,), {"on_step_end": on_step_end, "on_log": on_log})()
 
 
 def _base(name: str, *modules: str) -> Any:

@@ -23,6 +23,11 @@ class Alarms:
         """The alarms whose condition began at this look, at M = ``num_unique``."""
         return (*self._unique(step, k, num_unique), *self._loss(step, k, loss))
 
+    def problem(self, kind: AlarmKind, step: int, error: Exception | None) -> tuple[Alarm, ...]:
+        """An alarm when something begins to fail; ``None`` says that it works."""
+        begins = self._begins(kind, error is not None)
+        return (Alarm(step, kind, f"step {step}: {error or type(error)}"),) if begins else ()
+
     def _unique(self, step: int, k: int, num_unique: int) -> Iterator[Alarm]:
         for fraction in self._fractions:
             if self._begins(fraction, num_unique < fraction * k):
@@ -37,6 +42,8 @@ class Alarms:
         """Two looks in a row: one alone may be passing through, as at the start of a training."""
         if loss is None:
             return
+        if self._begins("loss_not_finite", not math.isfinite(loss)):
+            yield Alarm(step, "loss_not_finite", f"step {step}: the loss is {loss}.")
         conditions: dict[AlarmKind, tuple[float, str]] = {
             "loss_is_ln_k": (
                 math.log(k),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from collapse_audit.audit import CollapseAudit, audit_prototypes
+from collapse_audit.head_audit import CollapseAudit, audit_prototypes
 from collapse_audit.monitor.weights import Stored, unit_rows
 from collapse_audit.prototypes import Prototypes, check_epsilon
 
@@ -71,9 +71,10 @@ class IncrementalCover:
     @torch.no_grad()
     def look(self, stored: Stored) -> Counted:
         """Count the unique prototypes now: the same as an audit gives, whichever path was taken."""
-        if self._reference is None or self._last is None:
-            return self._full(stored, None)
-        turned, drift = self._turned(stored, self._last, self._reference.unit)
+        weight, last = stored[0], self._last
+        if self._reference is None or last is None or weight.shape != last.shape:
+            return self._full(stored, None)  # also where a head of another K took its place
+        turned, drift = self._turned(stored, last, self._reference.unit)
         nearest, furthest = self._reference.nearest, drift.max()
         if not furthest < _LEAP:  # also NaN
             return self._full(stored, turned)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-AlarmKind: TypeAlias = Literal["unique_fraction", "loss_is_ln_k", "loss_is_zero", "not_auditable"]
+AlarmKind: TypeAlias = Literal[
+    "unique_fraction",
+    "loss_is_ln_k",
+    "loss_is_zero",
+    "loss_not_finite",
+    "not_auditable",
+    "no_mlcd",
+    "not_written",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +98,8 @@ class Observation:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """One line of the log, as plain values."""
-        return {
+        """One line of the log, as plain values; what is not finite, which JSON has not, is null."""
+        values = {
             "step": self.step,
             "k": self.k,
             **self.head.to_dict(),
@@ -101,6 +110,7 @@ class Observation:
             "alarms": [{"kind": alarm.kind, "message": alarm.message} for alarm in self.alarms],
             "seconds": self.seconds,
         }
+        return {key: _finite(value) for key, value in values.items()}
 
     def to_scalars(self, prefix: str = "prototypes/") -> dict[str, float]:
         """Flat numbers for a tracker, such as ``prototypes/unique_fraction``.
@@ -113,6 +123,12 @@ class Observation:
         """
         measured = {key: v for key, v in self.to_dict().items() if key not in ("step", "alarms")}
         return {f"{prefix}{name}": value for name, value in _leaves(measured, "")}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _leaves(values: Mapping[str, Any], path: str) -> Iterator[tuple[str, float]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from collapse_audit.errors import CollapseAuditWarning, ParameterError, PrototypeError
+from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning, ParameterError
 from collapse_audit.monitor.alarms import Alarms
 from collapse_audit.monitor.incremental import Counted, IncrementalCover
 from collapse_audit.monitor.observation import Alarm, BranchState, Observation
@@ -29,7 +31,8 @@ class PrototypeMonitor:
 
     Call :meth:`step` once per training step. Every ``every`` steps it counts the unique
     prototypes, exactly as an audit of the saved weights would; in between it costs nothing. Under
-    torch.distributed only rank 0 looks, so the weights must be whole there.
+    torch.distributed only rank 0 looks, so the weights must be whole there. It never ends a
+    training: what goes wrong in a look is an alarm.
 
         >>> layer = torch.nn.Linear(64, 32, bias=False)
         >>> monitor = PrototypeMonitor(layer, every=100)
@@ -45,8 +48,9 @@ class PrototypeMonitor:
         epsilon: Cosine distance below which two prototypes are duplicates.
         student: The student's head, to be counted and compared too.
         temperature: Of the softmax over the logits shown to :meth:`step`; needed for the MLCD.
-        log_fn: Called with (numbers by name, step) after each look, such as ``wandb.log``.
-        jsonl: File to which each look adds one line of JSON.
+        log_fn: Called with (numbers by name, step) after each look, such as ``mlflow.log_metrics``.
+        jsonl: File to which each look adds one line of JSON; ``run`` in it counts the monitors that
+            have written to the file.
         alarms: Unique fractions; falling below one raises an alarm.
         on_alarm: Called with each alarm; by default it becomes a CollapseAuditWarning.
     """
@@ -73,6 +77,7 @@ class PrototypeMonitor:
         self._temperature = temperature
         self._log_fn = log_fn
         self._jsonl = None if jsonl is None else Path(jsonl)
+        self._run = 0  # until the first line is written
         self._alarms = Alarms(alarms)
         self._on_alarm = on_alarm or _warn
         self._next_step = 0
@@ -99,11 +104,22 @@ class PrototypeMonitor:
         """
         now = self._next_step if step is None else step
         self._next_step = now + 1
-        # gradient accumulation calls several times with one number
-        if now % self._every or now == self._looked_at or not _is_main_process():
+        if not self.is_due(now) or not _is_main_process():
             return None
         self._looked_at = now
         return self.look(now, loss=loss, logits=logits, features=features)
+
+    def is_due(self, step: int) -> bool:
+        """Whether :meth:`step` would look.
+
+        Args:
+            step: Number of the step.
+
+        Returns:
+            The same on every rank. Gradient accumulation calls several times with one number: only
+            the first is due.
+        """
+        return step % self._every == 0 and step != self._looked_at
 
     @torch.no_grad()
     def look(
@@ -123,32 +139,47 @@ class PrototypeMonitor:
             features: As for :meth:`step`.
 
         Returns:
-            What was seen; ``None``, and an alarm, if the weights cannot be audited (NaN, or a row
-            of zeros): a monitor never ends a training.
+            What was seen; ``None``, and an alarm, if that failed, as with weights that hold NaN or
+            a row of zeros.
         """
-        started = perf_counter()
         try:
-            stored = self._head()
-            counted = self._covers[0].look(stored)
-            student = self._look_at_student()
-        except PrototypeError as error:
-            self._on_alarm(Alarm(step, "not_auditable", f"step {step}: {error}"))
+            observation = self._observe(step, loss, logits, features)
+        except Exception as error:  # noqa: BLE001 - a monitor never ends a training
+            self._sound(self._alarms.problem("not_auditable", step, error))
             return None
+        self._alarms.problem("not_auditable", step, None)
+        self._sound((*observation.alarms, *self._tell(observation)))
+        return observation
+
+    def _observe(
+        self,
+        step: int,
+        loss: float | Tensor | None,
+        logits: Tensor | None,
+        features: Tensor | None,
+    ) -> Observation:
+        started = perf_counter()
+        stored = self._head()
+        counted = self._covers[0].look(stored)
+        student = self._look_at_student()
         k, value = len(counted.groups), _number(loss)
         alarms = self._alarms.check(step, k, counted.num_unique, value)
-        observation = Observation(
+        mlcd, problem = None, None
+        try:
+            mlcd = self._mlcd(stored, counted.groups, logits, features)
+        except CollapseAuditError as error:  # such as logits that hold NaN: the counts stand
+            problem = error
+        return Observation(
             step=step,
             k=k,
             head=_state(counted),
             student=None if student is None else _state(student[1]),
             student_cosine=None if student is None else _mean_cosine(student[0], stored),
             loss=value,
-            mlcd=self._mlcd(stored, counted.groups, logits, features),
-            alarms=alarms,
+            mlcd=mlcd,
+            alarms=(*alarms, *self._alarms.problem("no_mlcd", step, problem)),
             seconds=perf_counter() - started,
         )
-        self._tell(observation)
-        return observation
 
     def _look_at_student(self) -> tuple[Stored, Counted] | None:
         if self._student is None:
@@ -189,14 +220,49 @@ class PrototypeMonitor:
             **{f"{name}.perplexity": level.perplexity for name, level in levels.items() if level},
         }
 
-    def _tell(self, observation: Observation) -> None:
-        if self._jsonl is not None:
-            with self._jsonl.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(observation.to_dict()) + "\n")
+    def _tell(self, observation: Observation) -> tuple[Alarm, ...]:
+        problem = None
+        for write in (self._write_line, self._log):
+            try:
+                write(observation)
+            except Exception as error:  # noqa: BLE001 - a full disk, a tracker that is not reached
+                problem = error
+        return self._alarms.problem("not_written", observation.step, problem)
+
+    def _write_line(self, observation: Observation) -> None:
+        """Add a line to the file, whole or not at all."""
+        if self._jsonl is None:
+            return
+        self._run = self._run or _begin_run(self._jsonl)
+        end = self._jsonl.stat().st_size if self._jsonl.is_file() else 0
+        try:
+            with self._jsonl.open("a", encoding="utf-8") as file:
+                line = {"run": self._run, **observation.to_dict()}
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError:
+            if self._jsonl.is_file():
+                os.truncate(self._jsonl, end)
+            raise
+
+    def _log(self, observation: Observation) -> None:
         if self._log_fn is not None:
             self._log_fn(observation.to_scalars(), observation.step)
-        for alarm in observation.alarms:
+
+    def _sound(self, alarms: Sequence[Alarm]) -> None:
+        for alarm in alarms:
             self._on_alarm(alarm)
+
+
+def _begin_run(path: Path) -> int:
+    """Number of the next run in a file; a line that an earlier one did not finish is ended."""
+    text, runs = path.read_text("utf-8", errors="replace") if path.is_file() else "", 0
+    for line in text.splitlines():
+        with suppress(ValueError, TypeError, AttributeError):
+            runs = max(runs, json.loads(line).get("run", 1))
+    if text and not text.endswith("\n"):
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write("\n")
+    return runs + 1
 
 
 def _state(counted: Counted) -> BranchState:
@@ -220,8 +286,10 @@ def _number(loss: float | Tensor | None) -> float | None:
     return float(loss.detach()) if isinstance(loss, Tensor) else loss
 
 
-def _mean_cosine(student: Stored, teacher: Stored) -> float:
+def _mean_cosine(student: Stored, teacher: Stored) -> float | None:
     rows = slice(None)
+    if student[0].shape != teacher[0].shape:
+        return None
     return float((unit_rows(student, rows) * unit_rows(teacher, rows)).sum(dim=1).mean())
 
 

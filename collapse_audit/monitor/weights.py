@@ -27,6 +27,10 @@ def stored_weight(head: Head) -> Callable[[], Stored]:
     if isinstance(head, nn.Module):
         layer = _find_layer(head)
         return lambda: _layer_weight(layer)
+    if not callable(head):
+        raise ParameterError(
+            f"the monitor needs a module, a tensor or a function, got {type(head).__name__}."
+        )
     return lambda: (head().detach(), None)
 
 

@@ -25,8 +25,8 @@ _REFUSALS = (
     TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError,
 )  # fmt: skip
 _FAULT = re.compile(r"CUDA|out of memory|allocate memory")
-_FEATURES = "Compute the features with the official code and give them with --data FILE.npz."
-_ANOTHER = f"Try --backbone TIMM_NAME and --backbone-arg. {_FEATURES}"
+_FEATURES = "Compute the features with the official code and give them with data=FILE.npz."
+_ANOTHER = f"Try backbone=TIMM_NAME, and arguments for it. {_FEATURES}"
 
 
 def build_backbone(
@@ -35,26 +35,12 @@ def build_backbone(
     name: str | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build the timm twin of a backbone and put the checkpoint's weights into it.
-
-    ViT (DINO, iBOT, MSN, DINOv2 without registers), ResNet (DINO, SwAV, CARP, lightly), Swin
-    (EsViT) and XCiT (DINO) are recognised by their keys, and sized by their tensors. So is the
-    small MLP over pixels of this package's own trainer, which needs no timm.
-
-    Args:
-        state: Tensors of the backbone.
-        name: A timm model to use instead of the recognised one.
-        arguments: Passed to the model, such as ``num_heads`` of a ViT whose heads are not 64
-            wide: no tensor tells it.
-
-    Returns:
-        A model from images to pooled features, in evaluation mode.
-
-    Raises:
-        CheckpointError: If there is no timm twin, it cannot be built, or a weight finds no place
-            (the message lists what is left over).
-        ParameterError: If timm knows no such model, or cannot build one with these arguments.
-    """
+    """Build the timm twin of a backbone, from images to features, with the file's own weights."""
+    # ViT (DINO, iBOT, MSN, DINOv2 without registers), ResNet (DINO, SwAV, CARP, lightly), Swin
+    # (EsViT) and XCiT (DINO) are recognised by their keys, and sized by their tensors; arguments
+    # such as num_heads add what no tensor tells. So is the small MLP over pixels of this package's
+    # own trainer, which needs no timm. The name is of a timm model to use instead. CheckpointError
+    # is for the file (no twin, a weight without a place), ParameterError for name and arguments.
     if not state:
         raise CheckpointError("the file holds no backbone, only a head.", hint=_FEATURES)
     options = dict(arguments or {})
@@ -78,7 +64,7 @@ def build_backbone(
         reason = printable(str(error).partition("\n")[0]) or type(error).__name__
         message = f"timm cannot build {name or kind} with {options}: {reason}"
         if name or options:
-            raise ParameterError(message, hint="Check --backbone and --backbone-arg.") from error
+            raise ParameterError(message, hint="Check its name and arguments.") from error
         raise CheckpointError(message, hint=_ANOTHER) from error
     _load(model, renamed)
     return model.eval().requires_grad_(requires_grad=False)
@@ -134,7 +120,7 @@ def _heads(width: int, options: dict[str, Any]) -> int:
         raise CheckpointError(
             f"the number of attention heads is not stored, and a width of {width} is not a "
             "multiple of the usual 64.",
-            hint="Give it with --backbone-arg num_heads=N.",
+            hint="Give num_heads=N to the backbone.",
         )
     return width // 64
 

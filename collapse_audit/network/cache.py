@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,38 +14,17 @@ from collapse_audit.files import write_atomically
 
 
 def save_features(
-    path: Path,
-    features: npt.NDArray[np.floating],
-    *,
-    labels: npt.NDArray[np.int64] | None,
-    origin: Mapping[str, str],
+    path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, origin: Mapping[str, str]
 ) -> None:
-    """Write features to a safetensors file, all or nothing.
-
-    Args:
-        path: Where; replaced if it exists.
-        features: n x d, what the backbone gives the head.
-        labels: n integers, if known.
-        origin: What they were made of; kept in the file's metadata and compared on reading.
-    """
+    """Write ``features`` and what belongs to them to a safetensors file, all or nothing."""
     from safetensors.numpy import save
 
-    tensors = {"features": np.ascontiguousarray(features)}
-    if labels is not None:
-        tensors["labels"] = np.ascontiguousarray(labels)
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     write_atomically(path, save(tensors, metadata=dict(origin)))
 
 
 def check_origin(path: Path, origin: Mapping[str, str]) -> None:
-    """Refuse features that were made of something else.
-
-    Args:
-        path: A file of :func:`save_features`.
-        origin: What the features should have been made of.
-
-    Raises:
-        SourceError: If the file says otherwise, or cannot be read.
-    """
+    """Refuse a file of features that were made of something else."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -56,5 +36,5 @@ def check_origin(path: Path, origin: Mapping[str, str]) -> None:
         if found.get(name) != value:
             raise SourceError(
                 f"{path}: these features were made with {name} {found.get(name)!r}, not {value!r}.",
-                hint="Delete the file, or give another one with --features.",
+                hint="Delete the file, or give another one with features=FILE.",
             )

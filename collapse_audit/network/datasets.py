@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import warnings
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.errors import ParameterError, SourceError
+from collapse_audit.errors import CollapseAuditWarning, ParameterError, SourceError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +49,7 @@ class Samples:
         logits: n x k, or ``None``.
         labels: One integer per sample, or ``None``.
         names: What to call a sample in messages; by default its index.
+        places: Index of each sample in the data source that it was made from; by default its own.
     """
 
     images: Images | None = None
@@ -54,12 +57,19 @@ class Samples:
     logits: npt.NDArray[np.floating] | None = None
     labels: Labels | None = None
     names: tuple[str, ...] | None = None
+    places: npt.NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
-        for values in (self.images, self.features, self.logits):
-            if values is not None:
-                return len(values)
-        return 0
+        return next((len(values) for _, values in self._held()), 0)
+
+    def __repr__(self) -> str:
+        labels = "" if self.labels is None else ", with labels"
+        return f"Samples({len(self)} {' '.join(kind for kind, _ in self._held())}{labels})"
+
+    def _held(self) -> Iterator[tuple[str, Sized]]:
+        for kind in _ARRAYS:
+            if (values := getattr(self, kind)) is not None:
+                yield kind, values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +117,13 @@ def open_samples(data: str | Path) -> Samples:
 
     Raises:
         SourceError: If it cannot be found or read.
+        ParameterError: If it is no name at all.
     """
+    if not isinstance(data, str | Path):
+        raise ParameterError(
+            f"a data source is a name or a path, got {type(data).__name__}.",
+            hint="collapse_audit.network.Samples(images=...) takes arrays in memory.",
+        )
     text = str(data)
     if text == "digits":
         return _digits()
@@ -144,7 +160,7 @@ def choose(n: int, *, limit: int | None, seed: int) -> npt.NDArray[np.intp]:
     if limit is None or limit >= n:
         return np.arange(n)
     if limit < 1:
-        raise ParameterError(f"--limit must be at least 1, got {limit}.")
+        raise ParameterError(f"limit must be at least 1, got {limit}.")
     return np.sort(np.random.default_rng(seed).permutation(n)[:limit])
 
 
@@ -160,7 +176,7 @@ def _fashion_mnist(folder: Path | None) -> Samples:
     if folder is None:
         raise SourceError(
             "fashion-mnist needs the folder of its files.",
-            hint="Give --data fashion-mnist:FOLDER, with t10k-images-idx3-ubyte.gz in it.",
+            hint="Give data=fashion-mnist:FOLDER, with t10k-images-idx3-ubyte.gz in it.",
         )
     raw = folder / "FashionMNIST" / "raw"  # where torchvision puts them
     folder = raw if raw.is_dir() else folder
@@ -201,11 +217,20 @@ def read_idx(folder: Path, name: str, *, hint: str = "") -> npt.NDArray[np.uint8
 
 def _folder(folder: Path) -> Samples:
     try:
-        names = tuple(_image_names(folder))
+        files = list(_file_names(folder))
     except OSError as error:
         raise SourceError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+    names = tuple(name for name in files if name.lower().endswith(_SUFFIXES))
     if not names:
         raise SourceError(f"{folder}: no images in this folder.", hint=_CHOICES)
+    if others := Counter(Path(name).suffix for name in sorted({*files} - {*names})):
+        kinds = ", ".join(f"{n:,} {suffix or 'without one'}" for suffix, n in others.items())
+        warnings.warn(
+            f"{folder}: left out {others.total():,} of {len(files):,} files, by their suffix "
+            f"({kinds}); images are {', '.join(_SUFFIXES)}.",
+            CollapseAuditWarning,
+            stacklevel=2,
+        )
     tops = [name.partition("/")[0] if "/" in name else "" for name in names]
     numbers = {top: number for number, top in enumerate(sorted(set(tops)))}
     labelled = "" not in numbers and len(numbers) > 1
@@ -213,14 +238,14 @@ def _folder(folder: Path) -> Samples:
     return Samples(images=ImageFiles(folder, names), labels=labels, names=names)
 
 
-def _image_names(folder: Path, below: str = "") -> Iterator[str]:
-    """Images in a folder and the folders in it, in the order of their paths."""
+def _file_names(folder: Path, below: str = "") -> Iterator[str]:
+    """Files in a folder and the folders in it, in the order of their paths."""
     with os.scandir(folder / below) as entries:
         found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
     for name, is_folder in found:
         if is_folder:
-            yield from _image_names(folder, f"{below}{name}/")
-        elif name.lower().endswith(_SUFFIXES):
+            yield from _file_names(folder, f"{below}{name}/")
+        elif name != ".DS_Store":
             yield below + name
 
 
@@ -257,19 +282,25 @@ def _array_file(path: Path) -> Samples:
             f"{path}: must hold exactly one of {', '.join(_ARRAYS)}; "
             f"it holds {', '.join(arrays) or 'nothing'}."
         )
-    values, labels = arrays[held[0]], arrays.get("labels")
-    if labels is not None and (labels.shape != values.shape[:1] or labels.dtype.kind not in "iu"):
-        raise SourceError(
-            f"{path}: labels must be {len(values)} integers, "
-            f"got {labels.dtype} of shape {labels.shape}."
-        )
-    kept = None if labels is None else labels.astype(np.int64)
+    values = arrays[held[0]]
+    per_sample = {name: arrays[name] for name in ("labels", "index") if name in arrays}
+    for name, array in per_sample.items():
+        if array.shape != values.shape[:1] or array.dtype.kind not in "iu":
+            raise SourceError(
+                f"{path}: {name} must be {len(values)} integers, "
+                f"got {array.dtype} of shape {array.shape}."
+            )
+    labels, places = (
+        per_sample[name].astype(np.int64) if name in per_sample else None
+        for name in ("labels", "index")
+    )
     _check_values(path, held[0], values)
     return Samples(
         images=values if held[0] == "images" else None,
         features=values if held[0] == "features" else None,
         logits=values if held[0] == "logits" else None,
-        labels=kept,
+        labels=labels,
+        places=places,
     )
 
 

@@ -84,6 +84,7 @@ def image_batches(
     workers: int,
     dtype: torch.dtype,
     device: torch.device,
+    skip_bad: bool = False,
 ) -> Iterator[FeatureBatch]:
     """Run images through the backbone.
 
@@ -96,6 +97,7 @@ def image_batches(
         workers: Processes that read images; 0 reads in this one.
         dtype: Of the model.
         device: Of the model.
+        skip_bad: Whether any number of unreadable images is skipped, as long as one is left.
 
     Yields:
         Backbone features. Unreadable images are skipped, with one warning at the end.
@@ -127,11 +129,13 @@ def image_batches(
                     raise SourceError(
                         f"{skipped[-1]}: it is the storage that fails, not the image."
                     )
-        if len(skipped) > max(1, math.floor(_TOLERATED * len(index))) or len(skipped) == len(index):
+        most = len(index) - 1 if skip_bad else max(1, math.floor(_TOLERATED * len(index)))
+        if len(skipped) > most or len(skipped) == len(index):
             raise SourceError(
-                f"{len(skipped)} of {len(index)} images cannot be read, more than 1 %: "
+                f"{len(skipped)} of {len(index)} images cannot be read"
+                f"{'' if skip_bad else ', more than 1 %'}: "
                 f"{', '.join(skipped[:_SKIPPED_SHOWN])}, ...",
-                hint="Repair or remove them.",
+                hint="Repair or remove them, or leave them out with --skip-bad.",
             )
         if good:
             pixels = torch.from_numpy(_stack(good, samples)).to(device, dtype)
@@ -192,7 +196,7 @@ def _stack(items: list[_Item], samples: Samples) -> npt.NDArray[Any]:
             raise ParameterError(
                 f"{_name(samples, item.index)} is {array.shape[2]} x {array.shape[1]} pixels, "
                 f"others are {arrays[0].shape[2]} x {arrays[0].shape[1]}.",
-                hint="Use --resize N to bring all to one size.",
+                hint="Use resize=N to bring all to one size.",
             )
     return np.stack(arrays)
 

@@ -63,7 +63,7 @@ class HeadModel:
             raise ParameterError(
                 f"{self.prototypes.source}: the softmax temperature of "
                 f"{self.family or 'a file laid out like this'} is not known.",
-                hint="Give the one it was trained with, as --temperature T.",
+                hint="Give the one it was trained with, as temperature=T.",
             )
         return known
 
@@ -88,6 +88,10 @@ class HeadModel:
     def takes_pixels(self) -> bool:
         """Whether features are made of the grey levels themselves, in [0, 1]."""
         return self.backbone is None or not hasattr(self.backbone, "forward_features")
+
+    def __repr__(self) -> str:
+        backbone = None if self.backbone is None else type(self.backbone).__name__
+        return f"HeadModel({self.prototypes!r}, family={self.family!r}, backbone={backbone})"
 
     def to(self, dtype: torch.dtype, device: torch.device) -> None:
         """Bring both networks to one type and device, in place."""
@@ -117,14 +121,14 @@ class HeadModel:
             raise ParameterError(
                 f"images are {images.shape[3]} x {images.shape[2]} pixels after preprocessing, "
                 f"the backbone takes {side} x {side}.",
-                hint=f"Use --resize {side}.",
+                hint=f"Use resize={side}.",
             )
         features: Tensor = self.backbone(images)
         if features.shape[1] != self.width:
             raise ParameterError(
                 f"the backbone gives features of width {features.shape[1]}, "
                 f"the head takes {self.width}.",
-                hint="Give the features that the head was trained on with --data FILE.npz.",
+                hint="Give the features that the head was trained on with data=FILE.npz.",
             )
         return features
 
@@ -163,9 +167,9 @@ def load_head_model(
     """Rebuild a head, and the backbone if images are to be run through it.
 
     Args:
-        source: As for :func:`~collapse_audit.sources.resolve_source`, or what it gave. The facts of
-            a row of the manifest come before those of its family; where its timm model does not
-            fit the tensors of the file, the file is right.
+        source: As for :func:`~collapse_audit.load_prototypes`, or what ``resolve_source`` gave. The
+            facts of a row of the manifest come before those of its family; where its timm model
+            does not fit the tensors of the file, the file is right.
         branch: Which network, as for :func:`~collapse_audit.load_prototypes`.
         head: Which head.
         images: Whether the backbone is needed.
@@ -217,16 +221,17 @@ def head_model_of(
         The model, in evaluation mode on the CPU.
     """
     recipe = entry.recipe if entry else load_manifest().recipe(family)
+    options = _training_options(checkpoint)
     recipe = recipe.told_by(
-        _training_options(checkpoint),
-        source=f"training options in {checkpoint.name}",
+        options,
+        source=f"training options in {prototypes.source}",
         patches=is_patch_level(location.name),
     )
     built = None
     if images:
         state = backbone_state(checkpoint, location)
         if state or backbone is not None:
-            listed = entry.timm_name if entry and not backbone_arguments else None
+            listed = entry.timm_name if entry else options.get("timm_name")
             built = _build(state, backbone, backbone_arguments, listed)
         else:
             warnings.warn(
@@ -252,7 +257,10 @@ def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
     with suppress(ValueError):
         config = json.loads(checkpoint.metadata.get("config", ""))
         if isinstance(config, dict):
-            return {**config, "centring": config.get("objective") == "dino"}
+            named = config.get("backbone")
+            timm_name = None if named == "small" else named
+            centring = config.get("objective") == "dino"
+            return {**config, "centring": centring, "timm_name": timm_name}
     return {}
 
 
@@ -260,11 +268,11 @@ def _build(
     state: dict[str, Tensor],
     name: str | None,
     arguments: Mapping[str, Any] | None,
-    listed: str | None,
+    listed: object,
 ) -> nn.Module:
-    """The model asked for, else the one that the manifest lists, else the one the tensors tell."""
-    if name is None and listed is not None:
-        with suppress(CheckpointError):
+    """The model asked for, else the one that is on record, else the one the tensors tell."""
+    if name is None and not arguments and isinstance(listed, str):
+        with suppress(CheckpointError, ParameterError):
             return build_backbone(state, name=listed)
     return build_backbone(state, name=name, arguments=arguments)
 
@@ -276,6 +284,6 @@ def _pixels(images: Tensor, width: int | None) -> Tensor:
         raise ParameterError(
             f"images of {flat.shape[1]} pixels do not fit this network, which has no "
             f"convolution and takes {width}.",
-            hint="Use --resize, or give features with --data FILE.npz.",
+            hint="Use resize=N, or give features with data=FILE.npz.",
         )
     return flat

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collapse_audit.manifest import Recipe
     from collapse_audit.prototypes import Branch
 
-_GIVE = "Give features at the bottleneck with --data FILE.npz instead."
+_GIVE = "Give features at the bottleneck with data=FILE.npz instead."
 # A layer's number, for MSN by its name: fc1, bn1, (GELU), fc2, ...
 _MSN_NAMES = {"fc1": 0, "bn1": 1, "fc2": 3, "bn2": 4, "fc3": 6}
 _NUMBERED = re.compile(rf"(?P<chain>.+)\.(?P<name>\d+|{'|'.join(_MSN_NAMES)})\.(?P<part>[^.]+)")
@@ -48,21 +48,10 @@ class _Chain:
 
 
 def projection_of(checkpoint: Checkpoint, head: HeadLocation, recipe: Recipe) -> nn.Module:
-    """Rebuild what stands before the prototypes.
-
-    It is found by structure: numbered linear and normalisation layers, each as wide as the next
-    one takes, that end at the dimension of the prototypes and stand in the same module as they
-    do or, failing that, beside a module around them.
-
-    Args:
-        checkpoint: The file.
-        head: One of its heads.
-        recipe: For the activations.
-
-    Returns:
-        From backbone features to the bottleneck, in evaluation mode; the identity if the
-        prototypes compare the features themselves.
-    """
+    """Rebuild what stands before the prototypes: from backbone features to the bottleneck."""
+    # It is found by structure: numbered linear and normalisation layers, each as wide as the next
+    # one takes, that end at the dimension of the prototypes and stand in the same module as they do
+    # or, failing that, beside a module around them. Without them it is the identity.
     from torch import nn
 
     tensors = {plain_key(tensor): tensor for tensor in checkpoint.tensors.values()}
@@ -90,23 +79,10 @@ def projection_of(checkpoint: Checkpoint, head: HeadLocation, recipe: Recipe) ->
 def build_projection(
     state: State, *, activation: Literal["gelu", "relu"], final_activation: bool = False
 ) -> nn.Sequential:
-    """Rebuild a projection head from its tensors, up to the bottleneck, in evaluation mode.
-
-    Linear layers stand where their indices say; an index in between is a normalisation if it has
-    tensors. An activation follows each linear layer (after its normalisation) but the last. Unit
-    norm and prototypes are not part of it.
-
-    Args:
-        state: Tensors by ``index.part``, such as ``0.weight``; none for the identity.
-        activation: Which one.
-        final_activation: Whether it follows the last linear layer too.
-
-    Returns:
-        The layers, with the weights in them.
-
-    Raises:
-        CheckpointError: If a tensor belongs to no linear or normalisation layer.
-    """
+    """Rebuild a projection head up to the bottleneck from tensors by ``index.part``."""
+    # Linear layers stand where their indices say; an index in between is a normalisation if it has
+    # tensors. An activation follows each linear layer (after its normalisation) but the last.
+    # Unit norm and prototypes are no part of it; a tensor of another kind is an error.
     from torch import nn
 
     parts: dict[int, State] = {}

@@ -16,7 +16,7 @@ from collapse_audit.errors import CheckpointError, CollapseAuditWarning, Paramet
 from collapse_audit.network.cache import check_origin, save_features
 from collapse_audit.network.datasets import Samples, choose, open_samples
 from collapse_audit.network.extraction import FeatureBatch, array_batches, image_batches
-from collapse_audit.network.head_model import HeadModel
+from collapse_audit.network.head_model import HeadModel, load_head_model
 from collapse_audit.network.preprocessing import Preprocessing, preprocessing_for
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ Centre: TypeAlias = Literal["file", "estimate", "none"]
 
 
 def measure_mlcd(
-    model: HeadModel,
-    samples: Samples,
+    model: HeadModel | str | Path,
+    samples: Samples | str | Path,
     *,
     groups: npt.ArrayLike | None = None,
     temperature: float | None = None,
@@ -41,6 +41,7 @@ def measure_mlcd(
     seed: int = 0,
     batch_size: int = 64,
     workers: int = 0,
+    skip_bad: bool = False,
     dtype: Literal["float32", "float64"] = "float32",
     device: str = "auto",
     progress: Callable[[int], None] | None = None,
@@ -48,8 +49,8 @@ def measure_mlcd(
     """Run samples through a head and measure its marginal latent class distribution.
 
     Args:
-        model: The head; its networks are moved to ``device`` and ``dtype``.
-        samples: Images, backbone features, or logits.
+        model: The head, whose networks are moved to ``device`` and ``dtype``; or its source.
+        samples: Images, backbone features, or logits; or what :func:`open_samples` takes.
         groups: Group number of every prototype (k), for the distribution over unique ones.
         temperature: By default that of the teacher (or student) at the end of training; needed
             where neither the file nor the manifest tells it.
@@ -62,6 +63,7 @@ def measure_mlcd(
         seed: Of that choice.
         batch_size: Samples per forward pass.
         workers: Processes that read images.
+        skip_bad: Whether to go on where more than 1 % of the images cannot be read.
         dtype: Of the networks and the softmax.
         device: ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         progress: Called with the number of samples after every batch.
@@ -80,7 +82,14 @@ def measure_mlcd(
     from collapse_audit.mlcd import MLCDAccumulator  # imports torch
 
     place = torch.device(pick_device(device))
-    temperature = model.temperature if temperature is None else temperature
+    samples = samples if isinstance(samples, Samples) else open_samples(samples)
+    if not isinstance(model, HeadModel):
+        model = load_head_model(model, images=samples.images is not None)
+    told: str | None = "option"
+    if temperature is None:
+        temperature = model.temperature
+        told = model.recipe.sources.get(f"{model.prototypes.branch or 'teacher'}_temperature")
+    subtracted, centre_source = _centre(model, centre)
     if samples.logits is None and (assumed := model.assumed):
         warnings.warn(
             f"{model.prototypes.source}: nothing tells {', '.join(assumed)} of "
@@ -91,23 +100,25 @@ def measure_mlcd(
     accumulator = MLCDAccumulator(
         model.prototypes,
         temperature=temperature,
-        centre=_centre(model, centre),
+        centre=subtracted,
         groups=groups,
         prior=prior,
         assignment=assignment,
         normalize_features=model.recipe.normalize_features,
         use_norms=model.recipe.use_norms,
+        vmf=model.recipe.vmf,
         dtype=dtype,
         device=place,
     )
-    index = choose(len(samples), limit=limit, seed=seed)
+    chosen, places = choose(len(samples), limit=limit, seed=seed), []
     for batch in _batches(
         model,
         samples,
-        index,
+        chosen,
         preprocessing=preprocessing,
         batch_size=batch_size,
         workers=workers,
+        skip_bad=skip_bad,
         dtype=torch.float64 if dtype == "float64" else torch.float32,
         device=place,
     ):
@@ -118,9 +129,13 @@ def measure_mlcd(
             with torch.inference_mode():
                 bottleneck = model.bottleneck_of(batch.rows)
             accumulator.update(bottleneck, labels=labels)
+        places.append(batch.index)
         if progress is not None:
             progress(len(batch.index))
-    return accumulator.result()
+    found = accumulator.result()
+    index = np.concatenate(places)
+    index = index if samples.places is None else samples.places[index]
+    return replace(found, index=index, temperature_source=told, centre_source=centre_source)
 
 
 def cached_features(
@@ -133,6 +148,7 @@ def cached_features(
     seed: int = 0,
     batch_size: int = 64,
     workers: int = 0,
+    skip_bad: bool = False,
     device: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> Samples:
@@ -147,6 +163,7 @@ def cached_features(
         seed: As for :func:`measure_mlcd`.
         batch_size: As for :func:`measure_mlcd`.
         workers: As for :func:`measure_mlcd`.
+        skip_bad: As for :func:`measure_mlcd`.
         device: As for :func:`measure_mlcd`.
         progress: As for :func:`measure_mlcd`.
 
@@ -181,6 +198,7 @@ def cached_features(
         preprocessing=chosen,
         batch_size=batch_size,
         workers=workers,
+        skip_bad=skip_bad,
         dtype=torch.float32,
         device=torch.device(pick_device(device)),
     ):
@@ -188,10 +206,11 @@ def cached_features(
         places.append(batch.index)
         if progress is not None:
             progress(len(batch.index))
-    labels = None if samples.labels is None else samples.labels[np.concatenate(places)]
-    features = np.concatenate(rows)
-    save_features(cache, features, labels=labels, origin=origin)
-    return Samples(features=features, labels=labels)
+    arrays = {"features": np.concatenate(rows), "index": np.concatenate(places)}
+    if samples.labels is not None:
+        arrays["labels"] = samples.labels[arrays["index"]]
+    save_features(cache, arrays, origin=origin)
+    return Samples(features=arrays["features"], labels=arrays.get("labels"), places=arrays["index"])
 
 
 def _batches(
@@ -202,13 +221,13 @@ def _batches(
     preprocessing: Preprocessing | None,
     batch_size: int,
     workers: int,
+    skip_bad: bool,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Iterator[FeatureBatch]:
     if batch_size < 1 or workers < 0:
         raise ParameterError(
-            f"--batch-size must be at least 1 and --workers at least 0, "
-            f"got {batch_size} and {workers}."
+            f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}."
         )
     model.to(dtype, device)
     values = samples.features if samples.features is not None else samples.logits
@@ -223,6 +242,7 @@ def _batches(
         workers=workers,
         dtype=dtype,
         device=device,
+        skip_bad=skip_bad,
     )
 
 
@@ -234,19 +254,22 @@ def _default_preprocessing(model: HeadModel) -> Preprocessing:
 
 def _centre(
     model: HeadModel, centre: Centre | None
-) -> npt.NDArray[np.float64] | Literal["estimate"] | None:
+) -> tuple[npt.NDArray[np.float64] | Literal["estimate"] | None, str | None]:
+    """What is subtracted, and what told to."""
+    told: str | None = "option"
     if centre is None:
         if model.prototypes.branch == "student":
-            centre = "none"
+            centre, told = "none", "a student's logits are not centred"
         elif model.centre is not None:
-            centre = "file"
+            centre, told = "file", None
         else:
             centre = "estimate" if model.recipe.centring else "none"
+            told = model.recipe.sources.get("centring")
     if centre == "file":
         if model.centre is None:
             raise CheckpointError(
                 f"{model.prototypes.source}: holds no centre for {model.prototypes.name}.",
-                hint="Use --centre estimate or --centre none.",
+                hint="Use centre=estimate or centre=none.",
             )
-        return model.centre
-    return "estimate" if centre == "estimate" else None
+        return model.centre, told
+    return "estimate" if centre == "estimate" else None, told

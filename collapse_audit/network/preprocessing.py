@@ -61,11 +61,7 @@ class Preprocessing:
 
 
 def profiles() -> dict[str, Preprocessing]:
-    """Evaluation profiles by name, as the manifest has them from each family's own code.
-
-    Returns:
-        The profiles, in the order of the manifest.
-    """
+    """Evaluation profiles by name, as the manifest has them from each family's own code."""
     known = load_manifest().preprocessing
     return {name: Preprocessing(**asdict(profile)) for name, profile in known.items()}
 
@@ -97,22 +93,12 @@ def preprocessing_for(
     if resize is None:
         return found
     if resize < 1:
-        raise ParameterError(f"--resize must be a number of pixels or none, got {resize}.")
+        raise ParameterError(f"resize must be a number of pixels or none, got {resize}.")
     return replace(found, resize=resize, crop=resize)
 
 
 def to_image(image: Image | npt.NDArray[Any]) -> Image:
-    """Take an array for an image.
-
-    Args:
-        image: A PIL image, or an array of height x width or height x width x 3, uint8.
-
-    Returns:
-        A PIL image.
-
-    Raises:
-        ParameterError: If the array has another shape or type.
-    """
+    """Take an array (uint8; height x width, or height x width x 3) for an image."""
     from PIL import Image
 
     if isinstance(image, Image.Image):

@@ -41,15 +41,7 @@ def read_tensor(tensor: StoredTensor) -> Tensor:
 
 
 def backbone_state(checkpoint: Checkpoint, head: HeadLocation) -> State:
-    """State of the backbone that feeds a head.
-
-    Args:
-        checkpoint: The file.
-        head: One of its heads.
-
-    Returns:
-        Tensors by their names in the backbone; none if the file holds no backbone.
-    """
+    """State of the backbone that feeds a head, by the backbone's own names; empty without one."""
     path = checkpoint.tensors[head.weight_key].path
     folder, key = path[:-1], _WRAPPED.sub("", path[-1])
     if "target_encoder" in checkpoint.top_level and not folder:  # MSN
@@ -65,8 +57,9 @@ def backbone_state(checkpoint: Checkpoint, head: HeadLocation) -> State:
     side = re.match(r"student_|teacher_", key)
     for prefix in (f"{side[0]}backbone." if side else "backbone.", "backbone."):
         inside = _under(tensors, prefix)
-        while inside and all(name.startswith("backbone.") for name in inside):  # EsViT's ResNet
-            inside = _under(inside, "backbone.")
+        for wrapper in ("backbone.", "model."):  # EsViT's ResNet, our own trainer's timm models
+            while inside and all(name.startswith(wrapper) for name in inside):
+                inside = _under(inside, wrapper)
         if inside:
             break
     else:
@@ -83,15 +76,7 @@ def _under(tensors: dict[str, StoredTensor], prefix: str) -> dict[str, StoredTen
 
 
 def centre_of(checkpoint: Checkpoint, head: HeadLocation) -> npt.NDArray[np.float64] | None:
-    """The moving average of the teacher's logits, where the file holds it.
-
-    Args:
-        checkpoint: The file.
-        head: A head; the centre belongs to the teacher and to this head's level.
-
-    Returns:
-        One value per prototype, or ``None``: published DINO files hold none, iBOT's do.
-    """
+    """The moving average of the teacher's logits (k) of this head's level, if the file holds it."""
     if head.branch == "student":
         return None
     patches = is_patch_level(head.name)

@@ -7,16 +7,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 from collapse_audit.errors import SourceError
 from collapse_audit.manifest import CheckpointEntry, fetch_hint
 from collapse_audit.manifest.entries import base_name
 from collapse_audit.remote.settings import RemoteSettings
-from collapse_audit.words import printable
+from collapse_audit.words import printable, redact
 
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
-_URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
+_SCHEME = re.compile(r"(?:[a-zA-Z0-9+.-]*::)*[a-zA-Z][a-zA-Z0-9+.-]+://")
 _HF = re.compile(
     r"(?:(?P<kind>datasets|spaces)/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
 )
@@ -69,17 +68,7 @@ class Remote:
         return name[-80:] or "checkpoint"
 
     def sibling(self, name: str) -> Remote:
-        """A file in the same folder; queries and credentials stay as they are.
-
-        Args:
-            name: Its file name.
-
-        Returns:
-            It, without what the manifest knows of this file.
-
-        Raises:
-            SourceError: If the name would lead out of the folder.
-        """
+        """A file of the same folder (never out of it), of which the manifest says nothing."""
         if name in {"", ".", ".."} or not set(name).isdisjoint("/\\"):
             raise SourceError(
                 f"{self.name}: names {printable(name)!r} as a file of its folder.",
@@ -105,20 +94,6 @@ def is_remote(source: str | Path) -> bool:
     return isinstance(source, str) and _SCHEME.match(source) is not None
 
 
-def redact(url: str) -> str:
-    """An address without what may be secret: user, password, query and fragment."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # such as an unclosed IPv6 bracket
-        return url.partition("?")[0].rpartition("@")[2]
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def scrub(text: object) -> str:
-    """Somebody else's message on one line, with every address in it redacted."""
-    return printable(" ".join(_URL_IN_TEXT.sub(lambda url: redact(url[0]), str(text)).split()))
-
-
 def remote_of_url(url: str) -> Remote:
     """The remote file of an address.
 
@@ -131,11 +106,24 @@ def remote_of_url(url: str) -> Remote:
     Raises:
         SourceError: If it is no address, or names no file.
     """
+    web = url.lower().startswith(("http://", "https://", "hf://"))
+    if "::" in url and not (web and "://" not in url.partition("::")[2]):  # [::1] is a server
+        raise SourceError(
+            "An address that is a chain of several, joined by two colons, is not opened.",
+            hint="Fetch and unpack the file first, and give its path.",
+        )
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise SourceError(f"{redact(url)}: not an address ({scrub(error)}).") from None
+    except ValueError:
+        raise SourceError(
+            f"{redact(url)}: not an address.", hint="Write %2F %3F %23 for / ? # in a password."
+        ) from None
+    if parts.netloc.rpartition("@")[2] != urlsplit(redact(url)).netloc:
+        raise SourceError(
+            f"{redact(url)}: an @ behind the server.",
+            hint="Write %40 for one in a path, and %2F %3F %23 for / ? # in a password.",
+        )
     if not base_name(url) or (parts.scheme in {"http", "https"} and not parts.hostname):
         raise SourceError(
             f"{redact(url)}: names no file.", hint="Give the address of the checkpoint itself."
@@ -158,7 +146,7 @@ def remote_of_entry(entry: CheckpointEntry) -> Remote:
     if entry.url is None or entry.fetch != "http":
         raise SourceError(
             f"{entry.id}: cannot be fetched automatically.",
-            hint=fetch_hint(entry, "the folder given as --checkpoint-dir"),
+            hint=fetch_hint(entry, "the folder given as checkpoint_dir=FOLDER"),
         )
     query = ""
     if entry.query_env is not None:
@@ -184,7 +172,7 @@ def not_in_cache(name: str) -> SourceError:
     """The error for what offline mode does not allow to fetch."""
     return SourceError(
         f"{name}: not in the cache, and offline mode is on.",
-        hint="Run `collapse-audit download` where there is a network, or leave --offline "
+        hint="Run `collapse-audit download` where there is a network, or leave offline=True "
         "(COLLAPSE_AUDIT_OFFLINE, HF_HUB_OFFLINE) out.",
     )
 
@@ -196,11 +184,14 @@ def address_to_open(url: str, settings: RemoteSettings) -> str:
     base, _, fragment = url.partition("#")
     url = base + fragment if fragment.startswith("?") else base
     if url.startswith("hf://"):
-        url = _hub_url(url)
+        from huggingface_hub import hf_hub_url
+
+        repo, kind, revision, file = parse_hf(url)
+        url = hf_hub_url(repo, file, repo_type=kind, revision=revision)
     if urlsplit(url).scheme == "http" and not settings.insecure_http:
         raise SourceError(
             f"{redact(url)}: plain http is refused, for anybody on the way can change the file.",
-            hint="Use https://, or allow it with --insecure-http.",
+            hint="Use https://, or allow it with insecure_http=True.",
         )
     return url
 
@@ -222,10 +213,3 @@ def _beside(url: str, name: str) -> str:
     path = re.split(r"[?#]", url, maxsplit=1)[0]
     web = url.startswith(("http://", "https://"))
     return f"{path.rpartition('/')[0]}/{quote(name) if web else name}{url[len(path) :]}"
-
-
-def _hub_url(url: str) -> str:
-    from huggingface_hub import hf_hub_url
-
-    repo, kind, revision, file = parse_hf(url)
-    return hf_hub_url(repo, file, repo_type=kind, revision=revision)

@@ -24,8 +24,12 @@ def open_remote(remote: Remote, url: str, settings: RemoteSettings) -> RemoteFil
     """Open one address of a file; its first bytes must be those of a file, and its size right."""
     opened = address_to_open(url, settings)
     file: RemoteFile
-    if urlsplit(opened).scheme in {"http", "https"}:
-        file = HttpFile(opened, settings, _hub_token(url))
+    if url.startswith("hf://"):
+        from huggingface_hub import get_token
+
+        file = HttpFile(opened, settings, get_token())  # the user's own, for the hub only
+    elif urlsplit(opened).scheme in {"http", "https"}:
+        file = HttpFile(opened, settings)
     else:
         file = FsspecFile(opened, settings)
     if not file.head:
@@ -61,12 +65,3 @@ def sends_true_ranges(file: RemoteFile) -> bool:
     start = len(file.head) // 2
     part = file.head[start : start + _PROBE_BYTES]
     return file.read(start, len(part)) == part
-
-
-def _hub_token(url: str) -> str | None:
-    """The user's own token, for the hub only."""
-    if not url.startswith("hf://"):
-        return None
-    from huggingface_hub import get_token
-
-    return get_token()

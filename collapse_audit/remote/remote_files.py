@@ -18,17 +18,11 @@ HEAD_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What tells one state of a remote file from another.
+    """What tells one state of a remote file from another, as far as the server says it."""
 
-    Attributes:
-        size: In bytes, if known.
-        etag: The server's tag, if it gives one.
-        modified: The server's time of the last change, if it gives one.
-    """
-
-    size: int | None
+    size: int | None  # in bytes
     etag: str | None = None
-    modified: str | None = None
+    modified: str | None = None  # time of the last change
 
     @property
     def is_checkable(self) -> bool:
@@ -42,19 +36,12 @@ class FileVersion:
 
 
 class RemoteFile(Protocol):
-    """A file that is somewhere else.
+    """A file that is somewhere else."""
 
-    Attributes:
-        shown: Its address as it may be printed.
-        head: Its first bytes, at most 64 KiB.
-        version: Its state when it was opened.
-        has_ranges: Whether its size is known and a part of it can be read.
-    """
-
-    shown: str
-    head: bytes
-    version: FileVersion
-    has_ranges: bool
+    shown: str  # its address as it may be printed
+    head: bytes  # its first bytes, at most HEAD_BYTES
+    version: FileVersion  # when it was opened
+    has_ranges: bool  # whether its size is known and a part of it can be read
 
     def read(self, start: int, length: int) -> bytes:
         """Bytes of a part; as many as asked for, or an error."""
@@ -75,12 +62,18 @@ class RangesUnusableError(SourceError):
 
 
 class TransientError(Exception):
-    """A failure that may pass, if need be after the seconds that the server asks to wait."""
+    """A failure that may pass, if need be after the seconds that the server asks to wait.
 
-    def __init__(self, what: str, *, hint: str = "", wait: float = 0.0) -> None:
+    ``lasts``: it seldom does where nothing has arrived yet, as without a network.
+    """
+
+    def __init__(
+        self, what: str, *, hint: str = "", wait: float = 0.0, lasts: bool = False
+    ) -> None:
         super().__init__(what)
         self.hint = hint
         self.wait = wait
+        self.lasts = lasts
 
 
 class Patience:
@@ -125,14 +118,15 @@ class Patience:
         """Forget earlier failures: something of size has arrived."""
         self._failures = 0
 
-    def wait_after(self, failure: TransientError) -> None:
+    def wait_after(self, failure: TransientError, *, arrived: bool = True) -> None:
         """Wait before the next attempt, longer each time; raise if the last has been made."""
         self._failures += 1
+        retries = self._settings.retries if arrived or not failure.lasts else 1
         # jitter: many jobs that failed together shall not come back together
         pause = self._settings.backoff_seconds * 2 ** (self._failures - 1)
         pause *= 1 + random.random() / 4  # noqa: S311 - no secret depends on it
         pause = max(pause, failure.wait)
-        if self._failures > self._settings.retries or time.monotonic() + pause > self._end:
+        if self._failures > retries or time.monotonic() + pause > self._end:
             times = f"{self._failures} attempts" if self._failures > 1 else "1 attempt"
             raise SourceError(
                 f"{self._shown}: {failure} ({times}).",
@@ -146,7 +140,7 @@ def too_large(shown: str, size: int | None, limit: int) -> SourceError:
     what = "it does not end" if size is None else f"{size:,} bytes are needed"
     return SourceError(
         f"{shown}: {what}, and at most {limit:,} are fetched.",
-        hint="Raise --max-bytes if it is right.",
+        hint="Raise max_bytes=N if it is right.",
     )
 
 

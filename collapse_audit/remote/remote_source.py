@@ -14,6 +14,7 @@ from collapse_audit.remote.reporting import SILENT, Reporter
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.transfers import exclusive, fetch_part
 from collapse_audit.remote.whole_files import cached_file, fetch_file, file_of_other_tools
+from collapse_audit.words import redact
 
 _BAR_FROM_BYTES = 1 << 20
 
@@ -109,17 +110,7 @@ class RemoteSource:
         return self._read(start, n)
 
     def sibling(self, name: str) -> RemoteSource:
-        """Open a file of the same folder.
-
-        Args:
-            name: Its file name.
-
-        Returns:
-            The file.
-
-        Raises:
-            SourceError: If it cannot be fetched, or the name would lead out of the folder.
-        """
+        """Open a file of the same folder, as :func:`open_source` does."""
         return open_source(self.remote.sibling(name), self._settings, self._reporter)
 
     def _read(self, start: int, n: int) -> bytes:
@@ -146,13 +137,16 @@ class RemoteSource:
         if data is None:
             raise SourceError(
                 f"{self.remote.name}: the cache does not keep what is written to it.",
-                hint="Check the disk, or choose another folder with --cache-dir.",
+                hint="Check the disk, or choose another folder with cache_dir=FOLDER.",
             )
         return data
 
     def _bring(self, url: str, start: int, n: int) -> None:
         """Fetch what the cache lacks of a part from one address."""
-        file = self._files.get(url) or open_remote(self.remote, url, self._settings)
+        file = self._files.get(url)
+        if file is None:
+            with self._reporter.waiting(f"{self.remote.name}: waiting for {redact(url)}"):
+                file = open_remote(self.remote, url, self._settings)
         stored = self._cache.read(0, len(file.head))
         if file.version.differs_from(self._cache.version) or stored not in {None, file.head}:
             raise has_changed(

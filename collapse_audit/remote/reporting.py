@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Timer
+
+from collapse_audit.words import printable
 
 Update = Callable[[int], object]
 
@@ -23,26 +26,24 @@ class Reporter:
     bars: bool = True
 
     def note(self, text: str) -> None:
-        """Print one line.
-
-        Args:
-            text: The line.
-        """
+        """Print one line."""
         if self.notes:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{printable(text, 1000)}\n")
+
+    @contextmanager
+    def waiting(self, text: str, seconds: float = 2.0) -> Iterator[None]:
+        """Print one line as soon as something takes longer than that."""
+        timer = Timer(seconds, self.note, [text])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @contextmanager
     def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Update]:
-        """Show how far a transfer is.
-
-        Args:
-            title: What is transferred.
-            total: Bytes in all; ``None`` if the server does not say.
-            done: Bytes that an earlier run has fetched.
-
-        Yields:
-            A function to call with the number of bytes that came in.
-        """
+        """Show how far a transfer of bytes is; what it yields takes the number that came in."""
         if not (self.bars and sys.stderr.isatty()):
             yield lambda _count: None
             return

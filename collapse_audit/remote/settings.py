@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_LOCK_NAME = "collapse_audit.lock"
 _ON = frozenset({"1", "true", "yes", "on"})
 
 
@@ -73,24 +74,12 @@ class RemoteSettings:
         """The lock file that counts: the project's, or the cache's if the project has none."""
         if self.lock_path is not None:
             return self.lock_path
-        beside = Path.cwd() / LOCK_NAME
-        return beside if beside.is_file() else self.cache_dir / LOCK_NAME
-
-
-LOCK_NAME = "collapse_audit.lock"
+        beside = Path.cwd() / _LOCK_NAME
+        return beside if beside.is_file() else self.cache_dir / _LOCK_NAME
 
 
 def platform_cache_dir(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """The folder in which a program of this platform keeps what it can fetch again.
-
-    Args:
-        environ: Environment variables.
-        platform: As ``sys.platform`` names it.
-
-    Returns:
-        ``$XDG_CACHE_HOME`` or ``~/.cache`` on Linux, ``~/Library/Caches`` on macOS,
-        ``%LOCALAPPDATA%`` on Windows; in it, ``collapse-audit``.
-    """
+    """The folder in which a program of this platform keeps what it can fetch again."""
     if platform == "win32" and environ.get("LOCALAPPDATA"):
         base = Path(environ["LOCALAPPDATA"])
     elif platform == "darwin":

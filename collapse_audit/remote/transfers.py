@@ -9,7 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from collapse_audit.errors import SourceError
-from collapse_audit.files import read_json, sync_folder, write_json
+from collapse_audit.files import (
+    is_plain_file,
+    read_json,
+    refuse_special,
+    sync_folder,
+    write_json,
+)
 from collapse_audit.remote.remote_files import RangesUnusableError, RemoteFile, too_large
 from collapse_audit.remote.reporting import Reporter
 from collapse_audit.remote.settings import RemoteSettings
@@ -24,7 +30,11 @@ def exclusive(folder: Path, settings: RemoteSettings) -> Iterator[None]:
 
     try:  # the lock is the operating system's: it goes with the process, however that ends
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(folder.name + ".lock"), timeout=settings.limit_seconds)
+        path = folder.with_name(folder.name + ".lock")
+        refuse_special(path)
+        if path.is_symlink():  # the lock file is emptied, and so would be what a link leads to
+            path.unlink()
+        lock = FileLock(path, timeout=settings.limit_seconds)
         lock.acquire()
     except Timeout:
         raise SourceError(
@@ -49,23 +59,10 @@ def fetch_part(
     settings: RemoteSettings,
     reporter: Reporter,
 ) -> None:
-    """Bring a part of a remote file to the disk, going on where an earlier run was stopped.
-
-    What is there is used only if the server shows, by size and tag or date, that the file is
-    still the same, and has the same bytes at its end. The caller renames it once it is checked.
-
-    Args:
-        file: The remote file.
-        start: First byte.
-        length: Number of bytes; ``None`` for all that follow.
-        partial: Where the bytes go; a note beside it says what they belong to.
-        settings: The largest size allowed.
-        reporter: Shows the progress.
-
-    Raises:
-        SourceError: If the transfer fails for good, or the part is too large.
-        RangesUnusableError: If the server does not send this part.
-    """  # noqa: DOC501  (too_large and _unwritable make one)
+    """Bring a part (``None``: up to the end) to the disk, going on where a run was stopped."""
+    # What is there is used only if the server shows, by size and tag or date, that the file is
+    # still the same, and has the same bytes at its end. The caller renames it once it is checked.
+    # RangesUnusableError: the server does not send this part, and nothing of it is left.
     if length is not None and length > settings.max_bytes:
         raise too_large(file.shown, length, settings.max_bytes)
     note = _note(partial)
@@ -75,8 +72,10 @@ def fetch_part(
         if file.version.is_checkable and read_json(note) == belongs:
             done, seen = _end_of(partial, length)
         if not done:
-            write_json(note, belongs)
-        with partial.open("ab" if done else "wb") as out:
+            write_json(note, belongs, follow=False)
+            refuse_special(partial)
+            partial.unlink(missing_ok=True)
+        with partial.open("ab" if done else "xb") as out:
             rest = None if length is None else length - done
             with reporter.bar(file.shown, length, done) as update:
                 for block in file.stream(start + done, rest, seen):
@@ -96,6 +95,7 @@ def fetch_part(
 def publish(partial: Path, path: Path) -> None:
     """Give a complete and checked file its final name in the same folder."""
     try:
+        refuse_special(path)
         partial.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -115,7 +115,7 @@ def _note(partial: Path) -> Path:
 
 def _end_of(partial: Path, length: int | None) -> tuple[int, bytes]:
     """How much of a partial file can be used, and what comes last in it."""
-    size = partial.stat().st_size if partial.is_file() else 0
+    size = partial.stat().st_size if is_plain_file(partial) else 0
     if not size or (length is not None and size > length):
         return 0, b""
     with partial.open("rb") as existing:
@@ -126,5 +126,5 @@ def _end_of(partial: Path, length: int | None) -> tuple[int, bytes]:
 def _unwritable(path: Path, error: OSError) -> SourceError:
     return SourceError(
         f"{path}: cannot be written ({error.strerror or error}).",
-        hint="Choose another folder with --cache-dir or COLLAPSE_AUDIT_CACHE.",
+        hint="Choose another folder with cache_dir=FOLDER or COLLAPSE_AUDIT_CACHE.",
     )

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from collapse_audit.report.columns import escape, pipe_table, text_columns
+from collapse_audit.report.csv_text import rows_to_csv
 from collapse_audit.report.documents import ComparedHead, ComparisonDocument
+from collapse_audit.report.table import WIDEST
 from collapse_audit.report.verdict_text import figure
-from collapse_audit.report.words import count, head_name, plural
+from collapse_audit.report.words import count, head_name, plural, shorten
 from collapse_audit.words import printable
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def comparison_to_table(comparison: ComparisonDocument) -> str:
-    """Write a comparison for a terminal."""
-    lines = [f"{letter}  {printable(source, None)}" for letter, source in _sources(comparison)]
+def comparison_to_table(comparison: ComparisonDocument, *, width: int = WIDEST) -> str:
+    """Write a comparison for a terminal: side by side as many sources as its width holds."""
+    lines = [f"{letter}  {shorten(name, width - 5)}" for letter, name in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", head_name(head["name"], head["branch"])]
-        lines += [*text_columns(_titles(comparison), _rows(head)), *_regroupings(head)]
+        lines += ["", shorten(_title(head), width)]
+        for number, part in enumerate(_parts([_titles(comparison), *_rows(head)], width)):
+            lines += [*([""] if number else []), *part]
+        for text in _regroupings(head):
+            lines += textwrap.wrap(text, width, subsequent_indent="    ")
     return "\n".join(lines) + "\n"
+
+
+def _parts(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+    """The table in parts within a width; each repeats the metric and the first source."""
+    others = (len(rows[0]) - 2) // 3
+    for number in range(others, 0, -1):
+        ranges = [slice(2 + 3 * at, 2 + 3 * (at + number)) for at in range(0, others, number)]
+        parts = [text_columns((), [[*row[:2], *row[chosen]] for row in rows]) for chosen in ranges]
+        if max(len(line) for part in parts for line in part) <= width:
+            break
+    return parts
 
 
 def comparison_to_markdown(comparison: ComparisonDocument) -> str:
@@ -30,7 +45,7 @@ def comparison_to_markdown(comparison: ComparisonDocument) -> str:
     lines = ["# Heads side by side", ""]
     lines += [f"- {letter}: {escape(source)}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", f"## {escape(head_name(head['name'], head['branch']))}", ""]
+        lines += ["", f"## {escape(_title(head))}", ""]
         lines += pipe_table(_titles(comparison), _rows(head))
         lines += [line for text in _regroupings(head) for line in ("", escape(text))]
     return "\n".join(lines) + "\n"
@@ -39,19 +54,15 @@ def comparison_to_markdown(comparison: ComparisonDocument) -> str:
 def comparison_to_csv(comparison: ComparisonDocument) -> str:
     """Write a comparison as CSV: one row per head, metric and source, in full precision."""
     # the first source has neither delta nor judgement
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("head", "branch", "metric", "source", "value", "delta", "judgement"))
+    columns = ("head", "branch", "metric", "source", "value", "delta", "judgement")
+    rows = []
     for head in comparison["heads"]:
         for row in head["metrics"]:
+            name = (head["name"], head["branch"], row["metric"])
             deltas, judgements = [None, *row["deltas"]], [None, *row["judgements"]]
             cells = zip(comparison["sources"], row["values"], deltas, judgements, strict=True)
-            for source, value, delta, judgement in cells:
-                name = (head["name"], head["branch"] or "", row["metric"], source)
-                writer.writerow(
-                    (*name, *("" if c is None else c for c in (value, delta, judgement)))
-                )
-    return stream.getvalue()
+            rows += [dict(zip(columns, (*name, *cell), strict=True)) for cell in cells]
+    return rows_to_csv(rows)
 
 
 def _labels(number: int) -> list[str]:
@@ -60,8 +71,16 @@ def _labels(number: int) -> list[str]:
 
 
 def _sources(comparison: ComparisonDocument) -> Iterator[tuple[str, str]]:
-    sources = comparison["sources"]
+    sources = [shorten(source, 300) for source in comparison["sources"]]
     return zip(_labels(len(sources)), sources, strict=True)
+
+
+def _title(head: ComparedHead) -> str:
+    """Its name, and the names in the others where one differs, such as ``head (B: proj)``."""
+    named = zip(_labels(1 + len(head["partners"]))[1:], head["partners"], strict=True)
+    others = ", ".join(f"{letter}: {printable(name, None)}" for letter, name in named)
+    own = head_name(head["name"], head["branch"])
+    return own if {*head["partners"]} == {head["name"]} else f"{own} ({others})"
 
 
 def _titles(comparison: ComparisonDocument) -> tuple[str, ...]:

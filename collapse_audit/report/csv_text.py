@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collapse_audit.report.documents import HeadDocument, ReportDocument
 from collapse_audit.report.mlcd_cells import mlcd_columns
 from collapse_audit.report.words import QUANTILES, notes
+from collapse_audit.words import printable
+
+# also behind a semicolon, which parts cells where the comma is in numbers
+_FORMULA = re.compile("(^|;)(?=\\s*[=+@\\uff1d\\uff0b\\uff0d\\uff20-])")
 
 
-def to_csv(report: ReportDocument) -> str:
+def to_csv(*reports: ReportDocument) -> str:
     """Write one row per head, for spreadsheets and data frames.
 
     Lists have no place in a row: the histogram and the sweep are in the JSON.
 
     Args:
-        report: A report that obeys the schema.
+        *reports: Reports that obey the schema.
 
     Returns:
         A header and one line per head; what a report does not hold is an empty cell.
     """
-    text, rows = io.StringIO(), [flat_row(report, head) for head in report["heads"]]
+    return rows_to_csv([flat_row(report, head) for report in reports for head in report["heads"]])
+
+
+def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows that have the same columns, without anything that a spreadsheet takes for a formula."""
+    text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: csv_cell(value) for column, value in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -68,6 +78,11 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
         **mlcd_columns(head["mlcd"]),
         "notes": notes(head),
     }
+
+
+def csv_cell(value: Any) -> Any:
+    """A value that no spreadsheet takes for a formula; names come out of files."""
+    return _FORMULA.sub(r"\1'", printable(value, None)) if isinstance(value, str) else value
 
 
 def _part(value: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -132,6 +132,9 @@ class MLCDDocument(TypedDict):
     kl_to_redundancy: NotRequired[float | None]
     hidden_divergence: NotRequired[float | None]
     labels: NotRequired[LabelsDocument | None]
+    temperature_source: NotRequired[str | None]
+    centre_source: NotRequired[str | None]
+    vmf: NotRequired[bool]
 
 
 class HeadDocument(TypedDict):
@@ -189,7 +192,7 @@ class CheckDocument(TypedDict):
     value: _Number
     baseline: _Number | None
     limit: str
-    status: Literal["passed", "failed", "skipped"]
+    status: Literal["passed", "failed", "accepted", "skipped"]
 
 
 class VerdictDocument(_Document):
@@ -231,6 +234,7 @@ class ComparedHead(TypedDict):
 
     name: str
     branch: str | None
+    partners: list[str]
     metrics: list[MetricDocument]
     regroupings: list[RegroupingDocument | None]
 

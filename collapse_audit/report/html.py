@@ -7,17 +7,17 @@ from collapse_audit.report.documents import ReportDocument
 from collapse_audit.report.json_text import to_json
 
 
-def to_html(report: ReportDocument) -> str:
-    """Write a report as a page to keep, mail or attach to a CI run.
+def to_html(*reports: ReportDocument) -> str:
+    """Write reports as a page to keep, mail or attach to a CI run.
 
     Args:
-        report: A report that obeys the schema.
+        *reports: Reports that obey the schema.
 
     Returns:
         A complete document in UTF-8 with inline style and SVG, light or dark as the reader's
-        system is, and the JSON of the report folded in at the end. It loads nothing.
+        system is, and the JSON of each report folded in at its end. It loads nothing.
     """
-    return _render("report.html.jinja", report=report, json=to_json(report))
+    return _render("report.html.jinja", reports=reports, to_json=to_json)
 
 
 def to_html_fragment(report: ReportDocument) -> str:

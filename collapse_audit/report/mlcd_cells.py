@@ -23,11 +23,13 @@ _USAGE: Final = (
     ("mass of last 50 %", "tail_mass"),
 )
 _SCALARS: Final = (
-    *("n", "temperature", "centre", "assignment", "prior", "mean_entropy"),
+    *("n", "temperature", "temperature_source", "centre", "centre_source", "vmf"),
+    *("assignment", "prior", "mean_entropy"),
     *("mutual_information", "mutual_information_corrected", "kl_to_redundancy"),
 )
 #: Over the two columns of numbers of :func:`mlcd_rows`.
 MLCD_TITLES: Final = ("class distribution", "K prototypes", "M unique")
+_SOURCES: Final = ("temperature_source", "centre_source")
 _CENTRES: Final = {
     "file": "centre from the file",
     "estimated": "centre estimated over these samples",
@@ -52,9 +54,11 @@ def mlcd_headline(mlcd: MLCDDocument) -> list[str]:
     error = mlcd.get("mean_entropy_error")
     spread = f" +- {error:.2g}" if error is not None else ""
     corrected = mlcd["mutual_information_corrected"]
+    told = [f" ({text})" if text else "" for text in map(mlcd.get, _SOURCES)]
     return [
-        f"MLCD of {mlcd['n']:,} samples, temperature {mlcd['temperature']:g}, "
-        f"{_CENTRES[mlcd['centre']]}, {mlcd['assignment']}, {mlcd['prior']} prior",
+        f"MLCD of {mlcd['n']:,} samples, temperature {mlcd['temperature']:g}{told[0]}, "
+        f"{_CENTRES[mlcd['centre']]}{told[1]}, {mlcd['assignment']}"
+        f"{' with the vMF normaliser' if mlcd.get('vmf') else ''}, {mlcd['prior']} prior",
         f"mutual information {_number(mlcd['mutual_information'])} nats "
         f"({_number(corrected)} corrected for the finite sample); copies cannot inflate it",
         f"mean entropy {_number(mlcd['mean_entropy'])}{spread} nats, "

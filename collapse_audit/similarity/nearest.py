@@ -52,6 +52,9 @@ class Nearest:
         """Angle to the nearest other prototype, radians (k)."""
         return 2.0 * np.arcsin(np.sqrt(np.clip(self.distance / 2.0, 0.0, 1.0)))
 
+    def __repr__(self) -> str:
+        return f"Nearest(k={len(self.index)}, copies={self.copies})"
+
 
 def nearest_prototypes(
     comparison: Comparison, cover: Cover | None = None, *, progress: Progress = silent

@@ -26,7 +26,7 @@ _FORMAT = "collapse-audit/head"
 _DIGEST_BYTES = 32
 _WRITTEN = ("config.yaml", "log.jsonl", "state.pt", "head.safetensors", "audit.json",
             "sweep.json", "sweep.md", "sweep.svg")  # fmt: skip
-_HINT = "Free space or choose another --out; an earlier file is untouched."
+_HINT = "Free space or choose another folder; an earlier file is untouched."
 
 
 @contextmanager
@@ -38,7 +38,8 @@ def sole_use(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise ParameterError(
-            f"{folder}: another process trains there.", hint="Wait for it, or choose another --out."
+            f"{folder}: another process trains there.",
+            hint="Wait for it, or choose another folder.",
         ) from None
     except OSError as error:
         raise SourceError(f"{folder}: not usable as a run folder ({error.strerror}).") from error
@@ -75,7 +76,7 @@ def load_state(state: TrainingState, path: Path) -> None:
     except Exception as error:
         raise CheckpointError(
             f"{path}: not a state to resume from ({printable(error)}).",
-            hint="Nothing was changed: restore the file, or train again with another --out.",
+            hint="Nothing was changed: restore the file, or train again in another folder.",
         ) from error
 
 
@@ -132,7 +133,7 @@ def load_network(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({printable(error)}).",
-            hint="--init takes the head.safetensors of an earlier run.",
+            hint="init=FILE takes the head.safetensors of an earlier run.",
         ) from error
     network = make_network(config, width, images=images)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}

@@ -41,15 +41,15 @@ def class_distribution(
     network: Network, data: Data, objective: Objective, groups: npt.NDArray[np.int64]
 ) -> dict[str, float]:
     """Class distribution of the teacher over the training samples, without augmentation."""
-    # Temperature and centre are applied as in training. Copies inflate the perplexity over the K
-    # prototypes, but neither that over their groups (k) nor the mutual information (nats).
-    device, temperature = network.prototypes.device, objective.teacher_temperature
-    in_logits = {"none": 0.0, "logits": 1.0, "log-probabilities": temperature}
+    # Temperature, centre and normaliser are applied as in training. Copies inflate the perplexity
+    # over the K prototypes, but neither that over their groups (k) nor the mutual information.
+    device, centre = network.prototypes.device, objective.logit_centre
     mlcd = MLCDAccumulator(
-        Prototypes.from_weight(network.prototypes),
-        temperature=temperature,
-        centre=objective.centre.double() * in_logits[objective.centre_rule],
+        Prototypes.from_weight(network.prototypes, scale=network.head.last_layer.weight_g),
+        temperature=objective.teacher_temperature,
+        centre=None if centre is None else centre.cpu(),
         groups=groups,
+        vmf=objective.config.vmf,
         dtype="float64",
         device=device,
     )

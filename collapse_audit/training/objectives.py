@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from collapse_audit.mlcd.vmf import vmf_log_normaliser
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.sinkhorn import sinkhorn_knopp
-from collapse_audit.training.vmf import scores
 
 
 class Objective(nn.Module):
@@ -26,8 +25,6 @@ class Objective(nn.Module):
     """
 
     centre: Tensor  # running, of the teacher (k); zero where the method has none
-    # how the centre is applied, for those who evaluate the head later
-    centre_rule: ClassVar[str] = "none"
 
     def __init__(self, config: HeadTrainingConfig) -> None:
         super().__init__()
@@ -35,6 +32,11 @@ class Objective(nn.Module):
         self.student_temperature = config.student_temperature
         self.teacher_temperature = config.teacher_temperature
         self.register_buffer("centre", torch.zeros(config.k))
+
+    @property
+    def logit_centre(self) -> Tensor | None:
+        """The centre in units of logits, as DINO's checkpoints store it; none by default."""
+        return None
 
     def forward(
         self,
@@ -49,9 +51,9 @@ class Objective(nn.Module):
         # The teacher may have fewer views (the global ones); its view i is the crop of the
         # student's view i. With row norms kappa (k) the von Mises-Fisher normaliser of DINO-vMF is
         # added, which needs the dimension d.
-        student = scores(student_logits, self.student_temperature, student_kappa, d)
+        student = _scores(student_logits, self.student_temperature, student_kappa, d)
         with torch.no_grad():
-            teacher = scores(teacher_logits, self.teacher_temperature, teacher_kappa, d)
+            teacher = _scores(teacher_logits, self.teacher_temperature, teacher_kappa, d)
             targets = self.targets(teacher)
         log_probability = student.log_softmax(dim=-1)
         return cross_view_entropy(log_probability, targets) + self.penalty(log_probability)
@@ -75,7 +77,10 @@ class LogitCentring(Objective):
     The centre is kept in units of logits, as DINO's checkpoints store it, and is updated after use.
     """
 
-    centre_rule = "logits"
+    @property
+    def logit_centre(self) -> Tensor:
+        """The centre, which is in these units."""
+        return self.centre
 
     def targets(self, teacher: Tensor) -> Tensor:
         """Centred and sharpened targets."""
@@ -91,7 +96,10 @@ class ProbabilityCentring(Objective):
     subtracted from the logits over the temperature, and is updated after use.
     """
 
-    centre_rule = "log-probabilities"
+    @property
+    def logit_centre(self) -> Tensor:
+        """What is subtracted before the temperature to the same effect."""
+        return self.centre * self.teacher_temperature
 
     def targets(self, teacher: Tensor) -> Tensor:
         """Centred and sharpened targets."""
@@ -166,6 +174,15 @@ def cross_view_entropy(log_probability: Tensor, targets: Tensor) -> Tensor:
     pairs = product(range(len(targets)), range(len(log_probability)))
     terms = [-(targets[t] * log_probability[s]).sum(dim=-1).mean() for t, s in pairs if t != s]
     return torch.stack(terms).mean()
+
+
+def _scores(logits: Tensor, temperature: float, kappa: Tensor | None, d: int) -> Tensor:
+    """Logits (... x k) over the temperature, in float32 at least."""
+    # with row norms (kappa, k) the von Mises-Fisher normaliser is added, for dimension d
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    if kappa is None:
+        return exact / temperature
+    return exact / temperature + vmf_log_normaliser(kappa / temperature, d)
 
 
 def _log_mean(log_probability: Tensor) -> Tensor:

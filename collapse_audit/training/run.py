@@ -52,7 +52,7 @@ class TrainingResult:
 
 
 def run_training(
-    config: HeadTrainingConfig, folder: Path, *, resume: bool = False, quiet: bool = False
+    config: HeadTrainingConfig, folder: str | Path, *, resume: bool = False, quiet: bool = False
 ) -> TrainingResult:
     """Train a head, and audit it before and after.
 
@@ -73,7 +73,15 @@ def run_training(
     Returns:
         Numbers before and after. If the loss diverged, those of the last good state.
 
+    Raises:
+        ParameterError: If ``config`` is none.
     """
+    if not isinstance(config, HeadTrainingConfig):
+        raise ParameterError(
+            f"run_training takes a HeadTrainingConfig, got {type(config).__name__}.",
+            hint="HeadTrainingConfig.from_file(Path(name)) reads one.",
+        )
+    folder = Path(folder)
     with enough_memory():
         data = load_data(config)
         state = _starting_state(config, data)  # may refuse: before the folder is this run's
@@ -143,12 +151,12 @@ def _claim(folder: Path, config: HeadTrainingConfig, data: Data, *, resume: bool
         _check_same(path, config, data)
         if not resume:
             raise ParameterError(
-                f"{folder}: already holds a run.", hint="Add --resume, or choose another --out."
+                f"{folder}: already holds a run.", hint="Add resume=True, or choose another folder."
             )
         return
     if any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise ParameterError(
-            f"{folder}: not empty, and not a run folder.", hint="Choose another --out."
+            f"{folder}: not empty, and not a run folder.", hint="Choose another folder."
         )
     content = {"config": config.to_dict(), "data_sha256": data.fingerprint, "versions": _versions()}
     write_text(path, yaml.safe_dump(content, sort_keys=False))
@@ -165,12 +173,12 @@ def _check_same(path: Path, config: HeadTrainingConfig, data: Data) -> None:
     if changed:
         raise ParameterError(
             f"{path.parent}: belongs to another configuration: {'; '.join(changed)}.",
-            hint="Choose another --out.",
+            hint="Choose another folder.",
         )
     if content.get("data_sha256") != data.fingerprint:
         raise ParameterError(
             f"{path.parent}: the data are not those the run began with.",
-            hint="Restore them, or choose another --out.",
+            hint="Restore them, or choose another folder.",
         )
 
 
@@ -182,12 +190,11 @@ def _summary(state: TrainingState, data: Data) -> dict[str, Any]:
 def _write_results(
     result: TrainingResult, config: HeadTrainingConfig, data: Data, state: TrainingState
 ) -> None:
-    centre = state.objective.centre if state.objective.centre_rule == "logits" else None
     save_head(
         state.teacher,
         result.head,
         student=state.student,
-        centre=centre,
+        centre=state.objective.logit_centre,
         provenance=provenance(config, data.fingerprint, state.iteration),
     )
     content = {

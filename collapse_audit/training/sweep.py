@@ -44,9 +44,9 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
     entries = {entry.name: entry for entry in dataclasses.fields(HeadTrainingConfig)}
     if name not in entries or not values:
         raise ParameterError(
-            f"--sweep {text}: not name=a,b,... of a setting.",
+            f"sweep {text}: not name=a,b,... of a setting.",
             hint=("" if name in entries else did_you_mean(name, entries))
-            or "For example --sweep k=512,1024.",
+            or "For example k=512,1024.",
         )
     kind, _ = setting_type(entries[name])
     try:
@@ -55,7 +55,7 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
         ]
     except ValueError as error:
         raise ParameterError(
-            f"--sweep {text}: {name} takes values of type {kind.__name__}."
+            f"sweep {text}: {name} takes values of type {kind.__name__}."
         ) from error
     return name, parsed
 

@@ -34,8 +34,8 @@ def test_the_exit_code_is_the_same_in_every_format(run: Run, head: str, form: st
         (["head.npy", "--epsilon", "nan"], "epsilon must be between 0 and 1"),
         (["head.npy", "--epsilom", "0.1"], "Did you mean '--epsilon'"),
         (["head.npy", "--format", "jsn"], "'json'"),
-        (["head.npy", "other.npy"], "other.npy"),
-        (["audit"], "Missing argument 'SOURCE'"),
+        (["head.npy", "--head", "a", "--head", "b"], "--head: 2 names for 1 sources"),
+        (["audit"], "Missing argument 'SOURCE...'"),
     ],
 )
 def test_an_error_is_one_line_on_stderr_that_says_what_to_do(
@@ -90,7 +90,7 @@ def test_a_file_name_cannot_move_the_cursor(run: Run) -> None:
 def test_a_fault_of_the_program_is_one_line_too(
     run: Run, head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("broken on purpose")
 
     monkeypatch.setattr(audit_command, "audits_of", fail)
@@ -113,7 +113,7 @@ def test_a_traceback_is_shown_only_on_request(run: Run, monkeypatch: pytest.Monk
 
 
 def test_an_interrupt_is_130(run: Run, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(audit_command, "audits_of", interrupt)

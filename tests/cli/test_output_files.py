@@ -35,6 +35,29 @@ def test_a_format_that_is_given_wins_over_the_name(run: Run, head: str, folder: 
     assert json.loads((folder / "report.html").read_text(encoding="utf-8"))["heads"]
 
 
+WRITES = {
+    "audit": (".txt, .json, .csv, .md, .markdown, .html, .htm", ["r.pdf", "r.xlsx", "r.xml"]),
+    "compare": (".txt, .json, .csv, .md, .markdown", ["r.html", "r.htm", "r.pdf", "r.XML"]),
+    "check": (".txt, .json, .md, .markdown, .xml", ["r.html", "r.csv", "r.xlsx"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(c, name) for c, (_, names) in WRITES.items() for name in names]
+)
+def test_a_name_that_implies_no_format_of_the_command_is_refused_before_the_work(
+    run: Run, head: str, monkeypatch: pytest.MonkeyPatch, command: str, name: str
+) -> None:
+    monkeypatch.setattr("collapse_audit.auditing.audit_heads", lambda *_: pytest.fail("worked"))
+    more = {"compare": [head], "check": ["--fail-on", "M<1"]}.get(command, [])
+    code, out, err = run(command, head, *more, "-o", name)
+    assert (code, out) == (2, "")
+    suffix = Path(name).suffix.lower()
+    assert f"error: -o: {name}: this command writes no {suffix}. It writes" in err
+    assert f"It writes {WRITES[command][0]}; --format chooses for any other name." in err
+    assert not Path(name).exists()
+
+
 def test_a_dash_is_stdout(run: Run, head: str) -> None:
     assert run(head, "-o", "-") == run(head)
 
@@ -50,9 +73,9 @@ REFUSED_OUTPUTS = {
 def test_an_output_that_cannot_be_is_refused_before_the_work(
     run: Run, head: str, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
-    monkeypatch.setattr(audit_command, "audits_of", lambda *_: pytest.fail("worked first"))
+    monkeypatch.setattr(audit_command, "audits_of", lambda *_, **__: pytest.fail("worked first"))
     before = Path(head).read_bytes()
-    code, out, err = run(head, "-o", output)
+    code, out, err = run(head, "-o", output, "--format", "table")
     assert (code, out) == (2, "")
     assert REFUSED_OUTPUTS[output] in err
     assert Path(head).read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
-from collapse_audit.audit import CollapseAudit, audit_prototypes
 from collapse_audit.cli.commands.check import check_command
 from collapse_audit.errors import CollapseAuditError
+from collapse_audit.head_audit import CollapseAudit, audit_prototypes
 from collapse_audit.prototypes import Prototypes
 
 EMPTY_SETTINGS = "[check]\n"
@@ -39,8 +40,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     (tmp_path / "collapse-audit.toml").write_text(EMPTY_SETTINGS, encoding="utf-8")
 
-    def run(*arguments: str, command: click.Command = check_command, stdin: str = "") -> Ran:
-        result = CliRunner().invoke(command, list(arguments), input=stdin, standalone_mode=False)
+    def run(*arguments: str, command: click.Command = check_command, stdin: bytes = b"") -> Ran:
+        pipe = io.BufferedReader(io.BytesIO(stdin))  # type: ignore[arg-type, unused-ignore]
+        result = CliRunner().invoke(command, list(arguments), input=pipe, standalone_mode=False)
         if isinstance(result.exception, CollapseAuditError | click.UsageError):
             return Ran(2, result.stdout, str(result.exception))
         if result.exception is not None:

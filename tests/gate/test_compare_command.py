@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from collapse_audit.cli.commands.compare import compare_command
 from tests.gate.conftest import Run
@@ -35,16 +38,120 @@ def test_compare_shows_deltas_and_what_was_merged(run: Run, good: str, bad: str)
     assert found["pairs"] == {"kept": 0, "parted": 0, "joined": 36}
 
 
+def save_heads(path: Path, **copies: list[int]) -> str:
+    """A file of several heads, each with a K of its own."""
+    rows = np.eye(16, dtype=np.float32)
+    heads = {name: np.repeat(rows[: len(r)], r, axis=0) for name, r in copies.items()}
+    save_file({f"teacher.{name}.last_layer.weight": w for name, w in heads.items()}, path)
+    return path.name
+
+
+def paired(document: dict[str, Any]) -> dict[str, tuple[list[str], list[int]]]:
+    """Of every head: the names in the other files, and K in all."""
+    return {
+        head["name"]: (head["partners"], head["metrics"][0]["values"]) for head in document["heads"]
+    }
+
+
+def test_heads_of_other_names_are_compared_in_their_order_or_as_asked(
+    run: Run, tmp_path: Path
+) -> None:
+    a = save_heads(tmp_path / "a.safetensors", dino_head=[3, 1], ibot_head=[4, 2])
+    b = save_heads(tmp_path / "b.safetensors", cls_head=[5, 1], patch_head=[6, 1])
+    c = save_heads(tmp_path / "c.safetensors", ibot_head=[7, 1], other_head=[8, 1])
+    document = compared(run, a, b, c)
+    assert paired(document) == {
+        "dino_head": (["cls_head", "other_head"], [4, 6, 9]),
+        "ibot_head": (["patch_head", "ibot_head"], [6, 7, 8]),
+    }
+    table = run(a, b, c, command=compare_command).stdout
+    assert "\ndino_head, teacher (B: cls_head, C: other_head)\n" in table
+    markdown = run(a, b, "--format", "markdown", command=compare_command).stdout
+    assert "\n## dino_head, teacher (B: cls_head)\n" in markdown
+    document = compared(run, a, b, "--pair", "dino_head=patch_head")
+    assert paired(document) == {"dino_head": (["patch_head"], [4, 7])}
+    document = compared(run, a, b, c, "--pair", "ibot_head=cls_head")
+    assert paired(document) == {"ibot_head": (["cls_head", "ibot_head"], [6, 6, 8])}
+
+
+def test_heads_that_cannot_be_paired_are_refused_with_the_option(run: Run, tmp_path: Path) -> None:
+    a = save_heads(tmp_path / "a.safetensors", dino_head=[3, 1], ibot_head=[4, 2])
+    b = save_heads(tmp_path / "b.safetensors", x_head=[5, 1], y_head=[6, 1], z_head=[2, 2])
+    ran = run(a, b, command=compare_command)
+    assert ran.code == 2
+    assert (
+        "do not hold the same heads: dino_head (teacher), ibot_head (teacher), x_head" in ran.error
+    )
+    assert ran.error.endswith("Choose one with --head, or say --pair NAME=NAME.")
+    assert paired(compared(run, a, b, "--pair", "ibot_head=z_head"))
+    ran = run(a, b, "--pair", "ibot_head=w", command=compare_command)
+    assert ran.error == f"{b}: has no head 'w'. It has: x_head, y_head, z_head."
+    assert "--pair must be NAME=NAME" in run(a, b, "--pair", "w", command=compare_command).error
+
+
 @pytest.mark.parametrize("form", ["table", "csv", "markdown"])
 def test_compare_of_three_shows_every_value_in_every_format(
     run: Run, good: str, bad: str, baseline: str, form: str
 ) -> None:
     ran = run(good, bad, baseline, "--format", form, command=compare_command)
     assert ran.code == 0
-    line = next(line for line in ran.stdout.splitlines() if "unique.greedy" in line)
+    lines = [line for line in ran.stdout.splitlines() if "unique.greedy" in line]
+    rows = [line.replace("|", " ").split() for line in lines]
+    first, b, c = ["unique.greedy", "20"], ["12", "-8", "worse"], ["20", "0", "same"]
     if form == "csv":
-        assert line == "head,,unique.greedy,good.safetensors,20,,"
-        assert "head,,unique.greedy,bad.safetensors,12,-8,worse" in ran.stdout.splitlines()
+        assert lines[:2] == [
+            "head,,unique.greedy,good.safetensors,20,,",
+            "head,,unique.greedy,bad.safetensors,12,-8,worse",
+        ]
+    elif form == "markdown":
+        assert rows == [[*first, *b, *c]]
     else:
-        cells = line.replace("|", " ").split()
-        assert cells == ["unique.greedy", "20", "12", "-8", "worse", "20", "0", "same"]
+        assert rows == [[*first, *b], [*first, *c]], "as wide as a terminal of 100 columns"
+
+
+@pytest.mark.parametrize("columns", [80, 120, 300])
+def test_compare_of_ten_files_is_as_wide_as_the_terminal(
+    run: Run, good: str, bad: str, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    longest = "x" * 200 + ".safetensors"
+    Path(bad).rename(longest)
+    ran = run(good, *[longest] * 9, command=compare_command)
+    lines = ran.stdout.splitlines()
+    assert columns / 2 < max(map(len, lines)) <= columns
+    greedy = [line.split() for line in lines if line.startswith("unique.greedy")]
+    assert all(row[:2] == ["unique.greedy", "20"] for row in greedy)
+    assert [cell for row in greedy for cell in row[2:]] == ["12", "-8", "worse"] * 9
+    titles = [line.split() for line in lines if line.startswith("metric")]
+    others = [title for row in titles for title in row[2::4]]  # B, and B - A beside it
+    assert others == list("BCDEFGHIJ")
+
+
+def test_the_heads_of_two_files_are_chosen_one_by_one(run: Run, tmp_path: Path) -> None:
+    eye = np.eye(6, 8, dtype=np.float32)
+    rows = eye[[0, 0, 1, 2, 3, 4]]
+    for file, name in (("one", "x"), ("two", "z")):
+        tensors = {f"{name}.last_layer.weight": eye, "y.last_layer.weight": rows}
+        save_file(tensors, tmp_path / f"{file}.safetensors")
+    files = ("one.safetensors", "two.safetensors")
+    for heads, expected in ((("x", "y"), (6, 5)), (("y",), (5, 5))):
+        options = [word for head in heads for word in ("--head", head)]
+        ran = run(*files, *options, "--json", command=compare_command)
+        (head,) = json.loads(ran.stdout)["heads"]
+        row = next(row for row in head["metrics"] if row["metric"] == "unique.greedy")
+        assert tuple(row["values"]) == expected
+    assert (
+        "3 names for 2 sources" in run(*files, *["--head", "y"] * 3, command=compare_command).error
+    )
+    assert "needs two sources" in run(files[0], command=compare_command).error
+
+
+def test_a_report_and_a_checkpoint_come_through_a_pipe(
+    run: Run, good: str, bad: str, baseline: str
+) -> None:
+    for name, regrouped in ((bad, True), (baseline, False)):
+        ran = run(good, "-", "--json", command=compare_command, stdin=Path(name).read_bytes())
+        document = json.loads(ran.stdout)
+        assert document["sources"] == [good, "stdin" if regrouped else good]
+        (head,) = document["heads"]
+        assert (head["regroupings"] != [None]) == regrouped

@@ -39,7 +39,7 @@ def test_a_crash_while_writing_leaves_the_old_baseline(
 BROKEN = [
     ("", "not valid JSON"),
     ("{", "Was it cut off"),
-    ("[]", "not a report of collapse-audit"),
+    ("[]", "holds the reports of several sources"),
     ("{}", "not a report of collapse-audit"),
     ("[" * 100_000, "not valid JSON"),
     ('{"schema": "collapse-audit/report", "x": NaN}', "NaN is not a JSON number"),

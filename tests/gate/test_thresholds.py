@@ -111,10 +111,27 @@ def test_a_malformed_threshold_is_refused_with_the_grammar(text: str) -> None:
         parse_threshold(text)
 
 
-@pytest.mark.parametrize("text", ["M:-100%", "unique_fraction:250%"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("M:-100%", "unique_fraction:250%", "M<-5", "M<0", "M<=-1", "sweep[0.1].greedy<0"),
+        *("unique_fraction>1", "unique_fraction>=1.1", "gini>1", "nearest_cosine.max<-1"),
+    ],
+)
 def test_a_threshold_that_can_never_fail_is_refused(text: str) -> None:
     with pytest.raises(ParameterError, match="can never fail"):
         parse_threshold(text)
+
+
+@pytest.mark.parametrize("text", ["M>-5", "M>=0", "unique_fraction<1.5", "unique_fraction<=1"])
+def test_a_threshold_that_always_fails_is_refused(text: str) -> None:
+    with pytest.raises(ParameterError, match="always fails"):
+        parse_threshold(text)
+
+
+@pytest.mark.parametrize("text", ["M<=0", "M>0", "unique_fraction<1", "unique_fraction>=1"])
+def test_a_threshold_at_the_end_of_a_range_is_none_of_these(text: str) -> None:
+    assert parse_threshold(text).text == text
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.options import AuditOptions, OutputOptions, audit_options, output_options
+from collapse_audit.cli.options import (
+    AuditOptions,
+    OutputOptions,
+    options_of,
+    output_options,
+    several_sources,
+)
 from collapse_audit.cli.pipeline import audits_of, deliver
 from collapse_audit.cli.remote_options import remote_options
 
@@ -22,22 +30,35 @@ Examples:
   collapse-audit dino_vits16 --checkpoint-dir ~/checkpoints --format json
   collapse-audit hf://org/repo/dino_head.safetensors
   collapse-audit audit run/checkpoint.pth --branch student -o report.html
+  collapse-audit audit run/*.pth --format csv
+  collapse-audit audit head.pth --groups groups.csv
+  ssh host cat run/checkpoint.pth | collapse-audit -
 
 \b
 The format follows the name of -o: .json, .csv, .md, .html; else it is a table.""",
 )
-@click.argument("source")
-@audit_options
+@several_sources
+@options_of(AuditOptions, "audit", fixed={"head": None})
 @output_options
 @remote_options
 def audit_command(
-    source: str, audit: AuditOptions, output: OutputOptions, fetching: RemoteSettings
+    wanted: list[tuple[str, str | None]],
+    audit: AuditOptions,
+    output: OutputOptions,
+    fetching: RemoteSettings,
 ) -> None:
-    """Count the unique prototypes of SOURCE and how often each is repeated.
+    """Count the unique prototypes of each SOURCE and how often each is repeated.
 
-    SOURCE is a checkpoint (.pth, .ckpt, .safetensors, .npy, .npz), an id of the manifest, or an
-    address (https://, hf://ORG/REPO/FILE, s3://BUCKET/KEY, ...), of which only the head is
-    fetched where that is possible. Every head is audited on its own. M is exact for the stored
-    weights: it depends neither on the device nor on the number of threads.
+    SOURCE is a checkpoint (.pth, .ckpt, .safetensors, .npy, .npz), an id of the manifest, an
+    address (https://, hf://ORG/REPO/FILE, s3://BUCKET/KEY, ...), of which only the head is fetched
+    where that is possible, demo, or - for a file on stdin. Every head is audited on its own. M is
+    exact for the stored weights: it depends neither on the device nor on the number of threads.
+
+    Of several sources, CSV has one row for each head and JSON is a list; one that cannot be audited
+    is told in its place, and the exit code is 2.
     """
-    deliver(lambda progress: audits_of(source, audit, progress, fetching), output, source=source)
+    work = [
+        (source, partial(audits_of, source, replace(audit, head=head), fetching=fetching))
+        for source, head in wanted
+    ]
+    deliver(work, output)

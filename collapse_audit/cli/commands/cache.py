@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from collapse_audit.cli.remote_options import remote_options
+from collapse_audit.cli.source_name import SourceName
 from collapse_audit.report.columns import text_columns
 from collapse_audit.words import megabytes
 
@@ -66,7 +67,7 @@ def verify(context: click.Context, fetching: RemoteSettings) -> None:
 
 
 @cache_command.command(name="clear")
-@click.argument("sources", nargs=-1, metavar="[SOURCE...]")
+@click.argument("sources", type=SourceName(), nargs=-1, metavar="[SOURCE...]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @remote_options
 def clear(sources: tuple[str, ...], yes: bool, fetching: RemoteSettings) -> None:
@@ -77,8 +78,9 @@ def clear(sources: tuple[str, ...], yes: bool, fetching: RemoteSettings) -> None
     from collapse_audit.remote import clear_cache
     from collapse_audit.sources import find_remote
 
-    keys = tuple(find_remote(source).key for source in sources) or None
+    remotes = [find_remote(source) for source in sources]
+    keys = tuple(remote.key for remote in remotes) or None
     if not yes:
-        what = ", ".join(sources) or "everything"
+        what = ", ".join(remote.name for remote in remotes) or "everything"
         click.confirm(f"Remove {what} from {fetching.cache_dir}?", abort=True, err=True)
     click.echo(f"{megabytes(clear_cache(fetching, keys))} set free.")

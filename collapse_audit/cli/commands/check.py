@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from collapse_audit.cli.console import Session, check_output, emit, say
-from collapse_audit.cli.options import EPSILON, AuditOptions, format_options, option_of
+from collapse_audit.cli.options import (
+    EPSILON,
+    AuditOptions,
+    format_options,
+    option_of,
+    source_argument,
+)
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
@@ -35,11 +41,13 @@ from collapse_audit.report import ReportDocument, VerdictDocument, to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
+from collapse_audit.words import scrub
 
 if TYPE_CHECKING:
     from collapse_audit.remote import RemoteSettings
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
+_YES: Final = "Add --yes to replace it all the same."
 
 _FORMATS: Final[dict[str, Callable[[VerdictDocument], str]]] = {
     "table": verdict_to_table,
@@ -50,7 +58,6 @@ _FORMATS: Final[dict[str, Callable[[VerdictDocument], str]]] = {
 }
 #: Formats that a CI system reads also if there is no verdict; JSON is the entry point's own.
 _ERROR_FORMATS: Final = {"junit": error_to_junit, "github": error_to_github}
-_SUFFIXES: Final = {".json": "json", ".md": "markdown", ".xml": "junit"}
 
 
 @click.command(
@@ -72,7 +79,7 @@ Thresholds:
 \b
 Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 )
-@click.argument("source")
+@source_argument
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -93,7 +100,13 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @click.option(
     "--update-baseline",
     is_flag=True,
-    help="Make this report the baseline; absolute limits must still hold.",
+    help="Make this report the baseline, if no limit fails.",
+)
+@click.option(
+    "-y",
+    "--yes",
+    is_flag=True,
+    help="With --update-baseline, also if it got worse; absolute limits must still hold.",
 )
 @click.option(
     "--allow",
@@ -115,7 +128,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @option_of(AuditOptions, "head")
 @option_of(AuditOptions, "branch")
 @option_of(AuditOptions, "checkpoint_dir")
-@format_options(_FORMATS, _SUFFIXES, "Write the verdict to FILE instead of stdout.")
+@format_options(_FORMATS, "Write the verdict to FILE instead of stdout.")
 @click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
 @option_of(AuditOptions, "device")
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
@@ -133,12 +146,12 @@ def check_command(
 ) -> None:
     """Check that a head is not worse than a baseline, or than absolute limits.
 
-    SOURCE is what `audit` takes, a saved report (.json), or - for a report on stdin. A report needs
-    no weights. Settings come from [tool.collapse-audit.check] in pyproject.toml, or [check] in
+    SOURCE is what `audit` takes, or a saved report (.json, or - for stdin). A report needs no
+    weights. Settings come from [tool.collapse-audit.check] in pyproject.toml, or [check] in
     collapse-audit.toml; an option wins over its setting.
     """
     if output is not None:
-        check_output(output, source)
+        check_output(output, [source])
     with _errors_in(form, output):
         verdict, written = _run(source, **given)
     document = verdict.to_dict()
@@ -148,6 +161,8 @@ def check_command(
         _append_summary(verdict_to_markdown(document), session)
     if written is not None and not session.quiet:
         say("note", f"{written} is now the baseline.", session)
+    elif given["update_baseline"] and not session.quiet:
+        say("note", f"the baseline is kept. {'' if given['yes'] else _YES}", session)
     ctx.exit(0 if exit_zero else verdict.exit_code)
 
 
@@ -158,6 +173,7 @@ def _run(
     fail_on: tuple[str, ...],
     missing_baseline: str | None,
     update_baseline: bool,
+    yes: bool,
     allow: tuple[Difference, ...],
     config: Path | None,
     epsilon: float | None,
@@ -173,6 +189,8 @@ def _run(
     # what could only fail after the work is refused before it
     if update_baseline and baseline is None:
         raise ParameterError("--update-baseline needs --baseline FILE.")
+    if update_baseline and baseline is not None and baseline.exists() and not baseline.is_file():
+        raise ParameterError(f"--update-baseline: {baseline} is no regular file.")
     if baseline is not None:
         refuse_same_file(source, baseline)
     else:
@@ -188,12 +206,18 @@ def _run(
     )
     opener = Opener(options, allow or settings.allow, progress, fetching, epsilon=chosen)
     old = None
-    if baseline is not None and not update_baseline:
-        old = _read_baseline(source, baseline, opener.allow, missing)
+    if baseline is not None:
+        with _unless_replaced(update_baseline, yes):
+            old = _read_baseline(source, baseline, opener.allow, "skip" if writes else missing)
     report = opener.report(source)
-    skip = old is None and baseline is not None
-    verdict = check(report, old, thresholds, allow=opener.allow, skip_changes=skip)
-    if baseline is None or old is not None or not writes or not verdict.passed:
+    verdict = check(report, None, thresholds, skip_changes=baseline is not None)
+    if old is not None:
+        with _unless_replaced(update_baseline, yes):
+            verdict = check(report, old, thresholds, allow=opener.allow)
+    if update_baseline and yes:
+        verdict = verdict.accepted()
+    kept = old is not None and not update_baseline
+    if baseline is None or kept or not writes or not verdict.passed:
         return verdict, None
     write_report(report, baseline)
     return verdict, baseline
@@ -207,10 +231,29 @@ def _read_baseline(
         return read_report(baseline, allow=allow)
     if missing != "fail":
         return None
-    command = ["collapse-audit", "check", source, "--baseline", str(baseline), "--update-baseline"]
+    command = [
+        "collapse-audit",
+        "check",
+        scrub(source),
+        "--baseline",
+        str(baseline),
+        "--update-baseline",
+    ]
     raise ReportError(
         f"{baseline}: there is no baseline yet.", hint=f"Create it with: {shlex.join(command)}"
     )
+
+
+@contextmanager
+def _unless_replaced(update: bool, yes: bool) -> Iterator[None]:
+    """Pass an error of the baseline on, unless it is to be replaced whatever it holds."""
+    try:
+        yield
+    except ReportError as error:
+        if not update:
+            raise
+        if not yes:
+            raise ReportError(error.message, hint=_YES) from error
 
 
 @contextmanager

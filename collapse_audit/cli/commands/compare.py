@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from collapse_audit.cli.console import check_output, emit
-from collapse_audit.cli.options import AuditOptions, format_options, options_of
+from collapse_audit.cli.formats import table_width
+from collapse_audit.cli.options import AuditOptions, format_options, options_of, several_sources
 from collapse_audit.cli.remote_options import remote_options
-from collapse_audit.cli.subjects import Opener, is_report
+from collapse_audit.cli.subjects import Opener
+from collapse_audit.errors import ParameterError
 from collapse_audit.gate import DIFFERENCES, Difference, compare
 from collapse_audit.report import to_json
 from collapse_audit.report.comparison_text import (
@@ -30,7 +33,6 @@ _FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
     "csv": comparison_to_csv,
     "markdown": comparison_to_markdown,
 }
-_SUFFIXES: Final = {".json": "json", ".csv": "csv", ".md": "markdown"}
 #: K and branch may always differ between heads side by side.
 _ALLOWED: Final = tuple(d for d in DIFFERENCES if d not in ("k", "branch"))
 
@@ -43,10 +45,12 @@ Examples:
   collapse-audit compare monday.json tuesday.json --format markdown
   collapse-audit compare epoch10.pth epoch50.pth epoch100.pth --format csv""",
 )
-@click.argument("source")
-@click.argument("others", nargs=-1, required=True)
+@several_sources
 @options_of(
-    AuditOptions, "audit", fixed={"sweep": False}, nearest={"help": "Nearest-cosine quantiles."}
+    AuditOptions,
+    "audit",
+    fixed={"sweep": False, "head": None},
+    nearest={"help": "Nearest-cosine quantiles."},
 )
 @click.option(
     "--allow",
@@ -54,32 +58,54 @@ Examples:
     type=click.Choice(_ALLOWED),
     help="Compare saved reports although this differs; repeat it for more.",
 )
-@format_options(_FORMATS, _SUFFIXES, "Write to FILE instead of stdout.")
+@click.option(
+    "--pair",
+    "pairs",
+    multiple=True,
+    metavar="A=B",
+    help="Compare head A of the first with head B of the others, and only what is named so.",
+)
+@format_options(_FORMATS, "Write to FILE instead of stdout.")
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
 @remote_options
 def compare_command(
-    source: str,
-    others: tuple[str, ...],
+    wanted: list[tuple[str, str | None]],
     *,
     audit: AuditOptions,
     fetching: RemoteSettings,
     allow: tuple[Difference, ...],
+    pairs: tuple[str, ...],
     form: str,
     output: Path | None,
     progress: bool,
 ) -> None:
     """Put heads side by side, metric by metric, with the changes from the first.
 
-    Each SOURCE is what `audit` takes, or a saved report (.json). Where two heads of equal K are
-    audited here, it also says which groups of duplicates of the first were split or merged:
-    prototype i with prototype i, so the second should have been trained on from the first.
+    Each SOURCE is what `audit` takes, or a saved report (.json, or - for stdin). Where two heads
+    of equal K are audited here, it also says which groups of duplicates of the first were split or
+    merged: prototype i with prototype i, so the second should have been trained on from the first.
+    Heads of equal names are compared, and those of other names in their order; the title names
+    them.
     """
+    pair = dict(_parse_pair(text) for text in pairs)
+    if len(wanted) < 2:
+        click.get_current_context().fail("compare needs two sources or more.")
     if output is not None:
-        check_output(output, source)
+        check_output(output, [source for source, _ in wanted])
     opener = Opener(audit, allow, progress, fetching)
     first, second, *more = (
-        opener.report(spec) if is_report(spec) else opener.audits(spec)
-        for spec in (source, *others)
+        replace(opener, options=replace(audit, head=head)).open(source) for source, head in wanted
     )
-    document = compare(first, second, *more, allow=allow).to_dict()
-    emit(_FORMATS[form](document), output)
+    document = compare(first, second, *more, allow=allow, pair=pair).to_dict()
+    if form == "table":
+        text = comparison_to_table(document, width=table_width(to_terminal=output is None))
+    else:
+        text = _FORMATS[form](document)
+    emit(text, output)
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    name, equals, partner = text.partition("=")
+    if not (name and equals and partner):
+        raise ParameterError(f"--pair must be NAME=NAME, got {text!r}.")
+    return name, partner

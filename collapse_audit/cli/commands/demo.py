@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from collapse_audit.cli.console import Session, say
 from collapse_audit.cli.options import AuditOptions, OutputOptions, audit_options, output_options
 from collapse_audit.cli.pipeline import audits_of, deliver
+from collapse_audit.sources import DEMO
 
-_DEMO = "demo"
 _NEXT_STEPS = (
     "collapse-audit YOUR_CHECKPOINT.pth   audits a file of your own (.pth, .safetensors, .npy)",
     "collapse-audit info YOUR_FILE        shows the heads in it, without any mathematics",
@@ -34,7 +36,7 @@ def demo_command(session: Session, audit: AuditOptions, output: OutputOptions) -
     112 of its 512 prototypes are unique. Nothing was planted, so M depends on the counting
     rule, and the bracket says how much.
     """
-    deliver(lambda progress: audits_of(_DEMO, audit, progress), output)
+    deliver([(DEMO, partial(audits_of, DEMO, audit))], output)
     if not session.quiet:
         for step in _NEXT_STEPS:
             say("hint", step, session)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.options import AuditOptions, option_of
+from collapse_audit.cli.options import AuditOptions, option_of, several_sources
 from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
@@ -22,13 +22,12 @@ Examples:
   collapse-audit download hf://org/repo/dino_head.safetensors
   collapse-audit download dino_vits16 --full --cache-dir ~/checkpoints""",
 )
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@several_sources
 @click.option("--full", is_flag=True, help="The whole file, such as for its backbone.")
 @option_of(AuditOptions, "branch")
-@click.option("--head", metavar="NAME", help="Only this head; all of the branch by default.")
 @remote_options
 def download_command(
-    sources: tuple[str, ...], full: bool, branch: Branch, head: str | None, fetching: RemoteSettings
+    wanted: list[tuple[str, str | None]], full: bool, branch: Branch, fetching: RemoteSettings
 ) -> None:
     """Fetch the heads of each SOURCE into the cache, for audits without a network.
 
@@ -41,8 +40,8 @@ def download_command(
     from collapse_audit.sources import find_remote, resolve_source
 
     told = reporter()
-    remotes = [find_remote(source) for source in sources]
-    for source, remote in zip(sources, remotes, strict=True):
+    remotes = [find_remote(source) for source, _ in wanted]
+    for (source, head), remote in zip(wanted, remotes, strict=True):
         if full:
             path = file_of_other_tools(remote, told) or fetch_file(remote, fetching, told)
             click.echo(str(path))

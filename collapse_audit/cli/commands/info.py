@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from collapse_audit.cli.options import AuditOptions, option_of
+from collapse_audit.cli.options import AuditOptions, option_of, source_argument
 from collapse_audit.cli.remote_options import remote_options, reporter
+from collapse_audit.report import to_json
 from collapse_audit.report.columns import text_columns
+from collapse_audit.words import printable
 
 if TYPE_CHECKING:
     from collapse_audit.checkpoints import CheckpointDescription
@@ -21,7 +22,7 @@ _ROWS_SHOWN = 24
 
 
 @click.command("info")
-@click.argument("source")
+@source_argument
 @click.option("--all", "every", is_flag=True, help="List every matrix, with shape and type.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @option_of(AuditOptions, "checkpoint_dir")
@@ -46,9 +47,9 @@ def info_command(
     )
     description = describe_source(resolved)
     if as_json:
-        click.echo(json.dumps(description.to_dict(), indent=2))
+        click.echo(to_json(description.to_dict()), nl=False)
     else:
-        click.echo("\n".join(_lines(description, every=every)))
+        click.echo("\n".join(printable(line, 5000) for line in _lines(description, every=every)))
 
 
 def _lines(description: CheckpointDescription, *, every: bool) -> Iterable[str]:

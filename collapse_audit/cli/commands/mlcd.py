@@ -11,12 +11,18 @@ import click
 
 from collapse_audit.cli.console import check_output
 from collapse_audit.cli.mlcd_options import MLCDOptions, mlcd_options
-from collapse_audit.cli.options import AuditOptions, OutputOptions, options_of, output_options
+from collapse_audit.cli.options import (
+    AuditOptions,
+    OutputOptions,
+    options_of,
+    output_options,
+    source_argument,
+)
 from collapse_audit.cli.pipeline import deliver
 from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
-    from collapse_audit.audit import CollapseAudit
+    from collapse_audit.head_audit import CollapseAudit
     from collapse_audit.network import HeadModel, Preprocessing
     from collapse_audit.remote import RemoteSettings
     from collapse_audit.similarity import Progress
@@ -34,7 +40,7 @@ Examples:
 DATA is a folder of images, digits, fashion-mnist:FOLDER, a torchvision data set as NAME:FOLDER,
 or a .npz or .safetensors file with images, features or logits (and labels, if there are any).""",
 )
-@click.argument("source")
+@source_argument
 @mlcd_options
 @options_of(AuditOptions, "audit", head={"help": "Which head; the image-level one by default."})
 @output_options
@@ -50,20 +56,18 @@ def mlcd_command(
 
     Runs samples through backbone and head. A head with copied prototypes looks nearly uniform
     over all K of them and far from uniform over the M unique ones; the mutual information is the
-    number that copies cannot inflate. SOURCE is what `audit` takes, or demo; of a file at an
-    address the head and, for images, the backbone are fetched.
+    number that copies cannot inflate. SOURCE is what `audit` takes; of a file at an address
+    the head and, for images, the backbone are fetched.
     """
-    deliver(
-        lambda progress: _measure(source, mlcd, audit, progress, fetching), output, source=source
-    )
+    deliver([(source, partial(_measure, source, mlcd, audit, fetching))], output)
 
 
 def _measure(
     source: str,
     options: MLCDOptions,
     audit: AuditOptions,
-    progress: Progress,
     fetching: RemoteSettings,
+    progress: Progress,
 ) -> list[CollapseAudit]:
     """The audit of one head, with its MLCD."""
     from collapse_audit.auditing import audit_heads
@@ -87,13 +91,13 @@ def _measure(
         reading = _reading(model, options, audit.device)
     else:
         if not cache.exists():
-            check_output(cache, source, option="--features")
+            check_output(cache, [source], option="--features")
         model = load(images=True)
         reading = _reading(model, options, audit.device)
         told = _counter("features", progress, options.limit)
         samples = cached_features(model, options.data, cache, **reading, progress=told)
-    # asked for before the audit, not after it
-    temperature = model.temperature if options.temperature is None else options.temperature
+    if options.temperature is None:
+        _ = model.temperature  # refused before the audit, not after it
     (audited,) = audit_heads(
         resolved,
         (model.prototypes,),
@@ -107,7 +111,7 @@ def _measure(
         model,
         samples,
         groups=audited.groups,
-        temperature=temperature,
+        temperature=options.temperature,
         centre=options.centre,
         prior=options.prior,
         assignment=options.assignment,
@@ -126,6 +130,7 @@ def _reading(model: HeadModel, options: MLCDOptions, device: str) -> dict[str, A
         "seed": options.seed,
         "batch_size": options.batch_size,
         "workers": options.workers,
+        "skip_bad": options.skip_bad,
         "device": device,
     }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from collapse_audit.cli.options import AuditOptions, option_of
 from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
@@ -39,10 +40,18 @@ Examples:
     show_default=True,
     help="Format of the table on stdout.",
 )
+@option_of(AuditOptions, "checkpoint_dir")
 @remote_options
 @click.pass_context
 def reproduce_command(
-    context: click.Context, family: str | None, state: Path, form: str, fetching: RemoteSettings
+    context: click.Context,
+    /,
+    *,
+    family: str | None,
+    state: Path,
+    form: str,
+    checkpoint_dir: Path | None,
+    fetching: RemoteSettings,
 ) -> None:
     """Audit every checkpoint with a published count, and print published beside measured.
 
@@ -56,7 +65,7 @@ def reproduce_command(
     entries = [
         entry for entry in load_manifest().filter(family=family, with_head=True) if entry.published
     ]
-    rows = reproduce(entries, state, fetching, reporter())
+    rows = reproduce(entries, state, fetching, reporter(), checkpoint_dir=checkpoint_dir)
     if form == "json":
         document = {"schema": "collapse-audit/reproduction", "rows": [asdict(row) for row in rows]}
         click.echo(json.dumps(document, indent=2))

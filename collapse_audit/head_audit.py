@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit import report
-from collapse_audit.prototypes import Prototypes
+from collapse_audit.errors import ParameterError
+from collapse_audit.prototypes import Prototypes, as_prototypes
 from collapse_audit.redundancy import (
     DEFAULT_EPSILON,
     SWEEP_EPSILONS,
@@ -22,6 +23,8 @@ from collapse_audit.similarity import Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
+    from matplotlib.axes import Axes
 
     from collapse_audit.mlcd import MLCD
 
@@ -98,6 +101,35 @@ class CollapseAudit:
         """Group of each prototype (k), numbered by falling size."""
         return self.redundancy.groups
 
+    def members(self, group: int) -> npt.NDArray[np.int64]:
+        """The prototypes of one group.
+
+        Args:
+            group: Its number, from 0 for the largest to M - 1.
+
+        Returns:
+            Their indices, in rising order.
+
+        Raises:
+            ParameterError: If there is no such group.
+        """
+        if not 0 <= group < self.num_unique:
+            raise ParameterError(f"group must be from 0 to {self.num_unique - 1}, got {group}.")
+        return np.flatnonzero(self.groups == group).astype(np.int64)
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw how often each unique prototype is repeated.
+
+        Args:
+            ax: Axes to draw on; new ones by default.
+
+        Returns:
+            The Axes.
+        """
+        from collapse_audit.plots import plot_redundancy_factors
+
+        return plot_redundancy_factors(self, ax=ax)
+
     def head_report(self) -> report.HeadDocument:
         """The entry of this head in a report."""
         published = [(count.unique, count.source) for count in self.source.published]
@@ -134,12 +166,16 @@ class CollapseAudit:
     def _repr_html_(self) -> str:
         return report.to_html_fragment(self.to_dict())
 
+    def __repr__(self) -> str:
+        counts = f"num_unique={self.num_unique}, epsilon={self.redundancy.epsilon:g}"
+        return f"CollapseAudit({self.prototypes!r}, {counts}, source={self.source.spec!r:.60})"
+
     def __str__(self) -> str:
         return report.to_table(self.to_dict())
 
 
 def audit_prototypes(
-    prototypes: Prototypes,
+    prototypes: Prototypes | npt.ArrayLike | torch.Tensor,
     *,
     epsilon: float = DEFAULT_EPSILON,
     sweep: bool = True,
@@ -151,7 +187,7 @@ def audit_prototypes(
     """Count the unique prototypes of a head and describe how the rest repeat them.
 
     Args:
-        prototypes: The prototypes of one head.
+        prototypes: The prototypes of one head, or their matrix (k x d, numpy or torch).
         epsilon: Cosine distance below which two are duplicates, between 0 and 1; 0.025 is the
             headline value of Arteaga et al. 2026.
         sweep: Whether to count at the other thresholds of the papers too.
@@ -169,10 +205,11 @@ def audit_prototypes(
     Example:
         >>> rng = np.random.default_rng(0)
         >>> unique = rng.standard_normal((5, 64))
-        >>> audit = audit_prototypes(Prototypes.from_weight(unique[[0, 1, 2, 3, 4, 0, 0, 1]]))
-        >>> audit.num_unique, audit.redundancy_factors.tolist()
-        (5, [3, 2, 1, 1, 1])
+        >>> audit = audit_prototypes(unique[[0, 1, 2, 3, 4, 0, 0, 1]])
+        >>> audit.num_unique, audit.redundancy_factors.tolist(), audit.members(0).tolist()
+        (5, [3, 2, 1, 1, 1], [0, 5, 6])
     """
+    prototypes = as_prototypes(prototypes)
     measured = measure_redundancy(
         prototypes,
         epsilon=epsilon,

@@ -8,15 +8,6 @@ import torch
 from torch import Tensor
 
 
-def scores(logits: Tensor, temperature: float, kappa: Tensor | None, d: int) -> Tensor:
-    """Logits (... x k) over the temperature, in float32 at least."""
-    # with row norms (kappa, k) the von Mises-Fisher normaliser is added, for dimension d
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    if kappa is None:
-        return exact / temperature
-    return exact / temperature + vmf_log_normaliser(kappa / temperature, d)
-
-
 def vmf_log_normaliser(kappa: Tensor, d: int) -> Tensor:
     r"""Log of the von Mises-Fisher normaliser.
 

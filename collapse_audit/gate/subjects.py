@@ -1,0 +1,70 @@
+"""What is checked or compared: an audit, a report, or the source of one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from collapse_audit.errors import ParameterError
+from collapse_audit.gate.files import check_report, read_report
+from collapse_audit.gate.pairing import Difference
+
+if TYPE_CHECKING:
+    from collapse_audit.head_audit import CollapseAudit
+    from collapse_audit.report import ReportDocument
+
+#: A source, a saved report, the dictionary of a report, an audit, or those of all heads of a file.
+Subject: TypeAlias = "str | Path | ReportDocument | CollapseAudit | Sequence[CollapseAudit]"
+
+# its version is compared with that of the other side
+_OF_ANY_VERSION: Final[tuple[Difference, ...]] = ("schema",)
+
+
+def is_report(source: str | Path) -> bool:
+    """Whether a source is a saved report by its name.
+
+    Args:
+        source: As typed.
+
+    Returns:
+        ``False`` for the index of a sharded checkpoint.
+    """
+    name = str(source).lower()
+    return name.endswith(".json") and not name.endswith(".index.json")
+
+
+def open_subject(
+    subject: Subject, allow: Collection[Difference] = ()
+) -> ReportDocument | Sequence[CollapseAudit]:
+    """Read or audit what is a name, and leave the rest as it is.
+
+    Args:
+        subject: As for :func:`~collapse_audit.compare`.
+        allow: Likewise.
+
+    Returns:
+        A report, or audits.
+
+    Raises:
+        ParameterError: If it is something else.
+    """
+    from collapse_audit.head_audit import CollapseAudit
+
+    match subject:
+        case str() | Path() if is_report(subject):
+            return read_report(Path(subject), allow=allow)
+        case str() | Path():
+            from collapse_audit.auditing import audit_source
+
+            return audit_source(subject)
+        case CollapseAudit():
+            return [subject]
+        case dict():
+            return check_report(subject, allow=_OF_ANY_VERSION)
+        case list() | tuple() if subject and all(isinstance(s, CollapseAudit) for s in subject):
+            return subject
+    raise ParameterError(
+        f"an audit, a report or a source is needed, got {type(subject).__name__}.",
+        hint="collapse_audit.audit(...) audits a source or a matrix.",
+    )
