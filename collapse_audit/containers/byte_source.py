@@ -28,14 +28,7 @@ class LocalFile:
     """A file of this machine, opened anew for each read: nothing stays open."""
 
     def __init__(self, path: Path) -> None:
-        """Look at the file.
-
-        Args:
-            path: An existing regular file.
-
-        Raises:
-            SourceError: If it cannot be looked at.
-        """  # noqa: DOC501  (made by a function below)
+        """Look at a regular file; a ``SourceError`` if it cannot be."""
         self.path = path
         try:
             self._size = path.stat().st_size
@@ -48,18 +41,7 @@ class LocalFile:
         return self._size
 
     def read(self, start: int, n: int) -> bytes:
-        """Read a part.
-
-        Args:
-            start: First byte.
-            n: Number of bytes.
-
-        Returns:
-            Exactly that many.
-
-        Raises:
-            SourceError: If the file cannot be read, or has become shorter.
-        """  # noqa: DOC501  (made by a function below)
+        """As of every source; a ``SourceError`` too if the file has become shorter."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(start)
@@ -81,17 +63,7 @@ class Part:
     """A part of a byte source that is a file of its own."""
 
     def __init__(self, source: ByteSource, start: int, length: int, name: str) -> None:
-        """Cut it out; nothing is read.
-
-        Args:
-            source: The whole.
-            start: First byte.
-            length: Bytes of the part.
-            name: What to call it in messages.
-
-        Raises:
-            SourceError: If the whole is too short.
-        """
+        """Cut it out, unread; ``name`` is for the ``SourceError`` if the whole is too short."""
         if start + length > source.size:
             raise SourceError(
                 f"{name}: has {source.size:,} bytes, but {start + length:,} are expected.",
@@ -105,18 +77,7 @@ class Part:
         return self._length
 
     def read(self, start: int, n: int) -> bytes:
-        """Read a part of the part.
-
-        Args:
-            start: First byte.
-            n: Number of bytes.
-
-        Returns:
-            Exactly that many.
-
-        Raises:
-            SourceError: If they lie beyond its end.
-        """
+        """Bytes from ``start`` of the part; a ``SourceError`` if they lie beyond its end."""
         if start + n > self._length:
             raise SourceError(f"{n:,} bytes from {start:,} on lie beyond {self._length:,}.")
         return self._source.read(self._start + start, n)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from collapse_audit.containers.byte_source import ByteSource
@@ -31,85 +31,39 @@ _TYPES = {
 _SHARDING = "DCP_SHARDING_INFO"
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The header of one file.
-
-    Attributes:
-        tensors: Its tensors.
-        metadata: Text that the writer put beside them.
-    """
-
-    tensors: tuple[StoredTensor, ...]
-    metadata: Mapping[str, str]
-
-
 def read_safetensors(source: ByteSource, name: str) -> Checkpoint:
-    """Describe the tensors of one file; each is read when asked for.
-
-    Args:
-        source: The file.
-        name: What to call it in messages.
-
-    Returns:
-        Its tensors. Those of types that no head is stored in (float8, complex) are left out.
-
-    Raises:
-        CheckpointError: If the header is damaged or promises bytes that the file does not have.
-    """
-    header = read_header(source, name)
-    found = Checkpoint.flat(name, "safetensors", source.size, header.tensors)
-    return replace(found, metadata=header.metadata)
+    """Describe the tensors of one file, without float8 and complex; each is read on demand."""
+    tensors, metadata = _read_header(source, name)
+    found = Checkpoint.flat(name, "safetensors", source.size, tensors)
+    return replace(found, metadata=metadata)
 
 
 def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Checkpoint:
-    """Describe a checkpoint of a distributed run: each file holds pieces of tensors, or whole ones.
-
-    Args:
-        files: Every file of the folder, by its name.
-        name: What to call the checkpoint in messages.
-
-    Returns:
-        Its tensors; of one in pieces, the pieces are put together when it is read.
-
-    Raises:
-        CheckpointError: If a file is damaged, or the pieces of a tensor leave a gap.
-    """  # noqa: DOC501  (made by a function below)
+    """Describe a distributed run by all files of its folder: each holds pieces, or wholes."""
     pieces: dict[str, list[Piece]] = {}
     types: dict[str, str] = {}
     size = 0
     for shard, source in files.items():
-        header = read_header(source, f"{name}: {printable(shard)}")
+        tensors, metadata = _read_header(source, f"{name}: {printable(shard)}")
         size += source.size
         try:
-            info = parse_json(header.metadata.get(_SHARDING, "{}").encode())
+            info = parse_json(metadata.get(_SHARDING, "{}").encode())
             offsets = {
                 key: tuple(map(natural, value["saved_offsets"])) for key, value in info.items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(f"{name}: {printable(shard)}", f"{_SHARDING}: {error}") from error
-        for tensor in header.tensors:
+        for tensor in tensors:
             start = offsets.get(tensor.key, (0,) * len(tensor.shape))
             piece = Piece(start, tensor.shape, tensor.read, (shard, tensor.storage))
             pieces.setdefault(tensor.key, []).append(piece)
             types[tensor.key] = tensor.dtype
-    tensors = [gathered((key,), types[key], parts, name) for key, parts in pieces.items()]
-    return Checkpoint.flat(name, "sharded", size, tensors)
+    whole = [gathered((key,), types[key], parts, name) for key, parts in pieces.items()]
+    return Checkpoint.flat(name, "sharded", size, whole)
 
 
-def read_header(source: ByteSource, name: str) -> Header:
-    """Read the header of one file.
-
-    Args:
-        source: The file.
-        name: What to call it in messages.
-
-    Returns:
-        Its tensors, not yet read, and its metadata.
-
-    Raises:
-        CheckpointError: If it is damaged or promises bytes that the file does not have.
-    """  # noqa: DOC501  (made by a function below)
+def _read_header(source: ByteSource, name: str) -> tuple[list[StoredTensor], dict[str, str]]:
+    """The tensors of one file, which must have their bytes, and the text beside them."""
     length = int.from_bytes(source.read(0, min(8, source.size)), "little")
     if 8 + length > source.size:
         raise _damaged(
@@ -147,7 +101,7 @@ def read_header(source: ByteSource, name: str) -> Header:
             return as_values(source.read(at, n), dtype).reshape(shape)
 
         tensors.append(StoredTensor((key_name(key),), shape, dtype, (begin, end), read))
-    return Header(tuple(tensors), metadata)
+    return tensors, metadata
 
 
 def _described(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:

@@ -17,47 +17,29 @@ from collapse_audit.words import printable
 
 
 def read_torch_zip(archive: ZipArchive, size: int) -> Checkpoint:
-    """Describe the tensors of an archive; each is read when asked for.
-
-    Args:
-        archive: An archive with a member ``data.pkl`` in one folder.
-        size: Bytes of the file.
-
-    Returns:
-        Its tensors and options.
-
-    Raises:
-        CheckpointError: If its index is damaged, or absurd.
-        UnsafePickleError: If its index names something that only an attack needs.
-    """
+    """Describe the tensors of an archive of so many bytes; each is read when asked for."""
     folder = index_folder(archive)
     index = read_index(archive.read(f"{folder}data.pkl", INDEX_BYTES), archive.name)
     little = archive.read(f"{folder}byteorder", 16) != b"big"
     notes: tuple[str, ...] = ()
     if f"{folder}constants.pkl" in archive.members:
         notes = ("a TorchScript archive: parameters that tracing has fused are not named in it",)
-    return torch_checkpoint(
-        archive.name,
-        "zip",
-        size,
-        index,
-        lambda tensor, where: _read(archive, folder, tensor, where, little=little),
-        notes=notes,
-    )
+
+    def read(tensor: TensorRef, where: str) -> Values:
+        member = archive.members.get(f"{folder}data/{tensor.storage.key}")
+        if member is None:
+            raise CheckpointError(
+                f"{where}: is in a storage that the file does not hold.",
+                hint="The file is damaged: compare its size with the source.",
+            )
+        part = partial(archive.read_part, member)
+        return read_view(tensor, member.file_size, part, name=where, little=little)
+
+    return torch_checkpoint(archive.name, "zip", size, index, read, notes=notes)
 
 
 def index_folder(archive: ZipArchive) -> str:
-    """The folder of the archive that holds the index.
-
-    Args:
-        archive: The archive.
-
-    Returns:
-        Such as ``"archive/"``; nothing if the index lies at the top.
-
-    Raises:
-        CheckpointError: If there is no index, or more than one.
-    """
+    """The folder that holds the index, such as ``"archive/"``, or nothing; there must be one."""
     names = [name for name in archive.members if name.rpartition("/")[2] == "data.pkl"]
     shallow = [name for name in names if name.count("/") == min(n.count("/") for n in names)]
     of_torch = next(iter(archive.members), "").partition("/")[0] + "/data.pkl"
@@ -69,44 +51,16 @@ def index_folder(archive: ZipArchive) -> str:
     return shallow[0].removesuffix("data.pkl")
 
 
-def _read(
-    archive: ZipArchive, folder: str, tensor: TensorRef, where: str, *, little: bool
-) -> Values:
-    member = archive.members.get(f"{folder}data/{tensor.storage.key}")
-    if member is None:
-        raise CheckpointError(
-            f"{where}: is in a storage that the file does not hold.",
-            hint="The file is damaged: compare its size with the source.",
-        )
-    read = partial(archive.read_part, member)
-    return read_view(tensor, member.file_size, read, name=where, little=little)
-
-
 def torch_checkpoint(
     name: str,
     container: Literal["zip", "legacy"],
     size: int,
     index: Index,
-    read: Callable[[TensorRef, str], Values],
+    read: Callable[[TensorRef, str], Values],  # of a tensor, and its name for messages
     *,
     notes: tuple[str, ...] = (),
 ) -> Checkpoint:
-    """A checkpoint from the index of a torch file.
-
-    Args:
-        name: What to call the file.
-        container: How it is packed.
-        size: Bytes of the file.
-        index: What its pickle describes.
-        read: Reads a tensor: its reference, and its name for messages.
-        notes: What a reader should know of the container.
-
-    Returns:
-        Every tensor of a type that heads are stored in, and the options saved beside them.
-
-    Raises:
-        CheckpointError: If there are far more than any network has.
-    """
+    """The tensors of a torch file of types that heads are stored in, and its options."""
     root = index.root
     held = isinstance(root, dict) or (isinstance(root, Opaque) and bool(root.items))
     if not held and not is_module(root):
@@ -130,15 +84,12 @@ def torch_checkpoint(
         container=container,
         size=size,
         tensors=tensors,
-        top_level=tuple(map(key_name, top)) or tuple(dict.fromkeys(_first(k) for k in tensors)),
+        top_level=tuple(map(key_name, top))
+        or tuple(dict.fromkeys(key.partition(".")[0] for key in tensors)),
         options=_options(top),
         notes=notes,
         unread=index.unread,
     )
-
-
-def _first(key: str) -> str:
-    return key.partition(".")[0]
 
 
 def _options(top: Mapping[Any, Any]) -> dict[str, Any]:
