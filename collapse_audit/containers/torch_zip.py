@@ -39,7 +39,7 @@ def read_torch_zip(archive: ZipArchive, size: int) -> Checkpoint:
 
 
 def index_folder(archive: ZipArchive) -> str:
-    """The folder that holds the index, such as ``"archive/"``, or nothing; there must be one."""
+    """The folder that holds the one index, such as ``"archive/"``; empty at the top."""
     names = [name for name in archive.members if name.rpartition("/")[2] == "data.pkl"]
     shallow = [name for name in names if name.count("/") == min(n.count("/") for n in names)]
     of_torch = next(iter(archive.members), "").partition("/")[0] + "/data.pkl"

@@ -143,7 +143,7 @@ class ZipArchive:
         return data if not spare else data[start : start + length]
 
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
-        """A member as a file, unpacked while it is read, which raises one of :data:`DAMAGE`."""
+        """A member as a file, unpacked while it is read; damage raises one of :data:`DAMAGE`."""
         where = f"{self.name}: zip member {printable(info.filename)!r}"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise CheckpointError(
