@@ -57,27 +57,12 @@ _HARMFUL_NAMES = re.compile(
 
 
 def is_known(name: str) -> bool:
-    """Whether checkpoints are full of it, so that nobody needs to hear about it.
-
-    Args:
-        name: Module and name with a dot between.
-
-    Returns:
-        True for what torch, numpy and Python's own containers write.
-    """
+    """Whether checkpoints are full of a dotted name, so that nobody needs to hear about it."""
     return _KNOWN.fullmatch(name) is not None
 
 
 def means_harm(module: str, name: str) -> bool:
-    """Whether only an attack needs a name.
-
-    Args:
-        module: Where it is.
-        name: What it is called there.
-
-    Returns:
-        True for ``os.system``, ``builtins.eval`` and the like.
-    """
+    """Whether only an attack needs a name, such as ``os.system`` or ``builtins.eval``."""
     if module in {"builtins", "__builtin__", "__builtins__"}:
         return name.partition(".")[0] in _HARMFUL_BUILTINS
     return (

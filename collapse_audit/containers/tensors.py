@@ -115,16 +115,7 @@ def not_read(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 def as_values(raw: bytes | memoryview, dtype: str, *, little: bool = True) -> Values:
-    """The values of stored bytes.
-
-    Args:
-        raw: Contiguous bytes.
-        dtype: A key of :data:`WIDTHS`.
-        little: Whether they are little-endian.
-
-    Returns:
-        A flat array in native byte order; bfloat16 as the float32 with the same values.
-    """
+    """Contiguous bytes of a type of :data:`WIDTHS` as a flat array; bfloat16 as float32."""
     bits = np.dtype("uint16" if dtype == "bfloat16" else dtype)
     stored = np.frombuffer(raw, bits.newbyteorder("<" if little else ">"))
     values: Values = stored.astype(bits, copy=False)

@@ -35,19 +35,7 @@ def is_legacy(head: bytes) -> bool:
 
 
 def read_torch_legacy(source: ByteSource, name: str) -> Checkpoint:
-    """Describe the tensors of a file; each is read when asked for.
-
-    Args:
-        source: A file that is one (:func:`is_legacy`).
-        name: What to call it in messages.
-
-    Returns:
-        Its tensors and options.
-
-    Raises:
-        CheckpointError: If it is damaged or truncated.
-        UnsafePickleError: If its index names something that only an attack needs.
-    """  # noqa: DOC501  (made by a function below)
+    """Describe the tensors of a file of :func:`is_legacy`; each is read when asked for."""
     window = Window(source, name, limit=2 * INDEX_BYTES)
     # pickletools reads byte by byte: not through Python each time
     stream: Any = io.BufferedReader(window)
