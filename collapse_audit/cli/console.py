@@ -67,6 +67,9 @@ def explain(error: Exception, *commands: click.Command) -> tuple[str, str]:
             return _sentence(scrub(error.format_message())), help_option
         case click.ClickException():
             return _sentence(scrub(error.format_message())), ""
+        case ModuleNotFoundError(name=str(name)) if not name.startswith("collapse_audit"):
+            package = name.partition(".")[0]
+            return f"This needs {package}, which is not installed.", "Install the whole package."
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror or type(error).__name__}.", ""
         case _:
