@@ -49,7 +49,8 @@ def test_every_look_counts_exactly_what_an_audit_counts(
     cover = IncrementalCover(0.05)
     for _ in range(5):
         counted = cover.look((weight, None))
-        audit = audit_prototypes(Prototypes.from_weight(weight.numpy().copy()), epsilon=0.05)
+        prototypes = Prototypes.from_weight(weight.numpy().copy())
+        audit = audit_prototypes(prototypes, epsilon=0.05, sweep=False, nearest=False)
         assert counted.num_unique == audit.num_unique
         assert counted.components == audit.redundancy.components
         assert counted.largest == audit.redundancy_factors[0]
