@@ -141,20 +141,7 @@ def open_samples(data: str | Path) -> Samples:
 
 
 def choose(n: int, *, limit: int | None, seed: int) -> npt.NDArray[np.intp]:
-    """Indices of a random subset, in ascending order.
-
-    Args:
-        n: Number of samples.
-        limit: How many to take; ``None`` for all.
-        seed: Of the choice: equal seeds choose equal samples.
-
-    Returns:
-        Distinct indices.
-
-    Raises:
-        ParameterError: If the limit is below one.
-        SourceError: If there is no sample at all.
-    """
+    """Indices of a random subset in ascending order: equal seeds choose equal samples."""
     if n < 1:
         raise SourceError("the data source holds no samples.", hint=_CHOICES)
     if limit is None or limit >= n:
@@ -186,19 +173,8 @@ def _fashion_mnist(folder: Path | None) -> Samples:
 
 
 def read_idx(folder: Path, name: str, *, hint: str = "") -> npt.NDArray[np.uint8]:
-    """Read one IDX file of bytes: 00 00 08, number of axes, sizes (big-endian), values.
-
-    Args:
-        folder: Where it is.
-        name: Its name, without the suffix ``.gz`` that it may have.
-        hint: What to do if it is not there.
-
-    Returns:
-        The values in their shape.
-
-    Raises:
-        SourceError: If it is not there, or is damaged.
-    """
+    """Read one IDX file of bytes: 00 00 08, number of axes, sizes (big-endian), values."""
+    # name: without the suffix .gz that it may have; hint: what to do if it is not there
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
     if path is None:
         raise SourceError(f"{folder}: no {name} or {name}.gz.", hint=hint)
@@ -320,17 +296,7 @@ def _check_values(path: Path, name: str, values: npt.NDArray[Any]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read a ``.npz`` or safetensors file; nothing is unpickled.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its arrays by name.
-
-    Raises:
-        SourceError: If it is neither, or damaged.
-    """
+    """The arrays of a ``.npz`` or safetensors file by name; nothing is unpickled."""
     if path.suffix not in (".npz", ".safetensors"):
         raise SourceError(f"{path}: is neither .npz nor .safetensors.", hint=_CHOICES)
     try:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,12 @@ from collapse_audit.devices import pick_device
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.network.cache import check_origin, save_features
 from collapse_audit.network.datasets import Samples, choose, open_samples
-from collapse_audit.network.extraction import FeatureBatch, array_batches, image_batches
+from collapse_audit.network.extraction import (
+    FeatureBatch,
+    Loading,
+    array_batches,
+    image_batches,
+)
 from collapse_audit.network.head_model import HeadModel, load_head_model
 from collapse_audit.network.preprocessing import Preprocessing, preprocessing_for
 
@@ -146,34 +151,11 @@ def cached_features(
     preprocessing: Preprocessing | None = None,
     limit: int | None = None,
     seed: int = 0,
-    batch_size: int = 64,
-    workers: int = 0,
-    skip_bad: bool = False,
     device: str = "auto",
     progress: Callable[[int], None] | None = None,
+    **loading: Unpack[Loading],
 ) -> Samples:
-    """Backbone features from a file, or from images into this file.
-
-    Args:
-        model: The head whose backbone makes them, in float32.
-        data: Data source with images.
-        cache: A safetensors file; used if it exists, written otherwise.
-        preprocessing: As for :func:`measure_mlcd`.
-        limit: As for :func:`measure_mlcd`.
-        seed: As for :func:`measure_mlcd`.
-        batch_size: As for :func:`measure_mlcd`.
-        workers: As for :func:`measure_mlcd`.
-        skip_bad: As for :func:`measure_mlcd`.
-        device: As for :func:`measure_mlcd`.
-        progress: As for :func:`measure_mlcd`.
-
-    Returns:
-        Features, and the labels if the data source has them.
-
-    Raises:
-        SourceError: If the file exists and holds features of something else.
-        ParameterError: If the data source holds no images.
-    """
+    """Backbone features in float32: from the file ``cache`` if it exists, else into it."""
     import torch
 
     chosen = preprocessing or _default_preprocessing(model)
@@ -196,11 +178,9 @@ def cached_features(
         replace(samples, features=None, logits=None),
         index,
         preprocessing=chosen,
-        batch_size=batch_size,
-        workers=workers,
-        skip_bad=skip_bad,
         dtype=torch.float32,
         device=torch.device(pick_device(device)),
+        **loading,
     ):
         rows.append(batch.rows.cpu().numpy())
         places.append(batch.index)
@@ -219,12 +199,11 @@ def _batches(
     index: npt.NDArray[np.intp],
     *,
     preprocessing: Preprocessing | None,
-    batch_size: int,
-    workers: int,
-    skip_bad: bool,
     dtype: torch.dtype,
     device: torch.device,
+    **loading: Unpack[Loading],
 ) -> Iterator[FeatureBatch]:
+    batch_size, workers = loading.get("batch_size", 64), loading.get("workers", 0)
     if batch_size < 1 or workers < 0:
         raise ParameterError(
             f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}."
@@ -233,16 +212,9 @@ def _batches(
     values = samples.features if samples.features is not None else samples.logits
     if values is not None:
         return array_batches(values, index, batch_size=batch_size, dtype=dtype, device=device)
+    chosen = preprocessing or _default_preprocessing(model)
     return image_batches(
-        model,
-        samples,
-        index,
-        preprocessing=preprocessing or _default_preprocessing(model),
-        batch_size=batch_size,
-        workers=workers,
-        dtype=dtype,
-        device=device,
-        skip_bad=skip_bad,
+        model, samples, index, preprocessing=chosen, dtype=dtype, device=device, **loading
     )
 
 
