@@ -15,6 +15,10 @@
     +-- ReportError        a file that is not a report of this package
 """
 
+from collapse_audit.words import printable
+
+_LONGEST = 1000
+
 
 class CollapseAuditError(Exception):
     """Base of all errors raised on purpose; catching it catches ours and nothing else.
@@ -25,9 +29,9 @@ class CollapseAuditError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        # they quote names out of files, and end in logs and reports
+        self.message, self.hint = printable(message, _LONGEST), printable(hint, _LONGEST)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,10 +17,11 @@ from typing import Any, BinaryIO
 from collapse_audit.errors import SourceError
 
 _CHUNK = 1 << 23
+_LARGEST_TEXT = 1 << 26  # bytes of a report or an index
 
 
 @contextmanager
-def replacing(path: Path, *, hint: str = "") -> Iterator[BinaryIO]:
+def replacing(path: Path, *, hint: str = "", follow: bool = True) -> Iterator[BinaryIO]:
     """Open a file to write that takes its name when all of it is on the disk, or not at all.
 
     It has the permissions that a plain ``open`` gives. A link stays a link, and what cannot be
@@ -26,6 +30,7 @@ def replacing(path: Path, *, hint: str = "") -> Iterator[BinaryIO]:
     Args:
         path: Its final name; the folder is made if it is not there.
         hint: What to do if it cannot be written.
+        follow: False in a folder of our own: a link there is replaced, anything else refused.
 
     Yields:
         Where to write.
@@ -33,16 +38,18 @@ def replacing(path: Path, *, hint: str = "") -> Iterator[BinaryIO]:
     Raises:
         SourceError: If it cannot be written; what was there before is still there.
     """
-    target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    target = path.resolve() if follow else path
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")  # not to be guessed
     try:
-        if path.exists() and not path.is_file():
+        if not follow:
+            refuse_special(path)
+        elif path.exists() and not path.is_file():
             with path.open("wb") as file:
                 yield file
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:  # never through a link
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -58,16 +65,38 @@ def replacing(path: Path, *, hint: str = "") -> Iterator[BinaryIO]:
         ) from error
 
 
-def write_atomically(path: Path, *parts: bytes | memoryview, hint: str = "") -> None:
+def write_atomically(
+    path: Path, *parts: bytes | memoryview, hint: str = "", follow: bool = True
+) -> None:
     """Write a file completely or not at all, as :func:`replacing` does.
 
     Args:
         path: Its final name.
         *parts: Its content.
         hint: What to do if it cannot be written.
+        follow: As for :func:`replacing`.
     """
-    with replacing(path, hint=hint) as file:
+    with replacing(path, hint=hint, follow=follow) as file:
         file.writelines(parts)
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether a name is that of a regular file, and of no link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse what is neither a regular file nor a link, and must not be replaced by one.
+
+    Args:
+        path: What may be there.
+
+    Raises:
+        OSError: If it is a pipe, a device or a folder.
+    """
+    with suppress(FileNotFoundError):
+        if not (stat.S_ISREG(mode := path.lstat().st_mode) or stat.S_ISLNK(mode)):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def remove_unfinished(*paths: Path) -> None:
@@ -95,14 +124,16 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, follow: bool = True) -> None:
     """Write a value as JSON, completely or not at all.
 
     Args:
         path: The file.
         value: Plain values.
+        follow: As for :func:`replacing`.
     """
-    write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+    write_atomically(path, text.encode(), follow=follow)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -115,10 +146,32 @@ def read_json(path: Path) -> dict[str, Any] | None:
         Its content; ``None`` if it is not there or is no JSON object.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bounded(path))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def read_bounded(path: Path) -> bytes:
+    """Read a text that is never large; a pipe into which nobody writes ends at once.
+
+    Args:
+        path: The file, or a pipe.
+
+    Returns:
+        Its content.
+
+    Raises:
+        OSError: If it cannot be read, or does not end.
+    """
+    wait = getattr(os, "O_NONBLOCK", 0)  # to open a pipe takes until somebody writes into it
+    with os.fdopen(os.open(path, os.O_RDONLY | wait), "rb") as file:
+        if wait:
+            os.set_blocking(file.fileno(), True)
+        data = file.read(_LARGEST_TEXT + 1)
+    if len(data) > _LARGEST_TEXT:
+        raise OSError(errno.EFBIG, "too large for a text of ours", str(path))
+    return data
 
 
 def sha256_of(path: Path, progress: Callable[[str, int, int], object] | None = None) -> str:

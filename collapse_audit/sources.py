@@ -289,7 +289,12 @@ def _open_entry(
         raise missing from error
     if settings.offline and not is_cached(remote, settings):
         raise missing
-    return _open_remote(remote, entry, settings, reporter)
+    try:
+        return _open_remote(remote, entry, settings, reporter)
+    except SourceError as error:
+        if type(error) is not SourceError:
+            raise
+        raise SourceError(error.message, hint=f"{error.hint} {missing.hint}".strip()) from error
 
 
 def _open_remote(

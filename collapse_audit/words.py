@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -14,13 +15,33 @@ def printable(text: object, limit: int | None = 200) -> str:
         limit: Longest line returned, in characters; ``None`` for any length.
 
     Returns:
-        The text with control characters escaped, cut at ``limit``.
+        The text with control characters escaped, and what a line of a CI log must not hold: ``::``
+        and ``##[`` are orders to a runner of GitHub. Cut at ``limit``.
     """
     line = str(text)
     line = line if limit is None else line[: limit + 1]
     if not line.isprintable():
         line = line.translate(_ESCAPES)
+    line = line.replace("::", "\\x3a:").replace("##[", "\\x23#[")
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def redact(url: str) -> str:
+    """An address without what may be secret: user, password, query and fragment."""
+    # A password may hold / ? # and @ as they are: behind the last @ there is none. Stores have no
+    # passwords, but file names with an @, as the hub has revisions.
+    scheme, mark, rest = url.partition("://")
+    server = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if scheme.lower() not in _STORES or not {"@", ":"}.isdisjoint(server):
+        before, _, rest = rest.rpartition("@")
+        if not {"?", "#"}.isdisjoint(before):  # in a password, or with a secret behind them?
+            rest = "…"
+    return scheme.lower() + mark + re.split(r"[?#]", rest, maxsplit=1)[0]
+
+
+def scrub(text: object) -> str:
+    """Somebody else's message on one line, with every address in it redacted."""
+    return printable(" ".join(_URL_IN_TEXT.sub(lambda url: redact(url[0]), str(text)).split()))
 
 
 class _Escapes(dict[int, str]):
@@ -33,6 +54,8 @@ class _Escapes(dict[int, str]):
 
 
 _ESCAPES = _Escapes()
+_STORES = frozenset({"hf", "s3", "s3a", "gs", "gcs", "memory", "file"})
+_URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
 
 
 def megabytes(size: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 from collections.abc import Callable, Iterator
@@ -19,11 +20,39 @@ from tests.example_heads import HEADS, Head, Kinds
 from tests.loopback_server import LoopbackServer
 from tests.plain_definition import Definition
 
-# CI draws the same examples in every run; at a desk each run draws new ones. A test machine that
-# is busy must not fail a test, so neither profile has a deadline.
+# CI draws the same examples in every run; at a desk each run draws new ones, and few in the quick
+# tier. A test machine that is busy must not fail a test, so no profile has a deadline.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("dev", deadline=None)
+settings.register_profile("quick", max_examples=10, deadline=None)
+QUICK_TESTS_OF_A_FILE = 5
+
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses, and before pytest-randomly shuffles
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick tier: of every file some tests that are not slow, each in its first case."""
+    files: dict[Path, dict[str, pytest.Item]] = {}
+    for item in sorted(items, key=lambda item: (item.path, item.location[1] or 0)):
+        if item.get_closest_marker("slow") is None:
+            name = item.originalname if isinstance(item, pytest.Function) else item.name
+            files.setdefault(item.path, {}).setdefault(name, item)
+    for tests in files.values():
+        step = -(-len(tests) // QUICK_TESTS_OF_A_FILE)
+        for item in list(tests.values())[::step]:
+            item.add_marker("quick")
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: looking through it for garbage costs half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """At the end it goes as usual."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -44,17 +44,24 @@ RUNS_CODE = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn"})
 #: Why we may refuse what another reader takes: what our message says, and what is in the file.
 REASONS = {
     "outside of its storage": (
-        r"but its storage has only|its storage is not where|not those of the index|truncated",
+        "but its storage has only|its storage is not where|not those of the index|: truncated: |"
+        "the header declares",
         b"",
     ),
+    "a size that counts nothing": (r"ValueError \(not a natural number\)", b""),
+    "a storage whose name is no text": (r"ValueError \(not a storage\)", b""),
+    "a shape without strides": (r"ValueError \(not a tensor\)", b""),
+    "an item for what holds none": (r"TypeError \(an item for something that holds none\)", b""),
+    "a name that is no ASCII": ("'ascii' codec", b""),
+    "over 64 dimensions": (r"ValueError \(too many dimensions\)", b""),
     "one storage in two ways": ("a storage that is described twice", b""),
     "other values behind it": ("gives a tensor other values", b""),
     "arguments that are no tuple": ("arguments that are no tuple", b""),
     "converted when it is read": ("missing", b"_rebuild_device_tensor"),
+    "a damaged zip directory": ("the index at its end cannot be read", b"PK"),
     "a wrong checksum": ("its checksum is not that of the directory", b"PK"),
     "a zip directory that can be read in two ways": (
-        "points to places without|has two sizes|two directories|follows the directory|"
-        "lies inside another|appears more than once",
+        "points to places without|has two sizes|lies inside another|appears more than once",
         b"PK",
     ),
     "packed too well": ("unpacks to", b"PK"),

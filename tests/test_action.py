@@ -42,7 +42,7 @@ class Runner:
         }
         self._tool("collapse-audit", f'exec {shlex.quote(sys.executable)} -m collapse_audit "$@"')
         self._tool("gh", f'printf "%s\\n" "$@" > {shlex.quote(str(folder / "gh.txt"))}')
-        self._tool("python", f'printf "%s\\n" "$@" > {shlex.quote(str(folder / "python.txt"))}')
+        self._tool("python", f'printf "%s\\n" "$@" >> {shlex.quote(str(folder / "python.txt"))}')
 
     def run(self, name: str, **inputs: str) -> subprocess.CompletedProcess[str]:
         """Run one step by its name."""
@@ -142,8 +142,14 @@ def test_further_arguments_and_the_package_are_passed_on(runner: Runner, tmp_pat
     runner.run("Check", **inputs)
     assert runner.outputs == {"exit-code": "0"}
     runner.run("Install")
+    path = runner.context["github.action_path"]
     installed = (tmp_path / "python.txt").read_text(encoding="utf-8").splitlines()
-    assert installed == ["-m", "pip", "install", "--quiet", runner.context["github.action_path"]]
+    assert installed == ["-m", "pip", "install", "--quiet", path]
+    runner.run("Install", light="true")
+    installed = (tmp_path / "python.txt").read_text(encoding="utf-8").splitlines()
+    pip = ["-m", "pip", "install", "--quiet"]
+    light = [*pip, "-r", f"{path}/requirements-light.txt", *pip, "--no-deps", path]
+    assert installed[5:] == light
 
 
 def test_the_pre_commit_hook_names_a_command_that_exists(repository: Path) -> None:
@@ -154,6 +160,6 @@ def test_the_pre_commit_hook_names_a_command_that_exists(repository: Path) -> No
     )
     for hook in hooks:
         program, command = hook["entry"].split()
-        assert program == "collapse-audit"
+        assert program == "collapse-audit" or os.access(repository / program, os.X_OK)
         assert command in COMMANDS
         assert re.search(hook["files"], "heads/student.safetensors")

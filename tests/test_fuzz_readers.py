@@ -106,6 +106,14 @@ def test_a_tensor_that_torch_turns_when_it_reads_is_not_taken_as_it_is_stored(fl
     assert read(items((text(KEY), call), (text("b"), tensor()))).keys() == {"b"}
 
 
+def test_a_tensor_of_a_kind_not_read_inside_another_costs_nothing_but_itself() -> None:
+    lazy = name("torch._utils", "_rebuild_tensor_v2") + view()[:-1] + HOLDING[:1]
+    lazy += text("neg") + b"\x88stR"
+    moved = name("torch._utils", "_rebuild_device_tensor_from_cpu_tensor")
+    moved += b"(" + lazy + name("torch", "float32") + text("cpu") + b"\x89tR"
+    assert read(items((text("a"), moved), HEAD)).keys() == {KEY}
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [

@@ -61,6 +61,8 @@ def test_the_embedded_head_looks_uniform_over_k_and_not_over_m(run, mlcd_of):
     assert title.split() == ["class", "distribution", "K", "prototypes", "M", "unique"]
     mlcd = mlcd_of("demo", "--data", "digits")
     assert mlcd["n"] == 1797
+    assert mlcd["mutual_information"] == pytest.approx(2.202, abs=5e-4)
+    assert [mlcd["usage"][level]["used"] for level in ("k", "m")] == [257, 23]
     assert mlcd["centre"] == "none"  # the head was trained with Sinkhorn targets
     assert mlcd["k"]["kl_to_prior"] < 0.1 < mlcd["m"]["kl_to_prior"]
     (row,) = [line for line in table.splitlines() if line.startswith("perplexity")]
@@ -74,13 +76,42 @@ def test_the_dino_pair_gives_the_official_numbers(shared_checkpoints, tmp_path, 
     np.savez(tmp_path / "data.npz", images=reference["images_u8"], labels=reference["labels"])
     mlcd = mlcd_of(
         shared_checkpoints / "dino_vit_mlcd.pth", "--data", tmp_path / "data.npz",
-        "--resize", "none", "--backbone-arg", "num_heads=4", "--temperature", "0.04",
-        "--dtype", "float64",
+        "--resize", "none", "--backbone-arg", "num_heads=4", "--dtype", "float64",
     )  # fmt: skip
-    assert mlcd["centre"] == "file"
+    told = (mlcd["temperature"], mlcd["temperature_source"])
+    assert told == (0.04, "training options in dino_vit_mlcd.pth")
+    assert (mlcd["centre"], mlcd["centre_source"]) == ("file", None)
     np.testing.assert_allclose(
         mlcd["mutual_information"], reference["mutual_information"], rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "markdown", "html", "json"])
+@pytest.mark.parametrize(
+    ("options", "temperature", "centre"),
+    [
+        ((), "training options in demo", "training options in demo"),
+        (("--temperature", "0.07"), "option", "training options in demo"),
+        (("--centre", "estimate"), "training options in demo", "option"),
+    ],
+)
+def test_every_format_says_what_told_the_temperature_and_the_centre(
+    run, form, options, temperature, centre
+):
+    code, out, _ = run("demo", "--data", "digits", "--limit", "20", *options, "--format", form)
+    assert code == 0
+    if form == "json":
+        mlcd = json.loads(out)["heads"][0]["mlcd"]
+        assert (mlcd["temperature_source"], mlcd["centre_source"]) == (temperature, centre)
+    elif form == "csv":
+        (row,) = csv.DictReader(io.StringIO(out))
+        assert row["mlcd_temperature_source"] == temperature
+        assert row["mlcd_centre_source"] == centre
+    else:
+        line = " ".join(out.split())
+        value = "0.07" if temperature == "option" else "0.04"
+        what = "centre estimated over these samples" if centre == "option" else "no centre"
+        assert f"temperature {value} ({temperature}), {what} ({centre}), softmax" in line
 
 
 def test_every_format_holds_both_levels(run, mlcd_of):
@@ -111,6 +142,8 @@ def test_an_id_brings_the_facts_of_its_row(tmp_path, mlcd_of, run):
     by_path = mlcd_of(file, "--data", tmp_path / "x.npz", "--temperature", "0.5")
     by_id = mlcd_of("msn_vits16", "--checkpoint-dir", tmp_path, "--data", tmp_path / "x.npz")
     assert (by_path["temperature"], by_id["temperature"]) == (0.5, 0.025)
+    assert by_path["temperature_source"] == "option"
+    assert by_id["temperature_source"].startswith("facebookresearch/msn@")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +203,34 @@ def test_unreadable_images_above_one_in_a_hundred_fail_the_run(refusal, tmp_path
     Image.new("L", (8, 8)).save(tmp_path / "good.png")
     for name in ("bad1.png", "bad2.png"):
         (tmp_path / name).write_bytes(b"not an image")
-    assert "of 3 images cannot be read, more than 1 %" in refusal("demo", "--data", tmp_path)
+    message = refusal("demo", "--data", tmp_path)
+    assert "of 3 images cannot be read, more than 1 %" in message
+    assert message.endswith("Repair or remove them, or leave them out with --skip-bad.")
+
+
+def test_bad_images_of_any_number_can_be_left_out(run, refusal, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8), dtype=np.uint8)
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    for name in ("1.png", "2.png", "7.png"):
+        (tmp_path / name).write_bytes(b"not an image")
+    code, out, err = run("demo", "--data", tmp_path, "--skip-bad", "--json")
+    assert code == 0
+    assert json.loads(out)["heads"][0]["mlcd"]["n"] == 7
+    assert "note: skipped 3 of 10 images that cannot be read: image 1 (1.png) (" in err
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"not an image")
+    assert "10 of 10 images cannot be read" in refusal("demo", "--data", tmp_path, "--skip-bad")
+
+
+def test_files_of_other_kinds_are_counted_in_a_note(run, tmp_path):
+    for index in range(6):
+        name = tmp_path / f"{index}.{('png', 'jfif', 'JPG')[index % 3]}"
+        Image.new("L", (8, 8), 40 * index).save(name, "JPEG")
+    code, out, err = run("demo", "--data", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["heads"][0]["mlcd"]["n"] == 4
+    assert "left out 2 of 6 files, by their suffix (2 .jfif); images are .jpg, .jpeg, .png" in err
 
 
 def test_an_empty_folder_and_a_missing_one_are_one_line(refusal, tmp_path):

@@ -49,7 +49,8 @@ def test_every_look_counts_exactly_what_an_audit_counts(
     cover = IncrementalCover(0.05)
     for _ in range(5):
         counted = cover.look((weight, None))
-        audit = audit_prototypes(Prototypes.from_weight(weight.numpy().copy()), epsilon=0.05)
+        prototypes = Prototypes.from_weight(weight.numpy().copy())
+        audit = audit_prototypes(prototypes, epsilon=0.05, sweep=False, nearest=False)
         assert counted.num_unique == audit.num_unique
         assert counted.components == audit.redundancy.components
         assert counted.largest == audit.redundancy_factors[0]
@@ -231,13 +232,27 @@ def test_jsonl_and_log_fn_get_every_look_and_nothing_else(tmp_path: Path) -> Non
     seen = [monitor.step(loss=1.5) for _ in range(25)]
     assert [s.step for s in seen if s is not None] == [0, 10, 20]
     lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == [s.to_dict() for s in seen if s is not None]
+    expected = [{"run": 1, **s.to_dict()} for s in seen if s is not None]
+    assert [json.loads(line) for line in lines] == expected
     assert [step for step, _ in logged] == [0, 10, 20]
     numbers = logged[1][1]
     assert numbers["prototypes/unique.greedy"] == 8
     assert numbers["prototypes/unique_fraction"] == 1
     assert numbers["prototypes/loss"] == 1.5
     assert all(isinstance(value, float) for value in numbers.values())
+
+
+def test_runs_in_one_jsonl_file_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 0}\n{"step": 1, "uni', encoding="utf-8")  # of 0.1.0, and killed
+    for _ in range(2):
+        monitor = PrototypeMonitor(random_weight(20), every=2, jsonl=path)
+        for _ in range(4):
+            monitor.step()
+    first, unfinished, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert (first, unfinished) == ('{"step": 0}', '{"step": 1, "uni')
+    found = [(entry["run"], entry["step"]) for entry in map(json.loads, lines)]
+    assert found == [(2, 0), (2, 2), (3, 0), (3, 2)]
 
 
 def test_the_student_is_counted_and_compared_with_the_teacher() -> None:

@@ -141,6 +141,27 @@ def test_one_unreadable_image_is_skipped_and_counted(folder, model):
         assert measure_mlcd(model, open_samples(folder)).n == 6
 
 
+@pytest.mark.parametrize("limit", [None, 5])
+def test_every_sample_knows_its_place_in_the_data_source(folder, model, tmp_path, limit):
+    (folder / "cat" / "1b.png").write_bytes(b"no image")
+    samples = open_samples(folder)
+    with pytest.warns(CollapseAuditWarning, match="skipped 1"):
+        found = measure_mlcd(model, samples, limit=limit, dtype="float64", batch_size=2)
+    expected = [i for i in choose(7, limit=limit, seed=0) if i != 2]
+    assert found.index.tolist() == expected
+    names = [samples.names[i] for i in found.index]
+    for name, winner in zip(names, found.winners, strict=True):
+        alone = measure_mlcd(model, Samples(images=[Image.open(folder / name).convert("RGB")]))
+        assert alone.winners.tolist() == [winner]
+    cache = tmp_path / "features.safetensors"
+    with pytest.warns(CollapseAuditWarning, match="skipped 1"):
+        fresh = cached_features(model, str(folder), cache, limit=limit)
+    for kept in (fresh, cached_features(model, str(folder), cache, limit=limit)):
+        again = measure_mlcd(model, kept)
+        assert again.index.tolist() == expected
+        assert again.winners.tolist() == found.winners.tolist()
+
+
 def test_more_than_one_in_a_hundred_unreadable_images_is_an_error(folder, model):
     for name in ("a", "b"):
         (folder / "cat" / f"{name}.png").write_bytes(b"")
@@ -198,13 +219,15 @@ def test_a_folder_lists_its_images_in_the_order_of_their_paths(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    samples = open_samples(tmp_path)
+    with pytest.warns(CollapseAuditWarning, match=r"left out 1 of 9 files, by .* \(1 \.txt\)"):
+        samples = open_samples(tmp_path)
     found = [tmp_path / name for name in samples.names]
     assert found == sorted(p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".txt")
     classes = sorted({name.split("/")[0] for name in samples.names})
     assert samples.labels.tolist() == [classes.index(n.split("/")[0]) for n in samples.names]
     assert samples.labels.dtype == np.int64
     (tmp_path / "top.png").touch()
+    (tmp_path / "b/notes.txt").unlink()
     assert open_samples(tmp_path).labels is None
 
 

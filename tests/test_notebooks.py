@@ -123,7 +123,7 @@ def test_a_notebook_runs_offline_and_shows_what_it_says(path: Path, tmp_path: Pa
         ],
         "02_mlcd": ["4 unique: p = [0.25 0.25 0.25 0.25], I = log 4.000", "I = log 2.000"],
         # M = K with KoLeo-proto, and after the repair
-        "03_train_and_audit_again": ["('koleo-proto', 512): (512, [1, 1, 1, 1, 1])", ", 512)"],
+        "03_train_and_audit_again": ["('koleo-proto', 256): (256, [1, 1, 1, 1, 1])", ", 256)"],
     }
     for part in expected[path.stem]:
         assert part in text

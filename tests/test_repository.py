@@ -124,6 +124,22 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert set(json.loads(printed)).isdisjoint(IMPORTED_LATE)
 
 
+def test_the_quick_tier_has_tests_of_every_file_and_every_room(
+    request: pytest.FixtureRequest,
+) -> None:
+    if len({item.path for item in request.session.items}) < 50:
+        pytest.skip("not the whole suite")
+    items = [item for item in request.session.items if not item.get_closest_marker("slow")]
+    quick = [item for item in items if item.get_closest_marker("quick")]
+    assert {item.path for item in quick} == {item.path for item in items}
+    assert 200 < len(quick) < 600
+    text = "".join(path.read_text(encoding="utf-8") for path in {item.path for item in quick})
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix in {"", ".py"}}
+    called = {"version": "__version__", "reproduction": '"reproduce"'}
+    for room in sorted(room for room in rooms if not room.startswith("_")):
+        assert re.search(called.get(room, rf"(collapse_audit[./]|import ){room}\b"), text), room
+
+
 def string_pieces(source: str) -> Iterator[list[tuple[int, str]]]:
     """Yield runs of adjacent string literals as (line, source text), f-strings in one piece."""
     lines = source.splitlines(keepends=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from collapse_audit.manifest import (
     candidate_file_names,
     load_manifest,
 )
-from collapse_audit.remote import RemoteSettings
+from collapse_audit.remote import RemoteSettings, Reporter
 from collapse_audit.sources import (
     load_heads,
     load_prototypes,
@@ -187,6 +190,45 @@ def test_a_missing_file_of_an_id_is_said_with_its_address_and_its_place(
     assert entry.url in caught.value.hint
     assert f"{entry.expected_size_mb} MB" in caught.value.hint
     assert f"save it as {entry.file_name} in {elsewhere / folder}" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [socket.gaierror(socket.EAI_AGAIN, "no name"), OSError(errno.ENETUNREACH, "unreachable")],
+)
+def test_without_a_network_an_id_gives_up_soon_and_says_what_to_do_by_hand(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    asked = []
+
+    def refuse(*arguments: object, **_more: object) -> None:
+        asked.append(arguments)
+        raise error
+
+    monkeypatch.delenv("COLLAPSE_AUDIT_OFFLINE")
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    settings = RemoteSettings(cache_dir=elsewhere / "cache", backoff_seconds=0.0)
+    with pytest.raises(SourceError, match=r"(?:not known|failed) .*\(2 attempts\)") as caught:
+        resolve_source("dino_vits16", settings=settings)
+    assert len(asked) == 2
+    url = load_manifest().get("dino_vits16").url
+    cache = elsewhere / "cache"
+    by_hand = f"Download {url} (about 704 MB) and save it as dino_vits16.pth in {cache}."
+    assert caught.value.hint.endswith(by_hand)
+
+
+def test_a_wait_is_told_while_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+    told = ""
+    with Reporter().waiting("x.pth: waiting for https://y", seconds=0.0):
+        for _ in range(1000):
+            told += capsys.readouterr().err
+            if told:
+                break
+            time.sleep(0.01)
+    assert told == "x.pth: waiting for https://y\n"
+    with Reporter().waiting("never", seconds=3600.0):
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_an_id_whose_file_is_not_public_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

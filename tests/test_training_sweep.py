@@ -60,6 +60,7 @@ def test_a_bad_value_is_refused_before_anything_is_trained(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_each_combination_once_and_reads_finished_ones_back(
     config: HeadTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import click
 
 from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
 from collapse_audit.files import write_atomically
-from collapse_audit.words import printable
+from collapse_audit.words import printable, scrub
 
 _COLOURS: Final = {"error": "red", "note": "yellow", "hint": "cyan"}
 # the only characters of our own outside ASCII, for terminals and pipes that cannot show them
@@ -51,7 +51,7 @@ def is_quiet() -> bool:
 def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> None:
     """Print one line on stderr."""
     # control characters are escaped: the text may quote a foreign file
-    line = printable(" ".join(text.splitlines()), None)
+    line = printable(" ".join(text.splitlines()), 2000)
     click.echo(
         f"{click.style(f'{kind}:', fg=_COLOURS[kind])} {line}", err=True, color=session.color
     )
@@ -64,9 +64,12 @@ def explain(error: Exception, *commands: click.Command) -> tuple[str, str]:
             return in_options(error.message, commands), in_options(error.hint, commands)
         case click.UsageError():
             help_option = f"Try '{error.ctx.command_path} --help'." if error.ctx else ""
-            return _sentence(error.format_message()), help_option
+            return _sentence(scrub(error.format_message())), help_option
         case click.ClickException():
-            return _sentence(error.format_message()), ""
+            return _sentence(scrub(error.format_message())), ""
+        case ModuleNotFoundError(name=str(name)) if not name.startswith("collapse_audit"):
+            package = name.partition(".")[0]
+            return f"This needs {package}, which is not installed.", "Install the whole package."
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror or type(error).__name__}.", ""
         case _:

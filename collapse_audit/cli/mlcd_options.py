@@ -90,6 +90,9 @@ class MLCDOptions:
     workers: int = option(
         type=click.IntRange(0), default=0, show_default=True, help="Processes that read images."
     )
+    skip_bad: bool = option(
+        default=False, help="Go on where more than 1 % of the images cannot be read."
+    )
     dtype: Literal["float32", "float64"] = option(
         type=click.Choice(["float32", "float64"]),
         default="float32",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -31,9 +32,12 @@ class LocalFile:
         """Look at the file, which has to be a regular one."""
         self.path = path
         try:
-            self._size = path.stat().st_size
+            found = path.stat()
         except OSError as error:
             raise _unreadable(path, error) from error
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe may take for ever
+            raise SourceError(f"{printable(path)}: is not a regular file.")
+        self._size = found.st_size
 
     @property
     def size(self) -> int:

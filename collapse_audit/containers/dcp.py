@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from collapse_audit.containers.byte_source import ByteSource, Part
@@ -18,7 +18,7 @@ from collapse_audit.containers.limits import DIMENSIONS, FILES, INDEX_BYTES
 from collapse_audit.containers.pickled import Name, Opaque, TensorRef, key_name, natural
 from collapse_audit.containers.pieces import Piece, gathered
 from collapse_audit.containers.sharded import check_names
-from collapse_audit.containers.tensors import WIDTHS, Checkpoint, Values
+from collapse_audit.containers.tensors import WIDTHS, Checkpoint, Values, by_key, not_read
 from collapse_audit.containers.torch_zip import index_folder
 from collapse_audit.containers.views import read_view
 from collapse_audit.containers.zip_archive import ZipArchive
@@ -34,20 +34,7 @@ _Chunk = tuple[tuple[int, ...], tuple[int, ...]]  # where it begins in the tenso
 
 
 def read_dcp(metadata: ByteSource, open_file: Callable[[str], ByteSource], name: str) -> Checkpoint:
-    """Describe the tensors of a folder; each is gathered from its pieces when asked for.
-
-    Args:
-        metadata: Its ``.metadata``.
-        open_file: Opens another file of the folder.
-        name: What to call it in messages.
-
-    Returns:
-        Its tensors, under the keys of the nested dictionaries that were saved.
-
-    Raises:
-        CheckpointError: If the index is damaged, or of a writer that is not known.
-        UnsafePickleError: If it names something that only an attack needs.
-    """  # noqa: DOC501  (made by a function below)
+    """Describe the tensors of a folder; each is gathered from its pieces when asked for."""
     if metadata.size > INDEX_BYTES:
         raise _unknown(name, "is larger than that of any checkpoint")
     root = read_index(metadata.read(0, metadata.size), f"{name}/{METADATA}").root
@@ -65,42 +52,26 @@ def read_dcp(metadata: ByteSource, open_file: Callable[[str], ByteSource], name:
     check_names(names, name)
     if len(names) > FILES:
         raise _unknown(name, f"names over {FILES:,} files")
-    files = _Files(open_file)
+    open_once = cache(open_file)  # and only when a tensor needs it
     tensors = []
     for key, dtype, shape, chunks in found:
         if dtype not in WIDTHS:
             continue
         path = paths.get(key, (key_name(key),))
         pieces = [
-            Piece(*chunk, partial(_read, files, place, chunk[1], dtype, name), place)
+            Piece(*chunk, partial(_read, open_once, place, chunk[1], dtype, name), place)
             for chunk in chunks
             for place in [_place(key, chunk, places, name)]
         ]
         if pieces:
             tensors.append(gathered(path, dtype, pieces, name, shape))
-    by_key = {tensor.key: tensor for tensor in tensors}
+    other = not_read(dtype for _, dtype, *_ in found if dtype not in WIDTHS)
     top = dict.fromkeys(paths.get(key, (key_name(key),))[0] for key in described)
     ends: dict[str, int] = {}
     for file, start, length in places.values():
         ends[file] = max(ends.get(file, 0), start + length)
-    return Checkpoint(name, "dcp", sum(ends.values()) + metadata.size, by_key, tuple(top))
-
-
-class _Files:
-    """The files of the folder, each opened once and only when it is needed."""
-
-    def __init__(self, open_file: Callable[[str], ByteSource]) -> None:
-        self._open = open_file
-        self._opened: dict[str, ByteSource] = {}
-
-    def __getitem__(self, file: str) -> ByteSource:
-        if file not in self._opened:
-            self._opened[file] = self._open(file)
-        return self._opened[file]
-
-
-def _is_tensor(entry: Any) -> bool:
-    return isinstance(entry, Opaque) and entry.kind.endswith(".TensorStorageMetadata")
+    size = sum(ends.values()) + metadata.size
+    return Checkpoint(name, "dcp", size, by_key(tensors), tuple(top), unread=other)
 
 
 def _tensors(
@@ -109,7 +80,7 @@ def _tensors(
     """Key, type, shape and pieces of every tensor; each piece has a place of its own."""
     found = []
     for key, entry in described.items():
-        if _is_tensor(entry):
+        if isinstance(entry, Opaque) and entry.kind.endswith(".TensorStorageMetadata"):
             places -= len(entry.attributes["chunks"])
             if places < 0:
                 raise ValueError("more pieces than places")
@@ -181,13 +152,19 @@ def _place(
     return place
 
 
-def _read(files: _Files, place: _Place, shape: tuple[int, ...], dtype: str, name: str) -> Values:
+def _read(
+    open_file: Callable[[str], ByteSource],
+    place: _Place,
+    shape: tuple[int, ...],
+    dtype: str,
+    name: str,
+) -> Values:
     """One piece: a tensor that torch.save wrote into the middle of a file."""
     file, start, length = place
     where = f"{name}/{printable(file)}"
     if math.prod(shape) * WIDTHS[dtype] > length:
         raise _unknown(where, f"has no room for a piece of {printable(list(shape))}")
-    archive = ZipArchive(Part(files[file], start, length, where), where)
+    archive = ZipArchive(Part(open_file(file), start, length, where), where)
     folder = index_folder(archive)
     tensor = read_index(archive.read(f"{folder}data.pkl", INDEX_BYTES), where).root
     if not isinstance(tensor, TensorRef) or tensor.shape != shape or tensor.dtype != dtype:

@@ -16,16 +16,7 @@ _PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
 
 
 def describe_foreign(head: bytes, size: int, file: str) -> tuple[str, str]:
-    """Tell what a file is.
-
-    Args:
-        head: Its first bytes, at most 512.
-        size: All its bytes.
-        file: Its name, where the bytes leave it open.
-
-    Returns:
-        What it is, and what to do.
-    """
+    """What a file is, of its first 512 bytes, size and name; and what to do about it."""
     text, lower = head.lstrip().lower(), file.lower()
     is_pickle = head.startswith(b"\x80")
     paddle = is_pickle and lower.endswith((".pdparams", ".pdopt"))

@@ -42,33 +42,15 @@ _VALUE_ATTRIBUTES = frozenset({"data", "real", "imag"})
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What a pickle describes.
+    """What a pickle describes."""
 
-    Attributes:
-        root: The outermost object.
-        unread: Names of the unknown types of objects in it, in the order of the file.
-        storages: Every block of values that it names, also those of no tensor.
-    """
-
-    root: Any
-    unread: tuple[str, ...]
-    storages: dict[str, StorageRef]
+    root: Any  # the outermost object
+    unread: tuple[str, ...]  # names of the unknown types of objects, in the order of the file
+    storages: dict[str, StorageRef]  # every block of values named, also those of no tensor
 
 
 def read_index(program: bytes | IO[bytes], name: str) -> Index:
-    """Interpret one pickle program as data.
-
-    Args:
-        program: The program, or a file that stands at its beginning and is left behind its end.
-        name: What to call the file in messages.
-
-    Returns:
-        What it describes.
-
-    Raises:
-        UnsafePickleError: If it names or does something that only an attack needs.
-        CheckpointError: If it is damaged or absurdly long.
-    """  # noqa: DOC501  (made by a function below)
+    """Interpret one pickle program as data; a file is left standing behind its end."""
     if isinstance(program, bytes) and len(program) > INDEX_BYTES:
         raise too_long(name, len(program))
     machine = _Machine(name)
@@ -220,7 +202,8 @@ class _Machine(StackMachine):
                 return Opaque(str(function)) if _is_lazy(arguments[7:]) else tensor
             case "_rebuild_device_tensor_from_cpu_tensor":  # (tensor, type, device, ...)
                 tensor, dtype = arguments[:2]
-                return tensor if dtype.name == tensor.dtype else Opaque(str(function))
+                as_stored = isinstance(tensor, TensorRef) and str(dtype) == f"torch.{tensor.dtype}"
+                return tensor if as_stored else Opaque(str(function))
             case "_rebuild_parameter_with_state":
                 self._check_attributes(arguments[3])
                 return arguments[0]
@@ -264,7 +247,7 @@ class _Machine(StackMachine):
                 raise self._unsafe("gives a tensor other values")
 
 
-_HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
+_HANDLERS: dict[str, Callable[[_Machine, Any], object]] = {
     **DATA_HANDLERS,
     "GLOBAL": _Machine._global,
     "STACK_GLOBAL": _Machine._stack_global,

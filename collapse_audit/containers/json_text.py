@@ -9,18 +9,7 @@ from collapse_audit.containers.limits import JSON_PARTS
 
 
 def parse_json(text: bytes) -> Any:
-    """Parse the header or the index of a checkpoint.
-
-    Args:
-        text: The JSON text.
-
-    Returns:
-        What it says.
-
-    Raises:
-        ValueError: If it is no JSON, is nested without end, has more parts than any index, or an
-            object of it has a key twice: readers keep different ones.
-    """
+    """Parse a header or index; a ``ValueError`` also if it is too large, or a key is double."""
     if text.count(b"[") + text.count(b"{") > JSON_PARTS:
         raise ValueError(f"more than {JSON_PARTS:,} lists and objects")
     try:

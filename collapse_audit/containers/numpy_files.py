@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import math
 import warnings
-import zipfile
 from collections.abc import Callable
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.lib.format as npy_format
@@ -30,44 +29,15 @@ _READERS = {
 
 
 def read_npy(source: ByteSource, name: str) -> Checkpoint:
-    """Describe the one array of an ``.npy`` file; it is called ``prototypes``.
-
-    Args:
-        source: The file.
-        name: What to call it in messages.
-
-    Returns:
-        The array, not yet read.
-
-    Raises:
-        CheckpointError: If the file is damaged, truncated or holds Python objects.
-    """
+    """Describe the one array of an ``.npy`` file; it is called ``prototypes``."""
     window = Window(source, name, limit=2 * _HEADER_BYTES, first=min(1024, source.size))
-    shape, order, dtype, start = _header(window, name)
-    _check(name, shape, dtype, source.size - start)
-
-    def read() -> Values:
-        data = source.read(start, math.prod(shape) * dtype.itemsize)
-        return _array(data, shape=shape, order=order, dtype=dtype)
-
-    tensor = StoredTensor(("prototypes",), shape, dtype.name, 0, read)
+    header = _header(window, name)
+    tensor = _tensor(name, "prototypes", header, source.read, storage=0, size=source.size)
     return Checkpoint.flat(name, "npy", source.size, [tensor])
 
 
 def read_npz(archive: ZipArchive, size: int) -> Checkpoint:
-    """Describe the arrays of an ``.npz`` file.
-
-    Args:
-        archive: The file.
-        size: Its bytes.
-
-    Returns:
-        The arrays under the names they were saved with, not yet read. Arrays of Python objects
-        are left out.
-
-    Raises:
-        CheckpointError: If a member is damaged, truncated or unpacks to more than any head has.
-    """  # noqa: DOC501  (made by a function below)
+    """Describe the arrays of an ``.npz`` file of so many bytes, except those of Python objects."""
     if len(archive.members) > FILES:
         raise _damaged(archive.name, f"over {FILES:,} arrays")
     tensors = []
@@ -76,38 +46,24 @@ def read_npz(archive: ZipArchive, size: int) -> Checkpoint:
         where = f"{archive.name}: {key}"
         try:
             with archive.open(info) as file:
-                shape, order, dtype, start = _header(file, where)
+                header = _header(file, where)
         except DAMAGE as error:
             raise _damaged(where, printable(error)) from error
-        if dtype.hasobject:
+        if header.dtype.hasobject:
             continue
-        _check(where, shape, dtype, info.file_size - start)
-        array = partial(_array, shape=shape, order=order, dtype=dtype)
-        read = partial(_read_member, archive, info, start, math.prod(shape) * dtype.itemsize, array)
-        tensors.append(StoredTensor((key,), shape, dtype.name, info.header_offset, read))
+        read, place = partial(archive.read_part, info), info.header_offset
+        tensors.append(_tensor(where, key, header, read, storage=place, size=info.file_size))
     return Checkpoint.flat(archive.name, "npz", size, tensors)
 
 
-def _read_member(
-    archive: ZipArchive,
-    info: zipfile.ZipInfo,
-    start: int,
-    length: int,
-    array: Callable[[bytes], Values],
-) -> Values:
-    return array(archive.read_part(info, start, length))
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    columns_first: bool
+    dtype: np.dtype[Any]
+    start: int  # of the values, in bytes
 
 
-def _array(data: bytes, *, shape: tuple[int, ...], order: bool, dtype: np.dtype[Any]) -> Values:
-    """The values in native byte order, rows first."""
-    values: Values = np.frombuffer(data, dtype).reshape(shape, order="F" if order else "C")
-    return np.ascontiguousarray(values.astype(dtype.newbyteorder("="), copy=False)).reshape(shape)
-
-
-def _header(
-    file: IO[bytes] | Window, name: str
-) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, whether columns come first, type, and where the values begin."""
+def _header(file: IO[bytes] | Window, name: str) -> _Header:
     try:
         start = file.read(12)
         reader, width = _READERS[npy_format.read_magic(io.BytesIO(start))]
@@ -125,18 +81,34 @@ def _header(
         raise _damaged(name, f"its header cannot be read: {printable(what, 80)}") from error
     if len(sizes) > DIMENSIONS:
         raise _damaged(name, "an impossible shape")
-    return sizes, bool(order), dtype, end
+    return _Header(sizes, bool(order), dtype, end)
 
 
-def _check(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], stored: int) -> None:
+def _tensor(
+    name: str,  # for messages
+    key: str,
+    header: _Header,
+    read: Callable[[int, int], bytes],
+    *,
+    storage: int,
+    size: int,  # bytes of the whole ``.npy``
+) -> StoredTensor:
+    shape, columns_first, dtype, start = header
     if dtype.hasobject:
         raise CheckpointError(
             f"{name}: an array of pickled Python objects, which are never executed.",
             hint="Save the weight matrix as floating-point numbers.",
         )
-    declared = math.prod(shape) * dtype.itemsize
-    if declared > stored:
-        raise _damaged(name, f"the header declares {declared:,} bytes, the file has {stored:,}")
+    length = math.prod(shape) * dtype.itemsize
+    if length > size - start:
+        raise _damaged(name, f"the header declares {length:,} bytes, the file has {size - start:,}")
+
+    def values() -> Values:  # in native byte order, rows first
+        held = np.frombuffer(read(start, length), dtype)
+        held = held.reshape(shape, order="F" if columns_first else "C")
+        return np.ascontiguousarray(held.astype(dtype.newbyteorder("="), copy=False)).reshape(shape)
+
+    return StoredTensor((key,), shape, dtype.name, storage, values)
 
 
 def _damaged(name: str, what: str) -> CheckpointError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from collapse_audit.words import printable
 
 _HEAD_BYTES = 512
 _SHOWN = 3
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 Sibling = Callable[[str], ByteSource]
 
 
@@ -113,19 +115,20 @@ def _indices(files: list[str]) -> list[str]:
     """The files that stand for the whole folder, the best first."""
     indices = [file for file in files if file.endswith(".index.json")]
     indices.sort(key=lambda file: (not file.endswith(".safetensors.index.json"), file))
-    return ([METADATA] if METADATA in files else []) + indices
+    # a run of Hugging Face's Trainer has optimizer.pt, rng_state.pth and more beside its weights
+    return [file for file in (METADATA, *indices, *_WEIGHTS) if file in files]
 
 
 def _inside(folder: Path, files: list[str]) -> str:
     """What of a folder can be given instead."""
     if {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt"} & set(files):
         return "Orbax (JAX) wrote it: load it there and save the prototypes with numpy.savez."
-    inner = [
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and ((entry / METADATA).is_file() or any(entry.glob("*.safetensors")))
-    ]
-    inner.sort(key=lambda name: (int(name) if name.isdecimal() else -1, name))
+    inner = []
+    for entry in folder.iterdir():
+        held = [file.name for file in entry.glob("*")]
+        if _indices(held) or any(name.endswith(".safetensors") for name in held):
+            inner.append(entry.name)
+    inner.sort(key=lambda name: (int((re.search(r"\d+$", name) or ("-1",))[0]), name))
     if inner:
         shown = ", ".join(printable(folder / name) for name in inner[-_SHOWN:])
         more = f" ({len(inner)} in all)" if len(inner) > _SHOWN else ""

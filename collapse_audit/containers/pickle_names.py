@@ -20,7 +20,7 @@ _KNOWN = re.compile(
       | pathlib\..*
       | torch\.(?:Size|Tensor|device|dtype|Generator|strided|contiguous_format|preserve_format
                 |\w+Storage|b?float\w*|q?u?int\w*|complex\w*|double|half|long|short|bool)
-      | torch\._utils\._rebuild_\w+
+      | torch\._utils\._rebuild_(?:tensor|parameter|device_tensor_from_cpu|from_type)\w*
       | torch\._tensor\._rebuild_from_type_v2
       | torch\.nn\.parameter\.(?:Parameter|Buffer)
       | torch\.storage\.(?:Untyped|Typed)Storage
@@ -57,27 +57,12 @@ _HARMFUL_NAMES = re.compile(
 
 
 def is_known(name: str) -> bool:
-    """Whether checkpoints are full of it, so that nobody needs to hear about it.
-
-    Args:
-        name: Module and name with a dot between.
-
-    Returns:
-        True for what torch, numpy and Python's own containers write.
-    """
+    """Whether checkpoints are full of a dotted name, so that nobody needs to hear about it."""
     return _KNOWN.fullmatch(name) is not None
 
 
 def means_harm(module: str, name: str) -> bool:
-    """Whether only an attack needs a name.
-
-    Args:
-        module: Where it is.
-        name: What it is called there.
-
-    Returns:
-        True for ``os.system``, ``builtins.eval`` and the like.
-    """
+    """Whether only an attack needs a name, such as ``os.system`` or ``builtins.eval``."""
     if module in {"builtins", "__builtin__", "__builtins__"}:
         return name.partition(".")[0] in _HARMFUL_BUILTINS
     return (

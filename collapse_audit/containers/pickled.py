@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import ChainMap, Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from collapse_audit.containers.limits import DEPTH, DIMENSIONS, ENTRIES, KEY_CHARACTERS
+from collapse_audit.errors import CheckpointError
 from collapse_audit.words import printable
 
 STORAGE_TYPES = {
@@ -22,50 +24,29 @@ STORAGE_TYPES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StorageRef:
-    """A block of values in the file.
+    """A block of values in the file."""
 
-    Attributes:
-        key: Its name among the blocks of the file.
-        dtype: Type of its values.
-        numel: How many there are.
-        offset: First value, for a view of a larger block (files before torch 0.4).
-        root_numel: Values of the whole block.
-    """
-
-    key: str
+    key: str  # among the blocks of the file
     dtype: str
     numel: int
-    offset: int
-    root_numel: int
+    offset: int  # first value, for a view of a larger block (files before torch 0.4)
+    root_numel: int  # of the whole block
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorRef:
-    """A tensor as a view of a storage, counted in values.
-
-    Attributes:
-        storage: The storage.
-        dtype: Type of the values.
-        offset: First value.
-        shape: Its shape.
-        strides: Distance to the next value along each dimension; 0 along those of one value.
-    """
+    """A tensor as a view of a storage, counted in values."""
 
     storage: StorageRef
     dtype: str
     offset: int
     shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    strides: tuple[int, ...]  # 0 along dimensions of one value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Name:
-    """Something that the pickle wants to import; here it stays a name.
-
-    Attributes:
-        module: Where it is.
-        name: What it is called there.
-    """
+    """Something that the pickle wants to import from a module; here it stays a name."""
 
     module: str
     name: str
@@ -76,17 +57,11 @@ class Name:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Opaque:
-    """An object of a type that is not known here: its data, and nothing that it could do.
+    """An object of a type that is not known here: its data, and nothing that it could do."""
 
-    Attributes:
-        kind: Name of its type, or of the function that would have made it.
-        state: What it would have been given to restore itself.
-        items: What was put into it, if it is a kind of dictionary.
-    """
-
-    kind: str
-    state: Any = None
-    items: dict[Any, Any] = field(default_factory=dict)
+    kind: str  # name of its type, or of the function that would have made it
+    state: Any = None  # what it would have been given to restore itself
+    items: dict[Any, Any] = field(default_factory=dict)  # put into it, if it is a dictionary
 
     @property
     def attributes(self) -> Mapping[Any, Any]:
@@ -104,34 +79,14 @@ Node: TypeAlias = "Mapping[Any, Any] | list[Any] | tuple[Any, ...] | Opaque"
 
 
 def natural(number: Any) -> int:
-    """A number that counts something.
-
-    Args:
-        number: What the pickle gives.
-
-    Returns:
-        It.
-
-    Raises:
-        ValueError: If it is no whole number from 0 to 2^63 - 1; ``True`` is none.
-    """
+    """A whole number from 0 to 2^63 - 1 (``True`` is none), or a ``ValueError``."""
     if type(number) is not int or not 0 <= number < 1 << 63:
         raise ValueError("not a natural number")
     return number
 
 
 def storage_of(identifier: Any) -> StorageRef:
-    """A storage from (``"storage"``, type, key, device, values[, view]), as torch writes it.
-
-    Args:
-        identifier: The persistent id of the pickle.
-
-    Returns:
-        The storage.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """A storage from (``"storage"``, type, key, device, values[, view]), as torch writes it."""
     kind, storage_type, key, _device, numel = identifier[:5]
     if kind != "storage" or not isinstance(storage_type, Name) or not isinstance(key, str):
         raise ValueError("not a storage")
@@ -144,18 +99,7 @@ def storage_of(identifier: Any) -> StorageRef:
 
 
 def tensor_of(arguments: tuple[Any, ...], dtype: Any = None) -> TensorRef:
-    """A tensor from (storage, offset, shape, strides, ...), as torch's own functions take them.
-
-    Args:
-        arguments: Of the function.
-        dtype: Type of the values; by default that of the storage.
-
-    Returns:
-        The tensor.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """A tensor from (storage, offset, shape, strides, ...), as torch's functions take them."""
     storage, offset, shape, strides = arguments[:4]
     if not isinstance(storage, StorageRef) or len(shape) != len(strides):
         raise ValueError("not a tensor")
@@ -176,25 +120,18 @@ def tensor_of(arguments: tuple[Any, ...], dtype: Any = None) -> TensorRef:
 
 
 def tensors_below(root: Node) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
-    """Every tensor of an index, with the keys that lead to it.
-
-    A module that was saved whole gives the keys of its state dict.
-
-    Args:
-        root: The outermost object.
-
-    Yields:
-        Path and tensor; a dictionary under several keys is entered a few times, for they may hold
-        one another.
-    """
+    """Every tensor of an index, with the keys that lead to it; of modules, their state dicts."""
     yield from _walk(root, (), Counter(), frozenset())
 
 
 def _walk(
     node: Any, path: tuple[str, ...], entered: Counter[int], above: frozenset[int]
 ) -> Iterator[tuple[tuple[str, ...], TensorRef]]:
-    if sum(map(len, path)) > KEY_CHARACTERS:
-        return
+    if sum(map(len, path)) > KEY_CHARACTERS + DEPTH:
+        raise CheckpointError(
+            f"{printable('/'.join(path), 80)}: over {KEY_CHARACTERS:,} characters of keys.",
+            hint="Save the state dict of the network alone.",
+        )
     if isinstance(node, TensorRef):
         yield path, node
     elif (
@@ -213,19 +150,13 @@ def _walk(
 
 
 def _may_enter(node: object, entered: Counter[int]) -> bool:
+    """Whether a node under several keys is entered again: they may hold one another."""
     entered[id(node)] += 1
     return entered[id(node)] <= ENTRIES
 
 
 def is_module(node: Any) -> bool:
-    """Whether an object is a network: an ``nn.Module`` saved whole, or one of TorchScript.
-
-    Args:
-        node: Anything of an index.
-
-    Returns:
-        True for those.
-    """
+    """Whether an object is a network: an ``nn.Module`` saved whole, or one of TorchScript."""
     return isinstance(node, Opaque) and (
         "_parameters" in node.attributes or node.kind.startswith("__torch__.")
     )
@@ -250,15 +181,17 @@ def _of_module(
 
 
 def key_name(key: object) -> str:
-    """A dictionary key as part of a path: never empty, and safe to print, in a CI log too."""
+    """A dictionary key as part of a path: never empty, and safe to print."""
     if isinstance(key, Opaque):
         key = f"<{key.kind}>"
     elif isinstance(key, bytes):
-        key = key[:KEY_CHARACTERS]
-    text = printable(key, KEY_CHARACTERS)
-    for command in ("::", "##["):  # a line that holds one is an order to a runner of GitHub
-        text = text.replace(command, f"\\x{ord(command[0]):x}{command[1:]}")
-    return text or "''"
+        key = key.decode("latin-1") if len(key) > KEY_CHARACTERS else key
+    text = printable(key, None) or "''"
+    if len(text) > KEY_CHARACTERS // 2:  # its end tells what the tensor is
+        part = KEY_CHARACTERS // 5
+        digest = hashlib.sha256(text[part:-part].encode()).hexdigest()[:12]
+        return f"{text[:part]}…{digest}…{text[-part:]}"
+    return text
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

@@ -15,19 +15,12 @@ from collapse_audit.words import printable
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A block of a tensor.
+    """A block of a tensor."""
 
-    Attributes:
-        start: Where its first value is in the whole tensor, along each dimension.
-        shape: Its shape.
-        read: Reads its values.
-        place: Where its bytes are: equal for the same bytes.
-    """
-
-    start: tuple[int, ...]
+    start: tuple[int, ...]  # of its first value in the whole tensor, along each dimension
     shape: tuple[int, ...]
     read: Callable[[], Values]
-    place: Hashable
+    place: Hashable  # where its bytes are: equal for the same bytes
 
     @property
     def place_in_whole(self) -> tuple[slice, ...]:
@@ -42,21 +35,7 @@ def gathered(
     name: str,
     shape: tuple[int, ...] | None = None,
 ) -> StoredTensor:
-    """One tensor of its pieces.
-
-    Args:
-        path: Keys that lead to it.
-        dtype: Type it is stored in.
-        pieces: At least one.
-        name: What to call the checkpoint in messages.
-        shape: Of the whole tensor; by default as far as the pieces reach.
-
-    Returns:
-        The tensor; reading it reads its pieces and nothing else.
-
-    Raises:
-        CheckpointError: If a piece reaches beyond the shape, or all of them leave a gap.
-    """  # noqa: DOC501  (made by a function below)
+    """One tensor of its pieces (at least one); its shape is by default as far as they reach."""
     where = f"{name}: {printable('/'.join(path))}"
     ranks = {len(piece.start) for piece in pieces} | {len(piece.shape) for piece in pieces}
     if len(ranks) != 1 or (shape is not None and ranks != {len(shape)}):

@@ -18,7 +18,14 @@ from collapse_audit.containers.json_text import parse_json
 from collapse_audit.containers.limits import INDEX_BYTES, TENSORS
 from collapse_audit.containers.pickled import key_name, natural
 from collapse_audit.containers.pieces import Piece, gathered
-from collapse_audit.containers.tensors import WIDTHS, Checkpoint, StoredTensor, Values, as_values
+from collapse_audit.containers.tensors import (
+    WIDTHS,
+    Checkpoint,
+    StoredTensor,
+    Values,
+    as_values,
+    not_read,
+)
 from collapse_audit.errors import CheckpointError
 from collapse_audit.words import megabytes, printable
 
@@ -38,10 +45,12 @@ class Header:
     Attributes:
         tensors: Its tensors.
         metadata: Text that the writer put beside them.
+        unread: Types of the others.
     """
 
     tensors: tuple[StoredTensor, ...]
     metadata: Mapping[str, str]
+    unread: tuple[str, ...] = ()
 
 
 def read_safetensors(source: ByteSource, name: str) -> Checkpoint:
@@ -52,14 +61,14 @@ def read_safetensors(source: ByteSource, name: str) -> Checkpoint:
         name: What to call it in messages.
 
     Returns:
-        Its tensors. Those of types that no head is stored in (float8, complex) are left out.
+        Its tensors. Those of types that no head is read in (float8, complex) are only named.
 
     Raises:
         CheckpointError: If the header is damaged or promises bytes that the file does not have.
     """
     header = read_header(source, name)
     found = Checkpoint.flat(name, "safetensors", source.size, header.tensors)
-    return replace(found, metadata=header.metadata)
+    return replace(found, metadata=header.metadata, unread=header.unread)
 
 
 def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Checkpoint:
@@ -77,10 +86,12 @@ def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Check
     """  # noqa: DOC501  (made by a function below)
     pieces: dict[str, list[Piece]] = {}
     types: dict[str, str] = {}
+    other: dict[str, None] = {}
     size = 0
     for shard, source in files.items():
         header = read_header(source, f"{name}: {printable(shard)}")
         size += source.size
+        other |= dict.fromkeys(header.unread)
         try:
             info = parse_json(header.metadata.get(_SHARDING, "{}").encode())
             offsets = {
@@ -94,7 +105,7 @@ def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Check
             pieces.setdefault(tensor.key, []).append(piece)
             types[tensor.key] = tensor.dtype
     tensors = [gathered((key,), types[key], parts, name) for key, parts in pieces.items()]
-    return Checkpoint.flat(name, "sharded", size, tensors)
+    return replace(Checkpoint.flat(name, "sharded", size, tensors), unread=tuple(other))
 
 
 def read_header(source: ByteSource, name: str) -> Header:
@@ -147,7 +158,8 @@ def read_header(source: ByteSource, name: str) -> Header:
             return as_values(source.read(at, n), dtype).reshape(shape)
 
         tensors.append(StoredTensor((key_name(key),), shape, dtype, (begin, end), read))
-    return Header(tuple(tensors), metadata)
+    other = not_read(kind for kind, *_ in entries.values() if kind not in _TYPES)
+    return Header(tuple(tensors), metadata, other)
 
 
 def _described(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:

@@ -14,20 +14,7 @@ from collapse_audit.words import printable
 
 
 def read_sharded(text: bytes, open_shard: Callable[[str], Checkpoint], name: str) -> Checkpoint:
-    """Describe the tensors of all shards; only shards that hold something are opened.
-
-    Args:
-        text: Content of the index.
-        open_shard: Opens a file of the same folder.
-        name: What to call the checkpoint in messages.
-
-    Returns:
-        Every tensor of the index, in its order.
-
-    Raises:
-        CheckpointError: If it is no such index, names files of another folder, or a shard does not
-            hold what it says.
-    """
+    """Describe the tensors of an index, in its order; shards without any are not opened."""
     weight_map = _weight_map(text, name)
     shards: dict[str, Checkpoint] = {}
     tensors: list[StoredTensor] = []
@@ -65,15 +52,7 @@ def _weight_map(text: bytes, name: str) -> dict[str, str]:
 
 
 def check_names(files: Iterable[str], name: str) -> None:
-    """Refuse file names that lead out of the folder.
-
-    Args:
-        files: Names out of an index.
-        name: What to call the index in messages.
-
-    Raises:
-        CheckpointError: If one of them has a folder in it.
-    """
+    """Refuse file names that lead out of the folder."""
     for file in files:
         if not file or {"/", "\\", "\0"}.intersection(file) or file in {".", ".."}:
             raise CheckpointError(

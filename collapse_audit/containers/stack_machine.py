@@ -15,15 +15,7 @@ _KEY_BITS = 64
 
 
 def too_long(name: str, size: int | None = None) -> CheckpointError:
-    """The error for an index that no checkpoint needs.
-
-    Args:
-        name: What to call the file.
-        size: Its bytes, if they are what is too many.
-
-    Returns:
-        The error, to be raised.
-    """
+    """The error for an index of too many bytes or, without ``size``, operations."""
     what = (
         f"declares {megabytes(size)}" if size is not None else f"has over {OPERATIONS:,} operations"
     )
@@ -41,23 +33,14 @@ def _is_plain(key: Any) -> bool:
 
 
 class StackMachine:
-    """A stack, a memo, and one method for each kind of operation.
-
-    Attributes:
-        result: What the program left on the stack at its end.
-    """
+    """A stack, a memo, and one method for each kind of operation."""
 
     def __init__(self, name: str) -> None:
-        """Begin with an empty stack.
-
-        Args:
-            name: What to call the file in messages.
-        """
         self._name = name
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._work = 0
-        self.result: Any = None
+        self.result: Any = None  # what the program left on the stack at its end
 
     def _count(self, work: int) -> None:
         self._work += work
@@ -98,16 +81,7 @@ class StackMachine:
     def _get(self, index: Any) -> None:
         self._stack.append(self._memo[int(index)])
 
-    def _duplicate(self, _: Any) -> None:
-        self._stack.append(self._top())
-
     # -- containers ------------------------------------------------------------------------
-
-    def _append(self, _: Any) -> None:
-        self._extend([self._pop()])
-
-    def _appends(self, _: Any) -> None:
-        self._extend(self._pop_to_mark())
 
     def _extend(self, values: list[Any]) -> None:
         target = self._top()
@@ -124,9 +98,6 @@ class StackMachine:
         items = self._pop_to_mark()
         self._fill(self._top(), items)
 
-    def _dict(self, _: Any) -> None:
-        self._stack.append(self._fill({}, self._pop_to_mark()))
-
     @staticmethod
     def _fill(holder: Any, items: list[Any]) -> Any:
         target = holder.items if isinstance(holder, Opaque) else holder
@@ -139,21 +110,9 @@ class StackMachine:
     def _list(self, _: Any) -> None:
         self._stack.append(self._pop_to_mark())
 
-    def _tuple(self, _: Any) -> None:
-        self._stack.append(tuple(self._pop_to_mark()))
-
     def _tuple_of(self, count: int) -> None:
         items = [self._pop() for _ in range(count)]
         self._stack.append(tuple(reversed(items)))
-
-    def _drop(self, _: Any) -> None:
-        self._stack.pop()
-
-    def _pop_mark(self, _: Any) -> None:
-        self._pop_to_mark()
-
-    def _mark(self, _: Any) -> None:
-        self._stack.append(_MARK)
 
 
 #: Operations that put their own argument on the stack.
@@ -175,11 +134,11 @@ VALUES: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": list,  # order and repetition do not matter, and lists need no hash
 }
 #: What each other operation of this kind does.
-DATA_HANDLERS: dict[str, Callable[[StackMachine, Any], None]] = {
-    "MARK": StackMachine._mark,
-    "POP": StackMachine._drop,
-    "POP_MARK": StackMachine._pop_mark,
-    "DUP": StackMachine._duplicate,
+DATA_HANDLERS: dict[str, Callable[[StackMachine, Any], object]] = {
+    "MARK": lambda machine, _: machine._stack.append(_MARK),
+    "POP": lambda machine, _: machine._stack.pop(),
+    "POP_MARK": lambda machine, _: machine._pop_to_mark(),
+    "DUP": lambda machine, _: machine._stack.append(machine._top()),
     "STOP": StackMachine._stop,
     "PUT": StackMachine._put,
     "BINPUT": StackMachine._put,
@@ -188,15 +147,15 @@ DATA_HANDLERS: dict[str, Callable[[StackMachine, Any], None]] = {
     "GET": StackMachine._get,
     "BINGET": StackMachine._get,
     "LONG_BINGET": StackMachine._get,
-    "APPEND": StackMachine._append,
-    "APPENDS": StackMachine._appends,
-    "ADDITEMS": StackMachine._appends,
+    "APPEND": lambda machine, _: machine._extend([machine._pop()]),
+    "APPENDS": lambda machine, _: machine._extend(machine._pop_to_mark()),
+    "ADDITEMS": lambda machine, _: machine._extend(machine._pop_to_mark()),
     "SETITEM": StackMachine._set_item,
     "SETITEMS": StackMachine._set_items,
-    "DICT": StackMachine._dict,
+    "DICT": lambda machine, _: machine._stack.append(machine._fill({}, machine._pop_to_mark())),
     "LIST": StackMachine._list,
     "FROZENSET": StackMachine._list,
-    "TUPLE": StackMachine._tuple,
+    "TUPLE": lambda machine, _: machine._stack.append(tuple(machine._pop_to_mark())),
     "TUPLE1": lambda machine, _: machine._tuple_of(1),
     "TUPLE2": lambda machine, _: machine._tuple_of(2),
     "TUPLE3": lambda machine, _: machine._tuple_of(3),

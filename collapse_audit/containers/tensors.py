@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from collapse_audit.words import printable
 
 Container: TypeAlias = Literal["zip", "legacy", "safetensors", "sharded", "dcp", "npy", "npz"]
 Values: TypeAlias = npt.NDArray[Any]
@@ -88,21 +91,31 @@ class Checkpoint:
         cls, name: str, container: Container, size: int, tensors: Iterable[StoredTensor]
     ) -> Checkpoint:
         """A checkpoint that is one flat dictionary of tensors."""
-        by_key = {tensor.key: tensor for tensor in tensors}
-        return cls(name, container, size, by_key, tuple(by_key))
+        found = by_key(tensors)
+        return cls(name, container, size, found, tuple(found))
+
+
+def by_key(tensors: Iterable[StoredTensor]) -> dict[str, StoredTensor]:
+    """Tensors under their keys; those of equal keys (``1`` and ``"1"``) are kept apart."""
+    found: dict[str, StoredTensor] = {}
+    uses: Counter[str] = Counter()
+    for tensor in tensors:
+        named = tensor
+        while named.key in found:
+            uses[tensor.key] += 1
+            first = f"{tensor.path[0]}#{uses[tensor.key] + 1}"
+            named = replace(tensor, path=(first, *tensor.path[1:]))
+        found[named.key] = named
+    return found
+
+
+def not_read(kinds: Iterable[str]) -> tuple[str, ...]:
+    """What to say of tensors of types that no head is read in, each type once."""
+    return tuple(f"tensors of {printable(kind, 40)}" for kind in dict.fromkeys(kinds))
 
 
 def as_values(raw: bytes | memoryview, dtype: str, *, little: bool = True) -> Values:
-    """The values of stored bytes.
-
-    Args:
-        raw: Contiguous bytes.
-        dtype: A key of :data:`WIDTHS`.
-        little: Whether they are little-endian.
-
-    Returns:
-        A flat array in native byte order; bfloat16 as the float32 with the same values.
-    """
+    """Contiguous bytes of a type of :data:`WIDTHS` as a flat array; bfloat16 as float32."""
     bits = np.dtype("uint16" if dtype == "bfloat16" else dtype)
     stored = np.frombuffer(raw, bits.newbyteorder("<" if little else ">"))
     values: Values = stored.astype(bits, copy=False)

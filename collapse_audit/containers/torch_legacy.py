@@ -29,23 +29,13 @@ _WIDTHS = WIDTHS | {"complex64": 8, "complex128": 16, "qint8": 1, "quint8": 1, "
 
 def is_legacy(head: bytes) -> bool:
     """Whether the first bytes of a file are those of torch before 1.6, of whatever protocol."""
-    return head[:1] == b"\x80" and LEGACY_MAGIC in head[: _LONGEST_PROTOCOL + len(LEGACY_MAGIC)]
+    if head[:1] != b"\x80":  # of protocol 1, which has no number of its own
+        return head.startswith(b"L119547037146038801333356L\n.")
+    return LEGACY_MAGIC in head[: _LONGEST_PROTOCOL + len(LEGACY_MAGIC)]
 
 
 def read_torch_legacy(source: ByteSource, name: str) -> Checkpoint:
-    """Describe the tensors of a file; each is read when asked for.
-
-    Args:
-        source: A file that is one (:func:`is_legacy`).
-        name: What to call it in messages.
-
-    Returns:
-        Its tensors and options.
-
-    Raises:
-        CheckpointError: If it is damaged or truncated.
-        UnsafePickleError: If its index names something that only an attack needs.
-    """  # noqa: DOC501  (made by a function below)
+    """Describe the tensors of a file of :func:`is_legacy`; each is read when asked for."""
     window = Window(source, name, limit=2 * INDEX_BYTES)
     # pickletools reads byte by byte: not through Python each time
     stream: Any = io.BufferedReader(window)

@@ -9,7 +9,14 @@ from typing import Any, Literal
 from collapse_audit.containers.index_machine import Index, read_index
 from collapse_audit.containers.limits import INDEX_BYTES, TENSORS
 from collapse_audit.containers.pickled import Opaque, TensorRef, is_module, key_name, tensors_below
-from collapse_audit.containers.tensors import WIDTHS, Checkpoint, StoredTensor, Values
+from collapse_audit.containers.tensors import (
+    WIDTHS,
+    Checkpoint,
+    StoredTensor,
+    Values,
+    by_key,
+    not_read,
+)
 from collapse_audit.containers.views import read_view
 from collapse_audit.containers.zip_archive import ZipArchive
 from collapse_audit.errors import CheckpointError
@@ -111,29 +118,32 @@ def torch_checkpoint(
     held = isinstance(root, dict) or (isinstance(root, Opaque) and bool(root.items))
     if not held and not is_module(root):
         root = {"prototypes": root}
-    tensors: dict[str, StoredTensor] = {}
+    tensors: list[StoredTensor] = []
+    other: dict[str, None] = {}
     for path, tensor in tensors_below(root):
         if tensor.dtype not in WIDTHS:
+            other[tensor.dtype] = None
             continue
         where = f"{name}: {printable('/'.join(path))}"
         view = (tensor.storage.key, tensor.offset, tensor.shape, tensor.strides)
-        stored = StoredTensor(path, tensor.shape, tensor.dtype, view, partial(read, tensor, where))
-        tensors.setdefault(stored.key, stored)
+        values = partial(read, tensor, where)
+        tensors.append(StoredTensor(path, tensor.shape, tensor.dtype, view, values))
         if len(tensors) > TENSORS:
             raise CheckpointError(
                 f"{name}: over {TENSORS:,} tensors; they were not counted to the end.",
                 hint="Save the state dict of the network alone.",
             )
+    found = by_key(tensors)
     top: Mapping[Any, Any] = root if isinstance(root, dict) else getattr(root, "items", {})
     return Checkpoint(
         name=name,
         container=container,
         size=size,
-        tensors=tensors,
-        top_level=tuple(map(key_name, top)) or tuple(dict.fromkeys(_first(k) for k in tensors)),
+        tensors=found,
+        top_level=tuple(map(key_name, top)) or tuple(dict.fromkeys(_first(k) for k in found)),
         options=_options(top),
         notes=notes,
-        unread=index.unread,
+        unread=index.unread + not_read(other),
     )
 
 

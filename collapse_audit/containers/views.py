@@ -16,30 +16,17 @@ from collapse_audit.words import printable
 
 def read_view(
     tensor: TensorRef,
-    block: int,
-    read: Callable[[int, int], bytes],
+    block: int,  # bytes of the storage that the file holds
+    read: Callable[[int, int], bytes],  # a part of the storage: first byte, number of bytes
     *,
-    name: str,
+    name: str,  # file and key, for messages
     little: bool = True,
 ) -> Values:
-    """Read the values of a tensor, and of its storage nothing but the span they lie in.
-
-    Args:
-        tensor: The view.
-        block: Bytes of the storage that the file holds.
-        read: Reads a part of the storage: first byte, number of bytes.
-        name: File and key, for messages.
-        little: Whether the values are little-endian.
-
-    Returns:
-        Its values in its shape, contiguous; without values, an empty array of as many dimensions.
-
-    Raises:
-        CheckpointError: If they lie outside the storage, or are many more than it has.
-    """
+    """Read the values of a tensor, and of its storage nothing but the span they lie in."""
     width = WIDTHS[tensor.dtype]
     wanted = math.prod(tensor.shape) * width
-    span = _span(tensor) * width
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
+    span = (last + 1) * width if wanted else 0  # from the first to the last value
     offset = tensor.offset * width
     stored = tensor.storage.root_numel * WIDTHS.get(tensor.storage.dtype, width)
     if wanted and (offset + span > min(block, stored) or stored > block):
@@ -58,15 +45,7 @@ def read_view(
     little = little or WIDTHS.get(tensor.storage.dtype) == 1
     flat = as_values(read(offset, span) if wanted else b"", tensor.dtype, little=little)
     steps = [step * flat.itemsize for step in tensor.strides]
-    if not wanted:
+    if not wanted:  # of as many dimensions, without a claim of memory
         return np.empty([min(n, 1) for n in tensor.shape], flat.dtype)
     view = np.lib.stride_tricks.as_strided(flat, tensor.shape, steps, writeable=False)
     return np.ascontiguousarray(view).reshape(tensor.shape)
-
-
-def _span(tensor: TensorRef) -> int:
-    """Values from the first to the last of a view."""
-    if 0 in tensor.shape:
-        return 0
-    pairs = zip(tensor.shape, tensor.strides, strict=True)
-    return 1 + sum((n - 1) * step for n, step in pairs)

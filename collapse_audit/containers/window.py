@@ -16,17 +16,14 @@ class Window(io.RawIOBase):
     """Reads blocks of a byte source when they are needed, and only so many in all."""
 
     def __init__(
-        self, source: ByteSource, name: str, *, limit: int, start: int = 0, first: int = _BLOCK
+        self,
+        source: ByteSource,
+        name: str,  # what to call it in messages
+        *,
+        limit: int,  # bytes that may be read
+        start: int = 0,  # where to stand; positions are those of the source
+        first: int = _BLOCK,  # size of the first block
     ) -> None:
-        """Stand at a place of a source.
-
-        Args:
-            source: The bytes.
-            name: What to call them in messages.
-            limit: Bytes that may be read.
-            start: Where to stand; positions are those of the source.
-            first: Size of the first block.
-        """
         self._source = source
         self._name = name
         self._left = limit
@@ -35,11 +32,7 @@ class Window(io.RawIOBase):
         self._start, self._block = start, b""
 
     def allow(self, more: int) -> None:
-        """Let more be read.
-
-        Args:
-            more: Bytes.
-        """
+        """Let so many bytes more be read."""
         self._left += more
 
     def readable(self) -> bool:
@@ -55,18 +48,7 @@ class Window(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Stand somewhere else.
-
-        Args:
-            offset: Bytes from the place that ``whence`` names.
-            whence: As for every file.
-
-        Returns:
-            The new position.
-
-        Raises:
-            ValueError: If it is before the beginning.
-        """
+        """Stand somewhere else; a ``ValueError`` before the beginning."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
         if base + offset < 0:
             raise ValueError("a position before the file")
@@ -74,14 +56,7 @@ class Window(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill a buffer with the next bytes.
-
-        Args:
-            buffer: The buffer.
-
-        Returns:
-            How many; fewer than it holds only at the end of the source.
-        """
+        """Fill a buffer with the next bytes; with fewer only at the end of the source."""
         start = self._position
         end = min(start + len(buffer), self._source.size)
         if end <= start:

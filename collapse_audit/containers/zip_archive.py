@@ -33,24 +33,10 @@ DAMAGE = (
 
 
 class ZipArchive:
-    """A zip archive.
-
-    Attributes:
-        name: What to call it in messages.
-        members: Its members by name.
-    """
+    """A zip archive, of which torch or numpy can have written the directory."""
 
     def __init__(self, source: ByteSource, name: str) -> None:
-        """Read the directory at the end of the archive.
-
-        Args:
-            source: The archive.
-            name: What to call it in messages.
-
-        Raises:
-            CheckpointError: If there is no directory, or it is not one that torch or numpy write.
-        """
-        self.name = name
+        self.name = name  # for messages
         self._source = source
         tail = min(_TAIL_BYTES, source.size)
         self._window = Window(source, name, limit=DIRECTORY_BYTES, first=tail)
@@ -121,18 +107,7 @@ class ZipArchive:
                 )
 
     def read(self, name: str, limit: int) -> bytes:
-        """The content of a small member, its checksum verified.
-
-        Args:
-            name: Its name.
-            limit: Largest size in bytes.
-
-        Returns:
-            Its bytes; empty if there is no such member.
-
-        Raises:
-            CheckpointError: If it is larger, damaged, or not where the directory says.
-        """
+        """The content of a member of at most so many bytes, verified; empty if there is none."""
         info = self.members.get(name)
         if info is None:
             return b""
@@ -145,20 +120,7 @@ class ZipArchive:
         return self.read_part(info, 0, info.file_size)
 
     def read_part(self, info: zipfile.ZipInfo, start: int, length: int) -> bytes:
-        """A part of the content of a member.
-
-        Args:
-            info: The member.
-            start: First byte of its content.
-            length: Number of bytes.
-
-        Returns:
-            Exactly that many. Where it costs little more, the whole member is read and its
-            checksum verified.
-
-        Raises:
-            CheckpointError: If it is damaged, or not where the directory says.
-        """
+        """Exactly so many bytes of a member; verified where reading all costs little more."""
         if info.compress_type != zipfile.ZIP_STORED:
             try:
                 with self.open(info) as file:
@@ -181,18 +143,7 @@ class ZipArchive:
         return data if not spare else data[start : start + length]
 
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
-        """A member as a file, unpacked while it is read.
-
-        Args:
-            info: The member.
-
-        Returns:
-            The file; a damaged member shows itself in one of :data:`DAMAGE` when it is read.
-
-        Raises:
-            CheckpointError: If it is packed in a way that neither torch nor numpy uses, or unpacks
-                to more than any head has.
-        """
+        """A member as a file, unpacked while it is read; damage raises one of :data:`DAMAGE`."""
         where = f"{self.name}: zip member {printable(info.filename)!r}"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise CheckpointError(

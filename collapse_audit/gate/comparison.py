@@ -61,6 +61,7 @@ class HeadComparison:
 
     name: str  # in A
     branch: str | None  # in A
+    partners: tuple[str, ...]  # its name in B, C, ...
     rows: tuple[MetricRow, ...]  # the metrics that at least one source measured
     # What became of the groups of A in B, C, ...; ``None`` where K differs or the source is a saved
     # report, which does not hold the groups.
@@ -90,6 +91,7 @@ class HeadsSideBySide:
                 {
                     "name": head.name,
                     "branch": head.branch,
+                    "partners": list(head.partners),
                     "metrics": [
                         {
                             "metric": row.metric.path,
@@ -115,7 +117,11 @@ class HeadsSideBySide:
 
 
 def compare(
-    a: Subject, b: Subject, *more: Subject, allow: Collection[Difference] = ()
+    a: Subject,
+    b: Subject,
+    *more: Subject,
+    allow: Collection[Difference] = (),
+    pair: Mapping[str, str] | None = None,
 ) -> HeadsSideBySide:
     """Put heads side by side, metric by metric, with the changes from the first.
 
@@ -126,10 +132,12 @@ def compare(
         *more: Further ones.
         allow: ``"epsilon"``, ``"rule"``, ``"schema"`` or ``"mlcd"``: differences in how the
             reports were made that are no obstacle. K and branch may always differ.
+        pair: For names of heads of A the names in the others, where those differ; only these heads
+            are compared then. By default heads of equal names are, and the rest in their order.
 
     Returns:
-        One entry per head of A. Where both sides are audits and K is equal, also which groups of
-        duplicates of A were split or merged.
+        One entry per compared head of A. Where both sides are audits and K is equal, also which
+        groups of duplicates of A were split or merged.
 
     Raises:
         ReportError: If the reports were made in different ways or do not hold the same heads.
@@ -143,11 +151,12 @@ def compare(
     sides = [_side(side, allow) for side in (a, b, *more)]
     first, others = sides[0], sides[1:]
     allowed = ("k", "branch", *allow)
-    partners = [pair_heads(first.report, other.report, allowed) for other in others]
+    paired = [pair_heads(first.report, other.report, allowed, pair or {}) for other in others]
     heads = []
-    for number, head in enumerate(first.report["heads"]):
-        row = [head, *(pairs[number][1] for pairs in partners)]
-        for other in row[1:]:
+    for pairs in zip(*paired, strict=True):
+        head, partners = pairs[0][0], [other for _, other in pairs]
+        row = [head, *partners]
+        for other in partners:
             if head.get("mlcd") and other.get("mlcd"):
                 refuse_other_mlcd(head, other, allowed)
         groups = [side.groups.get(_key(entry)) for side, entry in zip(sides, row, strict=True)]
@@ -155,6 +164,7 @@ def compare(
             HeadComparison(
                 name=head["name"],
                 branch=head["branch"],
+                partners=tuple(other["name"] for other in partners),
                 rows=tuple(_rows(row)),
                 regroupings=tuple(_regroup(groups[0], other) for other in groups[1:]),
             )

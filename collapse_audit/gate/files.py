@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
 from collapse_audit.errors import ReportError
-from collapse_audit.files import write_atomically
+from collapse_audit.files import read_bounded, write_atomically
 from collapse_audit.gate.pairing import Difference
 from collapse_audit.report import to_json
 from collapse_audit.report.documents import ERROR_SCHEMA, REPORT_SCHEMA, ReportDocument
@@ -21,20 +21,9 @@ _HEAD_KEYS: Final = {"name": str, "k": int, "unique": dict, "redundancy_factors"
 
 
 def read_report(path: Path, *, allow: Collection[Difference] = ()) -> ReportDocument:
-    """Read a saved report.
-
-    Args:
-        path: A file that ``--format json`` wrote.
-        allow: With ``"schema"``, a newer major version of the schema is read as if it were known.
-
-    Returns:
-        The report.
-
-    Raises:
-        ReportError: If the file cannot be read, is damaged, or is no report of a known version.
-    """
+    """Read a saved report; with ``"schema"`` allowed, also one of a newer major version."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path).decode()
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -43,19 +32,7 @@ def read_report(path: Path, *, allow: Collection[Difference] = ()) -> ReportDocu
 
 
 def parse_report(text: str, name: str, *, allow: Collection[Difference] = ()) -> ReportDocument:
-    """Read a report from JSON text.
-
-    Args:
-        text: What ``--format json`` printed.
-        name: What to call it in an error.
-        allow: As for :func:`read_report`.
-
-    Returns:
-        The report.
-
-    Raises:
-        ReportError: If it is damaged, or no report of a known version.
-    """
+    """Read a report from JSON text; ``name`` is what an error calls it."""
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -68,19 +45,7 @@ def parse_report(text: str, name: str, *, allow: Collection[Difference] = ()) ->
 def check_report(
     document: object, name: str = "report", *, allow: Collection[Difference] = ()
 ) -> ReportDocument:
-    """Make sure that plain values are a report.
-
-    Args:
-        document: What JSON held.
-        name: What to call it in an error.
-        allow: As for :func:`read_report`.
-
-    Returns:
-        The report.
-
-    Raises:
-        ReportError: If it is damaged, or no report of a known version.
-    """
+    """Make sure that plain values are a report of a known version, and not damaged."""
     if isinstance(document, list):
         raise ReportError(
             f"{name}: holds the reports of several sources.", hint="Save one report in each file."
@@ -99,18 +64,13 @@ def check_report(
 
 
 def write_report(report: ReportDocument, path: Path) -> None:
-    """Write a report so that a reader, or a crash, finds the old file or the new one whole.
-
-    Args:
-        report: The report.
-        path: Where; a symbolic link stays one.
-    """
+    """Write a report so that a reader, or a crash, finds the old file or the new one whole."""
     write_atomically(path, to_json(report).encode())
 
 
 def _check_version(document: dict[str, Any], name: str, allow: Collection[Difference]) -> None:
     version = document.get("schema_version")
-    major, _, minor = str(version).partition(".")
+    major, _, minor = str(version)[:99].partition(".")
     if not (isinstance(version, str) and major.isdecimal() and minor.isdecimal()):
         raise ReportError(f"{name}: its schema version is {version!r}, which is none.")
     if int(major) != _MAJOR and "schema" not in allow:

@@ -16,20 +16,27 @@ _MLCD_SETTINGS: Final = ("temperature", "centre", "branch", "prior", "assignment
 
 
 def pair_heads(
-    report: ReportDocument, baseline: ReportDocument, allow: Collection[Difference] = ()
+    report: ReportDocument,
+    baseline: ReportDocument,
+    allow: Collection[Difference] = (),
+    by_hand: Mapping[str, str] | None = None,
 ) -> tuple[tuple[HeadDocument, HeadDocument], ...]:
     """Match the heads of a report with those of a baseline by name and branch, in their order."""
     # Where both hold a single head these are a pair whatever their names: a tensor is often stored
-    # under another key by the next release.
+    # under another key by the next release. by_hand: names of heads that belong together, which
+    # leaves the rest out; if it is empty, heads of other names are paired in their order.
     _refuse("schema", "the major schema version", _major(report), _major(baseline), allow)
     new, old = report["parameters"], baseline["parameters"]
     _refuse("epsilon", "epsilon", new.get("epsilon"), old.get("epsilon"), allow)
     _refuse("rule", "the counting rule", new.get("rule"), old.get("rule"), allow)
-    pairs = tuple(_pairs(report["heads"], baseline["heads"]))
+    if by_hand:
+        pairs = [_named(report, baseline, *names) for names in by_hand.items()]
+    else:
+        pairs = _pairs(report["heads"], baseline["heads"], in_order=by_hand is not None)
     for head, other in pairs:
         _refuse("branch", f"the branch of {head['name']}", head["branch"], other["branch"], allow)
         _refuse("k", f"K of {head['name']}", head["k"], other["k"], allow)
-    return pairs
+    return tuple(pairs)
 
 
 def refuse_other_mlcd(
@@ -43,8 +50,25 @@ def refuse_other_mlcd(
         _refuse("mlcd", f"mlcd.{key} of {head['name']}", value, other, allow)
 
 
+def _named(
+    report: ReportDocument, other: ReportDocument, name: str, partner: str
+) -> tuple[HeadDocument, HeadDocument]:
+    """The head of a name and its partner, or the head of the same name where there is none."""
+    found = []
+    for document, names in ((report, (name,)), (other, (partner, name))):
+        held = {head["name"]: head for head in document["heads"]}
+        chosen = [held[one] for one in names if one in held]
+        if not chosen:
+            raise ReportError(
+                f"{document['source']['spec']}: has no head {names[0]!r}.",
+                hint=f"It has: {', '.join(held)}.",
+            )
+        found.append(chosen[0])
+    return found[0], found[1]
+
+
 def _pairs(
-    heads: Sequence[HeadDocument], others: Sequence[HeadDocument]
+    heads: Sequence[HeadDocument], others: Sequence[HeadDocument], *, in_order: bool
 ) -> list[tuple[HeadDocument, HeadDocument]]:
     if len(heads) == len(others) == 1:
         return [(heads[0], others[0])]
@@ -54,13 +78,17 @@ def _pairs(
             "two heads of the baseline have the same name and branch.",
             hint="Make a baseline of each with head=NAME.",
         )
-    missing = {_key(head) for head in heads} ^ set(partner)
-    if missing:
-        names = ", ".join(sorted(f"{name} ({branch})" for name, branch in missing))
+    keys = {_key(head) for head in heads}
+    left = [head for head in heads if _key(head) not in partner]
+    right = [other for other in others if _key(other) not in keys]
+    if (left or right) and not (in_order and len(left) == len(right)):
+        names = ", ".join(sorted(f"{head['name']} ({head['branch']})" for head in left + right))
+        again = "make the baseline again with update_baseline=True"
         raise ReportError(
-            f"the report and the baseline do not hold the same heads: {names}.",
-            hint="Choose one with head=NAME, or make the baseline again.",
+            f"the two do not hold the same heads: {names}.",
+            hint=f"Choose one with head=NAME, or {'say pairs=NAME=NAME' if in_order else again}.",
         )
+    partner |= {_key(head): other for head, other in zip(left, right, strict=True)}
     return [(head, partner[_key(head)]) for head in heads]
 
 

@@ -40,18 +40,7 @@ class CheckSettings:
 
 
 def find_settings(folder: Path) -> CheckSettings:
-    """Settings of the nearest file that has any, from a folder upwards.
-
-    Args:
-        folder: Where to start; usually the current folder.
-
-    Returns:
-        ``[check]`` of ``collapse-audit.toml``, or ``[tool.collapse-audit.check]`` of
-        ``pyproject.toml``; the defaults if there is neither.
-
-    Raises:
-        ParameterError: If a file is malformed, or holds an unknown key or a value of a wrong type.
-    """
+    """Settings of the nearest file that has any, from a folder upwards; else the defaults."""
     for place in (folder, *folder.parents):
         for name in _TABLES:
             path = place / name
@@ -61,18 +50,7 @@ def find_settings(folder: Path) -> CheckSettings:
 
 
 def read_settings(path: Path) -> CheckSettings:
-    """Settings of one file.
-
-    Args:
-        path: A TOML or YAML file with a table ``check``, or one named ``pyproject.toml``.
-
-    Returns:
-        The settings.
-
-    Raises:
-        ParameterError: If the file is malformed, has no such table, or holds an unknown key or a
-            value of a wrong type.
-    """
+    """Settings in the table ``check`` of a TOML or YAML file, or of a ``pyproject.toml``."""
     table = _table(path)
     if table is None:
         raise ParameterError(f"{path}: has no table [{'.'.join(_table_of(path))}].")

@@ -22,14 +22,7 @@ _OF_ANY_VERSION: Final[tuple[Difference, ...]] = ("schema",)
 
 
 def is_report(source: str | Path) -> bool:
-    """Whether a source is a saved report by its name.
-
-    Args:
-        source: As typed.
-
-    Returns:
-        ``False`` for the index of a sharded checkpoint.
-    """
+    """Whether a source is a saved report by its name, and no index of a sharded checkpoint."""
     name = str(source).lower()
     return name.endswith(".json") and not name.endswith(".index.json")
 
@@ -37,18 +30,7 @@ def is_report(source: str | Path) -> bool:
 def open_subject(
     subject: Subject, allow: Collection[Difference] = ()
 ) -> ReportDocument | Sequence[CollapseAudit]:
-    """Read or audit what is a name, and leave the rest as it is.
-
-    Args:
-        subject: As for :func:`~collapse_audit.compare`.
-        allow: Likewise.
-
-    Returns:
-        A report, or audits.
-
-    Raises:
-        ParameterError: If it is something else.
-    """
+    """Read or audit what is a name, and leave a report or audits as they are."""
     from collapse_audit.head_audit import CollapseAudit
 
     match subject:

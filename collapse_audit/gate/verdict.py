@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, TypeAlias, cast
 
 from collapse_audit.report.documents import (
@@ -14,7 +14,7 @@ from collapse_audit.report.documents import (
 )
 from collapse_audit.report.verdict_text import verdict_to_table
 
-Status: TypeAlias = Literal["passed", "failed", "skipped"]
+Status: TypeAlias = Literal["passed", "failed", "accepted", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,9 @@ class Check:
     value: int | float  # the metric of the head
     baseline: int | float | None  # the same of the baseline; ``None`` for a gate, or without one
     limit: str  # the condition under which it passes, such as ``>= 0.9``; empty if skipped
-    status: Status  # ``"skipped"`` if it needs a baseline and there is none
+    # ``"skipped"`` if it needs a baseline and there is none, ``"accepted"`` if it would have failed
+    # and the head becomes the baseline all the same
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,14 @@ class Verdict:
     def exit_code(self) -> int:
         """0 if all passed, 1 if one failed."""
         return 0 if self.passed else 1
+
+    def accepted(self) -> Verdict:
+        """The same, with the changes from the baseline that failed accepted; gates still fail."""
+        checks = (
+            replace(c, status="accepted") if c.status == "failed" and c.baseline is not None else c
+            for c in self.checks
+        )
+        return replace(self, checks=tuple(checks))
 
     def to_dict(self) -> VerdictDocument:
         """The verdict as ``--format json`` prints it."""

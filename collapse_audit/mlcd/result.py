@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.mlcd.statistics import (
@@ -67,6 +68,8 @@ class MLCD:
         prior: Prior that the divergences compare with.
         assignment: ``"softmax"`` or ``"sinkhorn"``.
         labels: Label of every sample (n), if given.
+        index: Place of every sample in its data source (n), where it was measured over one; images
+            that could not be read, or were not chosen, are missing from it.
     """
 
     n: int
@@ -87,6 +90,7 @@ class MLCD:
     prior: Prior = "uniform"
     assignment: Literal["softmax", "sinkhorn"] = "softmax"
     labels: Counts | None = None
+    index: npt.NDArray[np.intp] | None = None
 
     def __repr__(self) -> str:
         k, unique = len(self.probabilities), self.redundancy_factors

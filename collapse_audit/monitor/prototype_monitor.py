@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -48,7 +49,8 @@ class PrototypeMonitor:
         student: The student's head, to be counted and compared too.
         temperature: Of the softmax over the logits shown to :meth:`step`; needed for the MLCD.
         log_fn: Called with (numbers by name, step) after each look, such as ``mlflow.log_metrics``.
-        jsonl: File to which each look adds one line of JSON.
+        jsonl: File to which each look adds one line of JSON; ``run`` in it counts the monitors that
+            have written to the file.
         alarms: Unique fractions; falling below one raises an alarm.
         on_alarm: Called with each alarm; by default it becomes a CollapseAuditWarning.
     """
@@ -75,6 +77,7 @@ class PrototypeMonitor:
         self._temperature = temperature
         self._log_fn = log_fn
         self._jsonl = None if jsonl is None else Path(jsonl)
+        self._run = 0  # until the first line is written
         self._alarms = Alarms(alarms)
         self._on_alarm = on_alarm or _warn
         self._next_step = 0
@@ -230,10 +233,12 @@ class PrototypeMonitor:
         """Add a line to the file, whole or not at all."""
         if self._jsonl is None:
             return
+        self._run = self._run or _begin_run(self._jsonl)
         end = self._jsonl.stat().st_size if self._jsonl.is_file() else 0
         try:
             with self._jsonl.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(observation.to_dict(), allow_nan=False) + "\n")
+                line = {"run": self._run, **observation.to_dict()}
+                file.write(json.dumps(line, allow_nan=False) + "\n")
         except OSError:
             if self._jsonl.is_file():
                 os.truncate(self._jsonl, end)
@@ -246,6 +251,18 @@ class PrototypeMonitor:
     def _sound(self, alarms: Sequence[Alarm]) -> None:
         for alarm in alarms:
             self._on_alarm(alarm)
+
+
+def _begin_run(path: Path) -> int:
+    """Number of the next run in a file; a line that an earlier one did not finish is ended."""
+    text, runs = path.read_text("utf-8", errors="replace") if path.is_file() else "", 0
+    for line in text.splitlines():
+        with suppress(ValueError, TypeError, AttributeError):
+            runs = max(runs, json.loads(line).get("run", 1))
+    if text and not text.endswith("\n"):
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write("\n")
+    return runs + 1
 
 
 def _state(counted: Counted) -> BranchState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +14,12 @@ from collapse_audit.files import write_atomically
 
 
 def save_features(
-    path: Path,
-    features: npt.NDArray[np.floating],
-    *,
-    labels: npt.NDArray[np.int64] | None,
-    origin: Mapping[str, str],
+    path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, origin: Mapping[str, str]
 ) -> None:
-    """Write features (n x d) and what they were made of to a safetensors file, all or nothing."""
+    """Write ``features`` and what belongs to them to a safetensors file, all or nothing."""
     from safetensors.numpy import save
 
-    tensors = {"features": np.ascontiguousarray(features)}
-    if labels is not None:
-        tensors["labels"] = np.ascontiguousarray(labels)
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     write_atomically(path, save(tensors, metadata=dict(origin)))
 
 

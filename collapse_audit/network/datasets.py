@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.errors import ParameterError, SourceError
+from collapse_audit.errors import CollapseAuditWarning, ParameterError, SourceError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +49,7 @@ class Samples:
         logits: n x k, or ``None``.
         labels: One integer per sample, or ``None``.
         names: What to call a sample in messages; by default its index.
+        places: Index of each sample in the data source that it was made from; by default its own.
     """
 
     images: Images | None = None
@@ -54,6 +57,7 @@ class Samples:
     logits: npt.NDArray[np.floating] | None = None
     labels: Labels | None = None
     names: tuple[str, ...] | None = None
+    places: npt.NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return next((len(values) for _, values in self._held()), 0)
@@ -137,20 +141,7 @@ def open_samples(data: str | Path) -> Samples:
 
 
 def choose(n: int, *, limit: int | None, seed: int) -> npt.NDArray[np.intp]:
-    """Indices of a random subset, in ascending order.
-
-    Args:
-        n: Number of samples.
-        limit: How many to take; ``None`` for all.
-        seed: Of the choice: equal seeds choose equal samples.
-
-    Returns:
-        Distinct indices.
-
-    Raises:
-        ParameterError: If the limit is below one.
-        SourceError: If there is no sample at all.
-    """
+    """Indices of a random subset in ascending order: equal seeds choose equal samples."""
     if n < 1:
         raise SourceError("the data source holds no samples.", hint=_CHOICES)
     if limit is None or limit >= n:
@@ -182,19 +173,8 @@ def _fashion_mnist(folder: Path | None) -> Samples:
 
 
 def read_idx(folder: Path, name: str, *, hint: str = "") -> npt.NDArray[np.uint8]:
-    """Read one IDX file of bytes: 00 00 08, number of axes, sizes (big-endian), values.
-
-    Args:
-        folder: Where it is.
-        name: Its name, without the suffix ``.gz`` that it may have.
-        hint: What to do if it is not there.
-
-    Returns:
-        The values in their shape.
-
-    Raises:
-        SourceError: If it is not there, or is damaged.
-    """
+    """Read one IDX file of bytes: 00 00 08, number of axes, sizes (big-endian), values."""
+    # name: without the suffix .gz that it may have; hint: what to do if it is not there
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
     if path is None:
         raise SourceError(f"{folder}: no {name} or {name}.gz.", hint=hint)
@@ -213,11 +193,20 @@ def read_idx(folder: Path, name: str, *, hint: str = "") -> npt.NDArray[np.uint8
 
 def _folder(folder: Path) -> Samples:
     try:
-        names = tuple(_image_names(folder))
+        files = list(_file_names(folder))
     except OSError as error:
         raise SourceError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+    names = tuple(name for name in files if name.lower().endswith(_SUFFIXES))
     if not names:
         raise SourceError(f"{folder}: no images in this folder.", hint=_CHOICES)
+    if others := Counter(Path(name).suffix for name in sorted({*files} - {*names})):
+        kinds = ", ".join(f"{n:,} {suffix or 'without one'}" for suffix, n in others.items())
+        warnings.warn(
+            f"{folder}: left out {others.total():,} of {len(files):,} files, by their suffix "
+            f"({kinds}); images are {', '.join(_SUFFIXES)}.",
+            CollapseAuditWarning,
+            stacklevel=2,
+        )
     tops = [name.partition("/")[0] if "/" in name else "" for name in names]
     numbers = {top: number for number, top in enumerate(sorted(set(tops)))}
     labelled = "" not in numbers and len(numbers) > 1
@@ -225,14 +214,14 @@ def _folder(folder: Path) -> Samples:
     return Samples(images=ImageFiles(folder, names), labels=labels, names=names)
 
 
-def _image_names(folder: Path, below: str = "") -> Iterator[str]:
-    """Images in a folder and the folders in it, in the order of their paths."""
+def _file_names(folder: Path, below: str = "") -> Iterator[str]:
+    """Files in a folder and the folders in it, in the order of their paths."""
     with os.scandir(folder / below) as entries:
         found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
     for name, is_folder in found:
         if is_folder:
-            yield from _image_names(folder, f"{below}{name}/")
-        elif name.lower().endswith(_SUFFIXES):
+            yield from _file_names(folder, f"{below}{name}/")
+        elif name != ".DS_Store":
             yield below + name
 
 
@@ -269,19 +258,25 @@ def _array_file(path: Path) -> Samples:
             f"{path}: must hold exactly one of {', '.join(_ARRAYS)}; "
             f"it holds {', '.join(arrays) or 'nothing'}."
         )
-    values, labels = arrays[held[0]], arrays.get("labels")
-    if labels is not None and (labels.shape != values.shape[:1] or labels.dtype.kind not in "iu"):
-        raise SourceError(
-            f"{path}: labels must be {len(values)} integers, "
-            f"got {labels.dtype} of shape {labels.shape}."
-        )
-    kept = None if labels is None else labels.astype(np.int64)
+    values = arrays[held[0]]
+    per_sample = {name: arrays[name] for name in ("labels", "index") if name in arrays}
+    for name, array in per_sample.items():
+        if array.shape != values.shape[:1] or array.dtype.kind not in "iu":
+            raise SourceError(
+                f"{path}: {name} must be {len(values)} integers, "
+                f"got {array.dtype} of shape {array.shape}."
+            )
+    labels, places = (
+        per_sample[name].astype(np.int64) if name in per_sample else None
+        for name in ("labels", "index")
+    )
     _check_values(path, held[0], values)
     return Samples(
         images=values if held[0] == "images" else None,
         features=values if held[0] == "features" else None,
         logits=values if held[0] == "logits" else None,
-        labels=kept,
+        labels=labels,
+        places=places,
     )
 
 
@@ -301,17 +296,7 @@ def _check_values(path: Path, name: str, values: npt.NDArray[Any]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read a ``.npz`` or safetensors file; nothing is unpickled.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its arrays by name.
-
-    Raises:
-        SourceError: If it is neither, or damaged.
-    """
+    """The arrays of a ``.npz`` or safetensors file by name; nothing is unpickled."""
     if path.suffix not in (".npz", ".safetensors"):
         raise SourceError(f"{path}: is neither .npz nor .safetensors.", hint=_CHOICES)
     try:

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,14 @@ _SKIPPED_SHOWN = 3
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L"})
 # What the system says of one file; Pillow's own errors have no number. Any other is a fault.
 _OF_ONE_FILE = frozenset({None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
+
+
+class Loading(TypedDict, total=False):
+    """How images are loaded."""
+
+    batch_size: int  # images per forward pass; 64 by default
+    workers: int  # processes that read them; 0 reads in this one
+    skip_bad: bool  # whether any number of unreadable ones is skipped, as long as one is left
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,30 +88,11 @@ def image_batches(
     index: npt.NDArray[np.intp],
     *,
     preprocessing: Preprocessing,
-    batch_size: int,
-    workers: int,
     dtype: torch.dtype,
     device: torch.device,
+    **loading: Unpack[Loading],
 ) -> Iterator[FeatureBatch]:
-    """Run images through the backbone.
-
-    Args:
-        model: On ``device`` in ``dtype``.
-        samples: Must hold images.
-        index: Which of them.
-        preprocessing: From image to input.
-        batch_size: Images per forward pass.
-        workers: Processes that read images; 0 reads in this one.
-        dtype: Of the model.
-        device: Of the model.
-
-    Yields:
-        Backbone features. Unreadable images are skipped, with one warning at the end.
-
-    Raises:
-        SourceError: If more than 1 % of the images cannot be read, or the storage fails.
-        ParameterError: If an image has a mode or size that does not fit.
-    """
+    """Run images through the backbone; unreadable ones are skipped, with one warning at the end."""
     import torch  # seconds
 
     if samples.images is None:
@@ -111,11 +100,11 @@ def image_batches(
     loader: Any = torch.utils.data.DataLoader(
         _PreparedImages(samples.images, preprocessing),  # type: ignore[arg-type]
         sampler=[int(i) for i in index],
-        batch_size=batch_size,
-        num_workers=workers,
+        batch_size=loading.get("batch_size", 64),
+        num_workers=loading.get("workers", 0),
         collate_fn=list,
     )
-    skipped: list[str] = []
+    skip_bad, skipped = loading.get("skip_bad", False), list[str]()
     for items in loader:
         good = [item for item in items if item.pixels is not None]
         for item in items:
@@ -127,11 +116,13 @@ def image_batches(
                     raise SourceError(
                         f"{skipped[-1]}: it is the storage that fails, not the image."
                     )
-        if len(skipped) > max(1, math.floor(_TOLERATED * len(index))) or len(skipped) == len(index):
+        most = len(index) - 1 if skip_bad else max(1, math.floor(_TOLERATED * len(index)))
+        if len(skipped) > most or len(skipped) == len(index):
             raise SourceError(
-                f"{len(skipped)} of {len(index)} images cannot be read, more than 1 %: "
+                f"{len(skipped)} of {len(index)} images cannot be read"
+                f"{'' if skip_bad else ', more than 1 %'}: "
                 f"{', '.join(skipped[:_SKIPPED_SHOWN])}, ...",
-                hint="Repair or remove them.",
+                hint="Repair or remove them, or leave them out with --skip-bad.",
             )
         if good:
             pixels = torch.from_numpy(_stack(good, samples)).to(device, dtype)
@@ -155,21 +146,7 @@ def array_batches(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Iterator[FeatureBatch]:
-    """Cut features or logits into batches.
-
-    Args:
-        values: One row per sample.
-        index: Which rows.
-        batch_size: Rows per batch.
-        dtype: Wanted type.
-        device: Wanted device.
-
-    Yields:
-        The rows.
-
-    Raises:
-        ParameterError: If a value is not finite; the message has the sample's place.
-    """
+    """Cut features or logits into batches; values that are not finite are refused."""
     import torch
 
     for start in range(0, len(index), batch_size):

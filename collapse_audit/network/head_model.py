@@ -205,21 +205,7 @@ def head_model_of(
     backbone: str | None = None,
     backbone_arguments: Mapping[str, Any] | None = None,
 ) -> HeadModel:
-    """Rebuild a head of an open checkpoint.
-
-    Args:
-        checkpoint: The file.
-        location: Where the prototypes are in it.
-        prototypes: The prototypes.
-        family: Method family, if known.
-        entry: Its row of the manifest, if it has one.
-        images: As for :func:`load_head_model`.
-        backbone: As for :func:`load_head_model`.
-        backbone_arguments: As for :func:`load_head_model`.
-
-    Returns:
-        The model, in evaluation mode on the CPU.
-    """
+    """Rebuild a head of an open checkpoint, as :func:`load_head_model` does, on the CPU."""
     recipe = entry.recipe if entry else load_manifest().recipe(family)
     options = _training_options(checkpoint)
     recipe = recipe.told_by(

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,12 @@ from collapse_audit.devices import pick_device
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.network.cache import check_origin, save_features
 from collapse_audit.network.datasets import Samples, choose, open_samples
-from collapse_audit.network.extraction import FeatureBatch, array_batches, image_batches
+from collapse_audit.network.extraction import (
+    FeatureBatch,
+    Loading,
+    array_batches,
+    image_batches,
+)
 from collapse_audit.network.head_model import HeadModel, load_head_model
 from collapse_audit.network.preprocessing import Preprocessing, preprocessing_for
 
@@ -41,6 +46,7 @@ def measure_mlcd(
     seed: int = 0,
     batch_size: int = 64,
     workers: int = 0,
+    skip_bad: bool = False,
     dtype: Literal["float32", "float64"] = "float32",
     device: str = "auto",
     progress: Callable[[int], None] | None = None,
@@ -62,6 +68,7 @@ def measure_mlcd(
         seed: Of that choice.
         batch_size: Samples per forward pass.
         workers: Processes that read images.
+        skip_bad: Whether to go on where more than 1 % of the images cannot be read.
         dtype: Of the networks and the softmax.
         device: ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         progress: Called with the number of samples after every batch.
@@ -108,14 +115,15 @@ def measure_mlcd(
         dtype=dtype,
         device=place,
     )
-    index = choose(len(samples), limit=limit, seed=seed)
+    chosen, places = choose(len(samples), limit=limit, seed=seed), []
     for batch in _batches(
         model,
         samples,
-        index,
+        chosen,
         preprocessing=preprocessing,
         batch_size=batch_size,
         workers=workers,
+        skip_bad=skip_bad,
         dtype=torch.float64 if dtype == "float64" else torch.float32,
         device=place,
     ):
@@ -126,10 +134,13 @@ def measure_mlcd(
             with torch.inference_mode():
                 bottleneck = model.bottleneck_of(batch.rows)
             accumulator.update(bottleneck, labels=labels)
+        places.append(batch.index)
         if progress is not None:
             progress(len(batch.index))
     found = accumulator.result()
-    return replace(found, temperature_source=told, centre_source=centre_source)
+    index = np.concatenate(places)
+    index = index if samples.places is None else samples.places[index]
+    return replace(found, index=index, temperature_source=told, centre_source=centre_source)
 
 
 def cached_features(
@@ -140,32 +151,11 @@ def cached_features(
     preprocessing: Preprocessing | None = None,
     limit: int | None = None,
     seed: int = 0,
-    batch_size: int = 64,
-    workers: int = 0,
     device: str = "auto",
     progress: Callable[[int], None] | None = None,
+    **loading: Unpack[Loading],
 ) -> Samples:
-    """Backbone features from a file, or from images into this file.
-
-    Args:
-        model: The head whose backbone makes them, in float32.
-        data: Data source with images.
-        cache: A safetensors file; used if it exists, written otherwise.
-        preprocessing: As for :func:`measure_mlcd`.
-        limit: As for :func:`measure_mlcd`.
-        seed: As for :func:`measure_mlcd`.
-        batch_size: As for :func:`measure_mlcd`.
-        workers: As for :func:`measure_mlcd`.
-        device: As for :func:`measure_mlcd`.
-        progress: As for :func:`measure_mlcd`.
-
-    Returns:
-        Features, and the labels if the data source has them.
-
-    Raises:
-        SourceError: If the file exists and holds features of something else.
-        ParameterError: If the data source holds no images.
-    """
+    """Backbone features in float32: from the file ``cache`` if it exists, else into it."""
     import torch
 
     chosen = preprocessing or _default_preprocessing(model)
@@ -188,19 +178,19 @@ def cached_features(
         replace(samples, features=None, logits=None),
         index,
         preprocessing=chosen,
-        batch_size=batch_size,
-        workers=workers,
         dtype=torch.float32,
         device=torch.device(pick_device(device)),
+        **loading,
     ):
         rows.append(batch.rows.cpu().numpy())
         places.append(batch.index)
         if progress is not None:
             progress(len(batch.index))
-    labels = None if samples.labels is None else samples.labels[np.concatenate(places)]
-    features = np.concatenate(rows)
-    save_features(cache, features, labels=labels, origin=origin)
-    return Samples(features=features, labels=labels)
+    arrays = {"features": np.concatenate(rows), "index": np.concatenate(places)}
+    if samples.labels is not None:
+        arrays["labels"] = samples.labels[arrays["index"]]
+    save_features(cache, arrays, origin=origin)
+    return Samples(features=arrays["features"], labels=arrays.get("labels"), places=arrays["index"])
 
 
 def _batches(
@@ -209,11 +199,11 @@ def _batches(
     index: npt.NDArray[np.intp],
     *,
     preprocessing: Preprocessing | None,
-    batch_size: int,
-    workers: int,
     dtype: torch.dtype,
     device: torch.device,
+    **loading: Unpack[Loading],
 ) -> Iterator[FeatureBatch]:
+    batch_size, workers = loading.get("batch_size", 64), loading.get("workers", 0)
     if batch_size < 1 or workers < 0:
         raise ParameterError(
             f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}."
@@ -222,15 +212,9 @@ def _batches(
     values = samples.features if samples.features is not None else samples.logits
     if values is not None:
         return array_batches(values, index, batch_size=batch_size, dtype=dtype, device=device)
+    chosen = preprocessing or _default_preprocessing(model)
     return image_batches(
-        model,
-        samples,
-        index,
-        preprocessing=preprocessing or _default_preprocessing(model),
-        batch_size=batch_size,
-        workers=workers,
-        dtype=dtype,
-        device=device,
+        model, samples, index, preprocessing=chosen, dtype=dtype, device=device, **loading
     )
 
 

@@ -69,19 +69,7 @@ def profiles() -> dict[str, Preprocessing]:
 def preprocessing_for(
     profile: str, *, resize: int | Literal["none"] | None = None
 ) -> Preprocessing:
-    """Look a profile up.
-
-    Args:
-        profile: Its name.
-        resize: Side to use instead of the profile's resize and crop; ``"none"`` leaves images
-            as they are.
-
-    Returns:
-        The profile, changed as asked.
-
-    Raises:
-        ParameterError: If there is no such profile, or the size is below one pixel.
-    """
+    """A profile by name; ``resize`` replaces its resize and crop, ``"none"`` leaves images be."""
     known = profiles()
     if profile not in known:
         raise ParameterError(

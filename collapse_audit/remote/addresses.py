@@ -7,16 +7,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 from collapse_audit.errors import SourceError
 from collapse_audit.manifest import CheckpointEntry, fetch_hint
 from collapse_audit.manifest.entries import base_name
 from collapse_audit.remote.settings import RemoteSettings
-from collapse_audit.words import printable
+from collapse_audit.words import printable, redact
 
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
-_URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
+_SCHEME = re.compile(r"(?:[a-zA-Z0-9+.-]*::)*[a-zA-Z][a-zA-Z0-9+.-]+://")
 _HF = re.compile(
     r"(?:(?P<kind>datasets|spaces)/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
 )
@@ -95,20 +94,6 @@ def is_remote(source: str | Path) -> bool:
     return isinstance(source, str) and _SCHEME.match(source) is not None
 
 
-def redact(url: str) -> str:
-    """An address without what may be secret: user, password, query and fragment."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # such as an unclosed IPv6 bracket
-        return url.partition("?")[0].rpartition("@")[2]
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def scrub(text: object) -> str:
-    """Somebody else's message on one line, with every address in it redacted."""
-    return printable(" ".join(_URL_IN_TEXT.sub(lambda url: redact(url[0]), str(text)).split()))
-
-
 def remote_of_url(url: str) -> Remote:
     """The remote file of an address.
 
@@ -121,11 +106,24 @@ def remote_of_url(url: str) -> Remote:
     Raises:
         SourceError: If it is no address, or names no file.
     """
+    web = url.lower().startswith(("http://", "https://", "hf://"))
+    if "::" in url and not (web and "://" not in url.partition("::")[2]):  # [::1] is a server
+        raise SourceError(
+            "An address that is a chain of several, joined by two colons, is not opened.",
+            hint="Fetch and unpack the file first, and give its path.",
+        )
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise SourceError(f"{redact(url)}: not an address ({scrub(error)}).") from None
+    except ValueError:
+        raise SourceError(
+            f"{redact(url)}: not an address.", hint="Write %2F %3F %23 for / ? # in a password."
+        ) from None
+    if parts.netloc.rpartition("@")[2] != urlsplit(redact(url)).netloc:
+        raise SourceError(
+            f"{redact(url)}: an @ behind the server.",
+            hint="Write %40 for one in a path, and %2F %3F %23 for / ? # in a password.",
+        )
     if not base_name(url) or (parts.scheme in {"http", "https"} and not parts.hostname):
         raise SourceError(
             f"{redact(url)}: names no file.", hint="Give the address of the checkpoint itself."

@@ -16,7 +16,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from collapse_audit.files import read_json, sha256_of, write_atomically, write_json
+from collapse_audit.files import (
+    is_plain_file,
+    read_json,
+    sha256_of,
+    write_atomically,
+    write_json,
+)
 from collapse_audit.remote.addresses import Remote
 from collapse_audit.remote.remote_files import FileVersion
 from collapse_audit.remote.settings import RemoteSettings
@@ -25,7 +31,9 @@ from collapse_audit.remote.transfers import publish
 FOLDER, RANGES, WHOLE = "files", "ranges", "whole"
 #: Parts begin and end at multiples of this, so that small reads near one another are one request.
 _BLOCK = 1 << 15
-_PART = re.compile(rf"{RANGES}/(\d+)-(\d+)")
+_PART = re.compile(rf"{RANGES}/([0-9]{{1,18}})-([0-9]{{1,18}})")
+_FILE = re.compile(rf"{_PART.pattern}|{WHOLE}/[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 Range = tuple[int, int]  # first byte and length
 
@@ -39,17 +47,36 @@ class Index:
     files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the completed ones, by path
 
     @classmethod
-    def read(cls, folder: Path) -> Index | None:
-        """The index of a folder; ``None`` if there is none, or it is damaged."""
+    def read(cls, folder: Path, source: str | None = None) -> Index | None:
+        """The index of a folder; ``None`` if there is none, or it is damaged or of another file."""
         content = read_json(folder / "index.json") or {}
         try:
-            return cls(**{**content, "version": FileVersion(**content["version"])})
-        except (KeyError, TypeError):
+            index = cls(**{**content, "version": FileVersion(**content["version"])})
+            return index if index._is_sound() and source in (None, index.source) else None
+        except (KeyError, TypeError, AttributeError):
             return None
+
+    def _is_sound(self) -> bool:
+        """Whether everything is what it should be; anybody may have written it."""
+        version = self.version
+        size = version.size
+        return (
+            all(
+                isinstance(text, str)
+                for text in (self.source, version.etag or "", version.modified or "")
+            )
+            and (size is None or (type(size) is int and 0 <= size < 1 << 63))
+            and all(
+                _SHA256.fullmatch(digest)
+                and (found := _FILE.fullmatch(name))
+                and (found[1] is None or int(found[1]) + int(found[2]) <= (size or 0))
+                for name, digest in self.files.items()
+            )
+        )
 
     def write(self, folder: Path) -> None:
         """Put it into a folder."""
-        write_json(folder / "index.json", asdict(self))
+        write_json(folder / "index.json", asdict(self), follow=False)
 
 
 def folder_of(remote: Remote, settings: RemoteSettings) -> Path:
@@ -71,7 +98,7 @@ class RangeCache:
 
     def reload(self) -> None:
         """Look at the folder: another process may have fetched or removed something."""
-        self._index = Index.read(self.folder) or self._empty
+        self._index = Index.read(self.folder, self._empty.source) or self._empty
         self._intact: set[Range] = set()
 
     @property
@@ -82,7 +109,7 @@ class RangeCache:
     def begin(self, version: FileVersion, head: bytes) -> None:
         """Start with the first bytes of a file in this state."""
         self._index = replace(self._empty, version=version)
-        write_atomically(self.path(0, len(head)), head)
+        write_atomically(self.path(0, len(head)), head, follow=False)
         self._record((0, len(head)), hashlib.sha256(head).hexdigest())
 
     def add(self, start: int, length: int, partial: Path) -> None:
@@ -134,7 +161,10 @@ class RangeCache:
         if part not in self._intact:
             path = self.path(*part)
             with suppress(OSError):
-                if sha256_of(path) == self._index.files[f"{RANGES}/{path.name}"]:
+                recorded = self._index.files[f"{RANGES}/{path.name}"]
+                if not is_plain_file(path):
+                    pass
+                elif path.stat().st_size == part[1] and sha256_of(path) == recorded:
                     self._intact.add(part)
                 else:
                     path.unlink()  # parts with other limits may take its place

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from collapse_audit.errors import SourceError
-from collapse_audit.remote.addresses import redact, scrub
 from collapse_audit.remote.remote_files import (
     HEAD_BYTES,
     FileVersion,
@@ -17,6 +16,7 @@ from collapse_audit.remote.remote_files import (
     has_changed,
 )
 from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.words import redact, scrub
 
 _BLOCK = 1 << 23
 
@@ -29,6 +29,7 @@ class FsspecFile:
 
     def __init__(self, url: str, settings: RemoteSettings) -> None:
         self.shown = redact(url)
+        self._may_quote = not {"@", "?"}.intersection(url)  # else its errors may tell a secret
         self._patience = Patience(self.shown, settings)
         self._system, self._path = self._find(url)
         self.version = self._version()
@@ -66,7 +67,7 @@ class FsspecFile:
         except ImportError as error:
             raise SourceError(
                 f"{self.shown}: {urlsplit(url).scheme}:// needs a package that is not installed.",
-                hint=f"{scrub(error)}.",
+                hint=self._said(error),
             ) from None
         except Exception as error:  # noqa: BLE001 - each file system fails in its own way
             raise self._failed(error) from None
@@ -74,8 +75,10 @@ class FsspecFile:
 
     def _version(self) -> FileVersion:
         info: dict[str, Any] = self._attempt(lambda: self._system.info(self._path))
-        if info.get("type") == "directory":
+        if (kind := info.get("type", "file")) == "directory":
             raise SourceError(f"{self.shown}: is a folder.", hint="Give one file inside it.")
+        if kind == "other":  # to open a pipe may take for ever
+            raise SourceError(f"{self.shown}: is not a regular file.")
         size = info.get("size")
         tag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
         changed = info.get("LastModified") or info.get("mtime") or info.get("created")
@@ -93,9 +96,12 @@ class FsspecFile:
                 try:
                     return action()
                 except (TimeoutError, ConnectionError) as error:
-                    self._patience.wait_after(TransientError(scrub(error) or type(error).__name__))
+                    self._patience.wait_after(TransientError(self._said(error)))
                 except Exception as error:  # noqa: BLE001 - each file system fails in its own way
                     raise self._failed(error) from None
+
+    def _said(self, error: Exception) -> str:
+        return (self._may_quote and scrub(error)) or type(error).__name__
 
     def _failed(self, error: Exception) -> SourceError:
         if isinstance(error, FileNotFoundError):
@@ -105,6 +111,6 @@ class FsspecFile:
                 f"{self.shown}: not allowed.", hint="Check the credentials of this store."
             )
         return SourceError(
-            f"{self.shown}: cannot be read ({scrub(error) or type(error).__name__}).",
+            f"{self.shown}: cannot be read ({self._said(error)}).",
             hint="Check the address and the credentials of this store.",
         )

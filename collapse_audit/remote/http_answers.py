@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -10,14 +11,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from collapse_audit.errors import SourceError
-from collapse_audit.remote.addresses import scrub
 from collapse_audit.remote.remote_files import FileVersion, TransientError
+from collapse_audit.words import scrub
 
 if TYPE_CHECKING:
     from requests import Response
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 _LONGEST_REQUESTED_WAIT = 120.0
 _HINTS = {
     401: "It needs a login: put a token in place (HF_TOKEN for hf://), or download it by hand.",
@@ -40,7 +42,7 @@ def refused(shown: str, answer: Response) -> Exception:
     trouble = "The server is in trouble: try again later, or give another address."
     hint = _HINTS.get(code, trouble)
     asked = answer.headers.get("Retry-After", "")
-    wait = float(asked) if asked.isdecimal() else 0.0  # a date is left to the usual backoff
+    wait = float(asked[:9]) if asked.isdecimal() else 0.0  # a date is left to the usual backoff
     if wait > _LONGEST_REQUESTED_WAIT:
         return SourceError(f"{shown}: {what} and asks to wait {wait:,.0f} s.", hint=hint)
     return TransientError(what, hint=hint, wait=wait)
@@ -61,21 +63,20 @@ def failed(shown: str, error: Exception) -> Exception:
                 hint="Behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate.",
             )
         if isinstance(cause, socket.gaierror):
-            return TransientError(
-                "the name of the server is not known", hint="Check the address and the network."
-            )
+            what, hint = "the name of the server is not known", "Check the address and the network."
+            return TransientError(what, hint=hint, lasts=True)
         if isinstance(cause, TimeoutError):
             return TransientError("the server does not answer", hint="Try again later.")
         if isinstance(cause, IncompleteRead) and isinstance(cause.partial, int):
             return cut_off(cause.partial, cause.partial + (cause.expected or 0))
     if isinstance(error, ValueError):
         return SourceError(f"{shown}: not a usable address.", hint="Check it for typing errors.")
-    root = causes[-1]
+    root, lasts = causes[-1], False
     if isinstance(root, OSError) and root.errno:
-        reason = os.strerror(root.errno)
+        reason, lasts = os.strerror(root.errno), root.errno in _NO_NETWORK
     else:  # what requests and urllib3 say may hold the query of the address
         reason = "" if isinstance(root, RequestException | HTTPError) else scrub(root)
-    return TransientError(f"the connection failed ({reason or type(root).__name__})")
+    return TransientError(f"the connection failed ({reason or type(root).__name__})", lasts=lasts)
 
 
 def cut_off(received: int, expected: int) -> TransientError:
@@ -89,7 +90,7 @@ def version_of(answer: Response) -> FileVersion:
     if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
         match = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
         size = int(match[3]) if match and match[3] != "*" else None
-    elif (length := answer.headers.get("Content-Length", "")).isdecimal():
+    elif re.fullmatch("[0-9]{1,18}", length := answer.headers.get("Content-Length", "")):
         size = int(length)
     return FileVersion(size, answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from collapse_audit.errors import SourceError
-from collapse_audit.remote.addresses import redact
 from collapse_audit.remote.http_answers import cut_off, failed, first_byte, refused, version_of
 from collapse_audit.remote.remote_files import (
     HEAD_BYTES,
@@ -32,6 +31,7 @@ from collapse_audit.remote.remote_files import (
 )
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.version import __version__
+from collapse_audit.words import redact
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
@@ -81,7 +81,7 @@ class HttpFile:
                     if since_failure > _BLOCK:
                         self._patience.renew()
                     since_failure = 0
-                    self._patience.wait_after(failure)
+                    self._patience.wait_after(failure, arrived=self.version != FileVersion(None))
 
     def _behind(self, seen: bytes, answer: Iterator[bytes]) -> Iterator[bytes]:
         """What follows bytes that are known, which the answer repeats."""

@@ -66,6 +66,7 @@ def _read(path: Path) -> dict[str, Any]:
         and content.get("schema") == _SCHEMA
         and isinstance(sources, dict)
         and all(isinstance(recorded, dict) for recorded in sources.values())
+        and all(isinstance(text, str) for held in sources.values() for text in held.values())
     ):
         raise SourceError(
             f"{path.name}: is not a lock file of collapse-audit.",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from collapse_audit.errors import SourceError
-from collapse_audit.files import sha256_of
+from collapse_audit.files import is_plain_file, sha256_of
 from collapse_audit.remote.cache import FOLDER, RANGES, Index
 from collapse_audit.remote.remote_files import FileVersion
 from collapse_audit.remote.settings import RemoteSettings
@@ -129,7 +129,7 @@ def _items(folder: Path) -> Iterator[CacheItem]:
 
 def _problem(item: CacheItem) -> str:
     try:
-        matches = sha256_of(item.path) == item.sha256
+        matches = is_plain_file(item.path) and sha256_of(item.path) == item.sha256
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
     return "" if matches else "its SHA-256 is not the recorded one"
@@ -137,6 +137,6 @@ def _problem(item: CacheItem) -> str:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size if path.is_file() else 0
+        return path.stat().st_size if is_plain_file(path) else 0
     except OSError:  # another process has just renamed it
         return 0

@@ -62,12 +62,18 @@ class RangesUnusableError(SourceError):
 
 
 class TransientError(Exception):
-    """A failure that may pass, if need be after the seconds that the server asks to wait."""
+    """A failure that may pass, if need be after the seconds that the server asks to wait.
 
-    def __init__(self, what: str, *, hint: str = "", wait: float = 0.0) -> None:
+    ``lasts``: it seldom does where nothing has arrived yet, as without a network.
+    """
+
+    def __init__(
+        self, what: str, *, hint: str = "", wait: float = 0.0, lasts: bool = False
+    ) -> None:
         super().__init__(what)
         self.hint = hint
         self.wait = wait
+        self.lasts = lasts
 
 
 class Patience:
@@ -112,14 +118,15 @@ class Patience:
         """Forget earlier failures: something of size has arrived."""
         self._failures = 0
 
-    def wait_after(self, failure: TransientError) -> None:
+    def wait_after(self, failure: TransientError, *, arrived: bool = True) -> None:
         """Wait before the next attempt, longer each time; raise if the last has been made."""
         self._failures += 1
+        retries = self._settings.retries if arrived or not failure.lasts else 1
         # jitter: many jobs that failed together shall not come back together
         pause = self._settings.backoff_seconds * 2 ** (self._failures - 1)
         pause *= 1 + random.random() / 4  # noqa: S311 - no secret depends on it
         pause = max(pause, failure.wait)
-        if self._failures > self._settings.retries or time.monotonic() + pause > self._end:
+        if self._failures > retries or time.monotonic() + pause > self._end:
             times = f"{self._failures} attempts" if self._failures > 1 else "1 attempt"
             raise SourceError(
                 f"{self._shown}: {failure} ({times}).",

@@ -14,6 +14,7 @@ from collapse_audit.remote.reporting import SILENT, Reporter
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.transfers import exclusive, fetch_part
 from collapse_audit.remote.whole_files import cached_file, fetch_file, file_of_other_tools
+from collapse_audit.words import redact
 
 _BAR_FROM_BYTES = 1 << 20
 
@@ -142,7 +143,10 @@ class RemoteSource:
 
     def _bring(self, url: str, start: int, n: int) -> None:
         """Fetch what the cache lacks of a part from one address."""
-        file = self._files.get(url) or open_remote(self.remote, url, self._settings)
+        file = self._files.get(url)
+        if file is None:
+            with self._reporter.waiting(f"{self.remote.name}: waiting for {redact(url)}"):
+                file = open_remote(self.remote, url, self._settings)
         stored = self._cache.read(0, len(file.head))
         if file.version.differs_from(self._cache.version) or stored not in {None, file.head}:
             raise has_changed(

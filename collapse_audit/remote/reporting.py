@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Timer
+
+from collapse_audit.words import printable
 
 Update = Callable[[int], object]
 
@@ -25,7 +28,18 @@ class Reporter:
     def note(self, text: str) -> None:
         """Print one line."""
         if self.notes:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{printable(text, 1000)}\n")
+
+    @contextmanager
+    def waiting(self, text: str, seconds: float = 2.0) -> Iterator[None]:
+        """Print one line as soon as something takes longer than that."""
+        timer = Timer(seconds, self.note, [text])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @contextmanager
     def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Update]:

@@ -9,7 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from collapse_audit.errors import SourceError
-from collapse_audit.files import read_json, sync_folder, write_json
+from collapse_audit.files import (
+    is_plain_file,
+    read_json,
+    refuse_special,
+    sync_folder,
+    write_json,
+)
 from collapse_audit.remote.remote_files import RangesUnusableError, RemoteFile, too_large
 from collapse_audit.remote.reporting import Reporter
 from collapse_audit.remote.settings import RemoteSettings
@@ -24,7 +30,11 @@ def exclusive(folder: Path, settings: RemoteSettings) -> Iterator[None]:
 
     try:  # the lock is the operating system's: it goes with the process, however that ends
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(folder.name + ".lock"), timeout=settings.limit_seconds)
+        path = folder.with_name(folder.name + ".lock")
+        refuse_special(path)
+        if path.is_symlink():  # the lock file is emptied, and so would be what a link leads to
+            path.unlink()
+        lock = FileLock(path, timeout=settings.limit_seconds)
         lock.acquire()
     except Timeout:
         raise SourceError(
@@ -62,8 +72,10 @@ def fetch_part(
         if file.version.is_checkable and read_json(note) == belongs:
             done, seen = _end_of(partial, length)
         if not done:
-            write_json(note, belongs)
-        with partial.open("ab" if done else "wb") as out:
+            write_json(note, belongs, follow=False)
+            refuse_special(partial)
+            partial.unlink(missing_ok=True)
+        with partial.open("ab" if done else "xb") as out:
             rest = None if length is None else length - done
             with reporter.bar(file.shown, length, done) as update:
                 for block in file.stream(start + done, rest, seen):
@@ -83,6 +95,7 @@ def fetch_part(
 def publish(partial: Path, path: Path) -> None:
     """Give a complete and checked file its final name in the same folder."""
     try:
+        refuse_special(path)
         partial.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -102,7 +115,7 @@ def _note(partial: Path) -> Path:
 
 def _end_of(partial: Path, length: int | None) -> tuple[int, bytes]:
     """How much of a partial file can be used, and what comes last in it."""
-    size = partial.stat().st_size if partial.is_file() else 0
+    size = partial.stat().st_size if is_plain_file(partial) else 0
     if not size or (length is not None and size > length):
         return 0, b""
     with partial.open("rb") as existing:

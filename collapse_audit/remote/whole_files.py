@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from collapse_audit.errors import IntegrityError, SourceError
-from collapse_audit.files import sha256_of
+from collapse_audit.files import is_plain_file, sha256_of
 from collapse_audit.remote.addresses import Remote, not_in_cache, parse_hf
 from collapse_audit.remote.cache import RANGES, WHOLE, Index, folder_of
 from collapse_audit.remote.locking import check_and_record
@@ -17,7 +17,7 @@ from collapse_audit.remote.remote_files import RangesUnusableError, RemoteFile
 from collapse_audit.remote.reporting import Reporter
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.transfers import discard, exclusive, fetch_part, publish
-from collapse_audit.words import megabytes
+from collapse_audit.words import megabytes, redact
 
 
 def cached_file(remote: Remote, settings: RemoteSettings) -> Path | None:
@@ -31,9 +31,11 @@ def cached_file(remote: Remote, settings: RemoteSettings) -> Path | None:
         Its path; ``None`` if it is not there or was never completed.
     """
     folder = folder_of(remote, settings)
-    index, name = Index.read(folder), f"{WHOLE}/{remote.file_name}"
+    index, name = Index.read(folder, remote.lock_key), f"{WHOLE}/{remote.file_name}"
     path = folder / name
-    if index is None or name not in index.files or not path.is_file():
+    if index is None or name not in index.files or not is_plain_file(path):
+        return None
+    if remote.sha256 not in {None, index.files[name]}:
         return None
     return path if path.stat().st_size == index.version.size else None
 
@@ -88,7 +90,9 @@ def fetch_file(
         raise not_in_cache(remote.name)
 
     def fetch(url: str) -> Path:
-        return _fetch(remote, open_remote(remote, url, settings), settings, reporter, why)
+        with reporter.waiting(f"{remote.name}: waiting for {redact(url)}"):
+            file = open_remote(remote, url, settings)
+        return _fetch(remote, file, settings, reporter, why)
 
     with exclusive(folder_of(remote, settings), settings):
         return cached_file(remote, settings) or try_mirrors(remote, fetch, reporter)

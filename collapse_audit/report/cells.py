@@ -57,7 +57,8 @@ def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, 
 def stored(head: HeadDocument) -> Iterator[tuple[str, str]]:
     """Name and value of how one head is stored, where no line above the table tells it."""
     yield "prototypes, K x D", f"{words.count(head['k'])} x {words.count(head['d'])}"
-    yield "stored as", f"{head['dtype']}, {', '.join(head['tensor_keys']) or 'no key'}"
+    keys = ", ".join(words.shorten(key, 300) for key in head["tensor_keys"][:9]) or "no key"
+    yield "stored as", f"{words.shorten(head['dtype'], 40)}, {keys}"
 
 
 def histogram_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:

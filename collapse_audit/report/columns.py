@@ -9,7 +9,11 @@ from typing import Final
 from collapse_audit.words import printable
 
 # an underscore between letters is no markup: ids stay readable where Markdown is not rendered
-_MARKDOWN: Final = re.compile(r"[\\`*\[\]<>|#~$]|(?<!\w)_++|_++(?!\w)")
+_MARKDOWN: Final = re.compile(r"[\\`*\[\]<>|#~$&]|(?<!\w)_++|_++(?!\w)")
+# what GitHub makes a mention or a link of, in rendered text too: an empty character parts it
+_LINKS: Final = re.compile(
+    r"@|[a-z]+:(?=//)|www(?=\.)|\\#(?=\d)|\b(?:GH|mailto|xmpp)(?=[-:])", re.IGNORECASE
+)
 
 
 def text_columns(
@@ -67,4 +71,5 @@ def pipe_table(titles: Sequence[str], rows: Iterable[Sequence[str]], layout: str
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return _MARKDOWN.sub(lambda run: "".join(f"\\{c}" for c in run[0]), printable(text, None))
+    marked = _MARKDOWN.sub(lambda run: "".join(f"\\{c}" for c in run[0]), printable(text, None))
+    return _LINKS.sub(r"\g<0>&#8203;", marked)

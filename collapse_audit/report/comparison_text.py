@@ -12,6 +12,7 @@ from collapse_audit.report.documents import ComparedHead, ComparisonDocument
 from collapse_audit.report.table import WIDEST
 from collapse_audit.report.verdict_text import figure
 from collapse_audit.report.words import count, head_name, plural, shorten
+from collapse_audit.words import printable
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -20,7 +21,7 @@ def comparison_to_table(comparison: ComparisonDocument, *, width: int = WIDEST) 
     """Write a comparison for a terminal: side by side as many sources as its width holds."""
     lines = [f"{letter}  {shorten(name, width - 5)}" for letter, name in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", head_name(head["name"], head["branch"])]
+        lines += ["", shorten(_title(head), width)]
         for number, part in enumerate(_parts([_titles(comparison), *_rows(head)], width)):
             lines += [*([""] if number else []), *part]
         for text in _regroupings(head):
@@ -44,7 +45,7 @@ def comparison_to_markdown(comparison: ComparisonDocument) -> str:
     lines = ["# Heads side by side", ""]
     lines += [f"- {letter}: {escape(source)}" for letter, source in _sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", f"## {escape(head_name(head['name'], head['branch']))}", ""]
+        lines += ["", f"## {escape(_title(head))}", ""]
         lines += pipe_table(_titles(comparison), _rows(head))
         lines += [line for text in _regroupings(head) for line in ("", escape(text))]
     return "\n".join(lines) + "\n"
@@ -70,8 +71,16 @@ def _labels(number: int) -> list[str]:
 
 
 def _sources(comparison: ComparisonDocument) -> Iterator[tuple[str, str]]:
-    sources = comparison["sources"]
+    sources = [shorten(source, 300) for source in comparison["sources"]]
     return zip(_labels(len(sources)), sources, strict=True)
+
+
+def _title(head: ComparedHead) -> str:
+    """Its name, and the names in the others where one differs, such as ``head (B: proj)``."""
+    named = zip(_labels(1 + len(head["partners"]))[1:], head["partners"], strict=True)
+    others = ", ".join(f"{letter}: {printable(name, None)}" for letter, name in named)
+    own = head_name(head["name"], head["branch"])
+    return own if {*head["partners"]} == {head["name"]} else f"{own} ({others})"
 
 
 def _titles(comparison: ComparisonDocument) -> tuple[str, ...]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collapse_audit.report.documents import HeadDocument, ReportDocument
 from collapse_audit.report.mlcd_cells import mlcd_columns
 from collapse_audit.report.words import QUANTILES, notes
+from collapse_audit.words import printable
 
-_FORMULA = frozenset("=+-@")
+# also behind a semicolon, which parts cells where the comma is in numbers
+_FORMULA = re.compile("(^|;)(?=\\s*[=+@\\uff1d\\uff0b\\uff0d\\uff20-])")
 
 
 def to_csv(*reports: ReportDocument) -> str:
@@ -33,7 +36,7 @@ def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
+    writer.writerows({column: csv_cell(value) for column, value in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -77,9 +80,9 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
     }
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     """A value that no spreadsheet takes for a formula; names come out of files."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
+    return _FORMULA.sub(r"\1'", printable(value, None)) if isinstance(value, str) else value
 
 
 def _part(value: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -192,7 +192,7 @@ class CheckDocument(TypedDict):
     value: _Number
     baseline: _Number | None
     limit: str
-    status: Literal["passed", "failed", "skipped"]
+    status: Literal["passed", "failed", "accepted", "skipped"]
 
 
 class VerdictDocument(_Document):
@@ -234,6 +234,7 @@ class ComparedHead(TypedDict):
 
     name: str
     branch: str | None
+    partners: list[str]
     metrics: list[MetricDocument]
     regroupings: list[RegroupingDocument | None]
 

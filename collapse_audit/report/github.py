@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from collapse_audit.report.documents import VerdictDocument
 from collapse_audit.report.verdict_text import check_name, failure, verdict_headline
+from collapse_audit.words import printable
 
 #: GitHub shows this many annotations of one kind per step and drops the rest.
 SHOWN: Final = 10
@@ -54,4 +55,4 @@ def verdict_to_github(verdict: VerdictDocument) -> str:
 
 def error_to_github(message: str) -> str:
     """Write an input error as an annotation, so that it is seen beside the run as well."""
-    return annotation("error", "collapse-audit: no verdict", message) + "\n"
+    return annotation("error", "collapse-audit: no verdict", printable(message, 1000)) + "\n"

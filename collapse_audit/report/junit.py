@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 from xml.etree import ElementTree as ET  # only writes: nothing foreign is parsed
 
 from collapse_audit.report.documents import CheckDocument, VerdictDocument
 from collapse_audit.report.verdict_text import failure
 from collapse_audit.report.words import head_name
+from collapse_audit.words import printable
 
 _SUITE: Final = "collapse-audit"
-# XML 1.0 cannot hold these at all, not even escaped.
-_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def verdict_to_junit(verdict: VerdictDocument) -> str:
     """Write a verdict as one test suite: a test case per check, in the class of its head."""
     suite = _suite(verdict["checks"])
     ET.SubElement(suite, "properties").extend(
-        ET.Element("property", name=key, value=_text(value or ""))
+        ET.Element("property", name=key, value=printable(value or ""))
         for key, value in (("source", verdict["source"]), ("baseline", verdict["baseline"]))
     )
     for check in verdict["checks"]:
         case = _case(suite, head_name(check["head"], check["branch"]), check["threshold"])
         if check["status"] == "failed":
-            ET.SubElement(case, "failure", message=_text(failure(check)), type="regression")
+            ET.SubElement(case, "failure", message=printable(failure(check)), type="regression")
         elif check["status"] == "skipped":
             ET.SubElement(case, "skipped", message="there is no baseline")
     return _document(suite)
@@ -35,7 +33,7 @@ def error_to_junit(message: str) -> str:
     """Write an input error as a suite with one case that could not be run."""
     suite = _suite([], errors=1)
     case = _case(suite, _SUITE, "audit")
-    ET.SubElement(case, "error", message=_text(message), type="input")
+    ET.SubElement(case, "error", message=printable(message), type="input")
     return _document(suite)
 
 
@@ -52,7 +50,9 @@ def _suite(checks: list[CheckDocument], errors: int = 0) -> ET.Element:
 
 
 def _case(suite: ET.Element, head: str, name: str) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=_text(head), name=_text(name), time="0")
+    return ET.SubElement(
+        suite, "testcase", classname=printable(head), name=printable(name), time="0"
+    )
 
 
 def _document(suite: ET.Element) -> str:
@@ -61,7 +61,3 @@ def _document(suite: ET.Element) -> str:
     ET.indent(root)
     body = ET.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{body}\n'
-
-
-def _text(value: str) -> str:
-    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", value)

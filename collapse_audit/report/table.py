@@ -45,7 +45,7 @@ def _head(head: HeadDocument, parameters: Parameters, width: int) -> Iterator[st
     """The block of one head."""
     size = (
         f": K = {words.count(head['k'])} prototypes, D = {words.count(head['d'])}, "
-        f"{printable(head['dtype'])}"
+        f"{words.shorten(head['dtype'], 20)}"
     )
     yield words.shorten(words.head_name(head["name"], head["branch"]), width - len(size)) + size
     yield "-" * width

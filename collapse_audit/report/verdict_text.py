@@ -6,11 +6,15 @@ from typing import Final
 
 from collapse_audit.report.columns import escape, pipe_table, text_columns
 from collapse_audit.report.documents import CheckDocument, VerdictDocument
-from collapse_audit.report.words import head_name, plural
+from collapse_audit.report.words import head_name, plural, shorten
 from collapse_audit.words import printable
 
 _TITLES: Final = ("status", "head", "threshold", "baseline", "value", "must be")
-_MARKS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
+_MARKS: Final = {"passed": "ok", "failed": "FAILED"}
+_NO_RESULT: Final = {
+    "accepted": "accepted for the new baseline",
+    "skipped": "skipped for want of a baseline",
+}
 
 
 def verdict_to_table(verdict: VerdictDocument) -> str:
@@ -23,9 +27,9 @@ def verdict_to_table(verdict: VerdictDocument) -> str:
 def verdict_to_markdown(verdict: VerdictDocument) -> str:
     """Write a verdict as GitHub-flavoured Markdown: a heading, the headline and one table."""
     lines = ["### Prototype collapse check", "", f"**{escape(verdict_headline(verdict))}**", ""]
-    lines.append(f"Checked: {escape(verdict['source'])}")
+    lines.append(f"Checked: {escape(shorten(verdict['source'], 300))}")
     if verdict["baseline"] is not None:
-        lines.append(f"against {escape(verdict['baseline'])}")
+        lines.append(f"against {escape(shorten(verdict['baseline'], 300))}")
     if verdict["checks"]:
         lines += ["", *pipe_table(_TITLES, _rows(verdict))]
     return "\n".join(lines) + "\n"
@@ -33,15 +37,16 @@ def verdict_to_markdown(verdict: VerdictDocument) -> str:
 
 def verdict_headline(verdict: VerdictDocument) -> str:
     """Whether it is really green, or nothing ran: such as ``1 of 3 checks failed``."""
-    statuses = [check["status"] for check in verdict["checks"]]
-    skipped = statuses.count("skipped")
-    ran, failed = len(statuses) - skipped, statuses.count("failed")
-    rest = f", {skipped} skipped for want of a baseline" if skipped else ""
+    statuses: list[str] = [check["status"] for check in verdict["checks"]]
+    rest = [f"{n} {why}" for status, why in _NO_RESULT.items() if (n := statuses.count(status))]
+    failed, passed = statuses.count("failed"), statuses.count("passed")
     if failed:
-        return f"{failed} of {plural(ran, 'check')} failed{rest}"
-    if ran == 0:
-        return f"nothing was compared{rest}"
-    return f"{'the only check' if ran == 1 else f'all {ran} checks'} passed{rest}"
+        rest.insert(0, f"{failed} of {plural(failed + passed, 'check')} failed")
+    elif passed:
+        rest.insert(0, f"{'the only check' if passed == 1 else f'all {passed} checks'} passed")
+    elif "accepted" not in statuses:
+        rest.insert(0, "nothing was compared")
+    return ", ".join(rest)
 
 
 def check_name(check: CheckDocument) -> str:
@@ -67,7 +72,7 @@ def _rows(verdict: VerdictDocument) -> list[tuple[str, ...]]:
     """The cells under the titles, failures first."""
     return [
         (
-            _MARKS[check["status"]],
+            _MARKS.get(check["status"], check["status"]),
             head_name(check["head"], check["branch"]),
             check["threshold"],
             figure(check["baseline"]),

@@ -8,6 +8,7 @@ from typing import Final
 from collapse_audit.report.documents import HeadDocument, ReportDocument
 from collapse_audit.words import printable
 
+_LONGEST: Final = 300  # characters of a name; its key in the JSON is whole
 #: Quantiles of the nearest cosine: key in the report, column title.
 QUANTILES: Final = {
     "min": "min",
@@ -77,17 +78,17 @@ def source_name(report: ReportDocument) -> str:
     source = report["source"]
     typed = source["spec"]
     known = [name for name in (source["id"], source["family"]) if name not in (None, typed)]
-    return printable(f"{typed} ({', '.join(map(str, known))})" if known else typed, None)
+    return shorten(f"{typed} ({', '.join(map(str, known))})" if known else typed, _LONGEST)
 
 
 def head_name(name: str, branch: str | None) -> str:
     """Name of a head and its branch, such as ``head, teacher``."""
-    return printable(", ".join(filter(None, (name, branch))), None)
+    return shorten(", ".join(filter(None, (name, branch))), _LONGEST)
 
 
 def notes(head: HeadDocument) -> str:
     """What a reader should know of how the head was read; empty if there is nothing."""
-    return " ".join(f"{note.rstrip('.')}." for note in head.get("notes", ()))
+    return printable(" ".join(f"{note.rstrip('.')}." for note in head.get("notes", ())), 10_000)
 
 
 def headline(head: HeadDocument) -> str:
@@ -126,7 +127,8 @@ def published(head: HeadDocument) -> list[str]:
     for value in (first, *first.get("others", ())):
         gap = m - value["unique"]
         ours = "the same as ours" if gap == 0 else f"ours is {gap:+,}"
-        lines.append(f"{count(value['unique'])} ({ours}), {value['source'] or 'source unknown'}")
+        source = shorten(value["source"] or "source unknown", _LONGEST)
+        lines.append(f"{count(value['unique'])} ({ours}), {source}")
     return lines
 
 

@@ -72,10 +72,10 @@ def bracket_unique(
     double = 2 - 2 * (1 - epsilon) ** 2 + _SLACK
     if double < 1:
         fewest = max(fewest, len(leader_cover(comparison.at(double), order=rows).leaders))
-    half = 1 - sqrt(1 - epsilon / 2)
+    half = comparison.at((1 - sqrt(1 - epsilon / 2)) * (1 - _SLACK))
     most = min(
-        _clique_partition(comparison, cover, links, whole),
-        len(leader_cover(comparison.at(half * (1 - _SLACK)), order=rows).leaders),
+        _clique_partition(comparison, half, cover, links, whole),
+        len(leader_cover(half, order=rows).leaders),
     )
     counts = [len(cover.leaders) - settled]
     if fewest < most:
@@ -100,14 +100,15 @@ def _whole_components(cover: Cover, links: Links) -> Mask:
     return np.asarray((groups == 1) & (broken == 0))
 
 
-def _clique_partition(comparison: Comparison, cover: Cover, links: Links, whole: Mask) -> int:
+def _clique_partition(
+    comparison: Comparison, half: Comparison, cover: Cover, links: Links, whole: Mask
+) -> int:
     """Cliques in some partition into cliques of the components that are not one clique."""
     open_group = ~whole[links.component[cover.leaders]]
     count = int((open_group & links.clique).sum())
     broken = np.flatnonzero(open_group & ~links.clique)
     by_group = np.argsort(cover.group, kind="stable")
     starts = np.concatenate([[0], np.cumsum(cover.sizes)])
-    half = comparison.at((1 - sqrt(1 - comparison.threshold.epsilon / 2)) * (1 - _SLACK))
     for group in broken:
         members = by_group[starts[group] : starts[group + 1]]
         if len(members) > _LARGE_GROUP:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.cover import Cover, leader_cover
@@ -167,7 +166,8 @@ class _Search:
             tiles = []
             for columns in parts(len(members), _COLUMNS):
                 squared = norms[columns] - 2.0 * (differences[part] @ differences[columns].T)
-                _drop_diagonal(squared, part, columns, np.inf)
+                own = np.arange(max(part.start, columns.start), min(part.stop, columns.stop))
+                squared[own - part.start, own - columns.start] = np.inf
                 np.minimum(best, squared.min(axis=1), out=best)
                 r, c = np.nonzero(squared <= best[:, None] + slack)
                 tiles.append((r, c + columns.start, squared[r, c]))
@@ -260,11 +260,3 @@ def _squared_chords(prototypes: Prototypes, first: Index, second: Index) -> Floa
         difference = prototypes.unit_rows(first[part]) - prototypes.unit_rows(second[part])
         out[part] = np.einsum("pd,pd->p", difference, difference)
     return out
-
-
-def _drop_diagonal(
-    tile: npt.NDArray[np.floating], rows: slice, columns: slice, value: float
-) -> None:
-    """Overwrite the entries that compare a place with itself."""
-    shared = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
-    tile[shared - rows.start, shared - columns.start] = value

@@ -7,6 +7,7 @@ error bound allows it, and exactly where not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from fractions import Fraction
 from typing import TypeVar
 
@@ -119,13 +120,10 @@ class Comparison:
     def __init__(
         self, prototypes: Prototypes, threshold: Threshold, *, panels: PanelPair = NUMPY
     ) -> None:
-        self._set_up(prototypes, threshold, PanelSet(prototypes, panels))
-
-    def _set_up(self, prototypes: Prototypes, threshold: Threshold, panels: PanelSet) -> None:
         self.prototypes = prototypes
         self.threshold = threshold
         self.exact = ExactPairs(prototypes)
-        self._panels = panels
+        self._panels = PanelSet(prototypes, panels)
         self._fold: Panel | None = None
 
     @property
@@ -145,8 +143,8 @@ class Comparison:
 
     def at(self, epsilon: float) -> Comparison:
         """The same prototypes in the same panels at another threshold."""
-        other = object.__new__(Comparison)
-        other._set_up(self.prototypes, Threshold(epsilon), self._panels)
+        other = copy(self)
+        other.threshold, other._fold = Threshold(epsilon), None
         return other
 
     def try_folding(self, apart: Index) -> None:

@@ -9,12 +9,12 @@ from torch import Tensor
 from collapse_audit.prototypes import Prototypes
 
 
-def audit_rows(rows: Tensor, *, epsilon: float = 0.025, full: bool = True) -> dict[str, Any]:
+def audit_rows(rows: Tensor, *, full: bool = True) -> dict[str, Any]:
     """Audit prototype rows (k x d); the log of a run does without the sweep that ``full`` adds."""
     from collapse_audit.head_audit import audit_prototypes
 
     prototypes = Prototypes.from_weight(rows.detach().clone())
-    audit = audit_prototypes(prototypes, epsilon=epsilon, sweep=full, nearest=False)
+    audit = audit_prototypes(prototypes, epsilon=0.025, sweep=full, nearest=False)
     head = audit.head_report()
     return {
         "k": prototypes.k,

@@ -38,7 +38,8 @@ def sole_use(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise ParameterError(
-            f"{folder}: another process trains there.", hint="Wait for it, or choose another folder."
+            f"{folder}: another process trains there.",
+            hint="Wait for it, or choose another folder.",
         ) from None
     except OSError as error:
         raise SourceError(f"{folder}: not usable as a run folder ({error.strerror}).") from error
@@ -87,18 +88,17 @@ def _unaltered(path: Path) -> io.BytesIO:
 
 
 def save_head(
-    network: Network,
+    teacher: Network,
     path: Path,
     *,
     provenance: dict[str, str],
-    branch: str = "teacher",
     student: Network | None = None,
     centre: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write networks as safetensors with the keys of a DINO checkpoint, provenance as metadata."""
     # the teacher's centre (k) becomes ``dino_loss.center``; no dtype keeps that of the weights
-    parts = {branch: network} | ({} if student is None else {"student": student})
+    parts = {"teacher": teacher} | ({} if student is None else {"student": student})
     tensors = {
         f"{name}.{key}": _stored(value, dtype)
         for name, part in parts.items()
@@ -114,20 +114,14 @@ def save_head(
     write_atomically(path, len(header).to_bytes(8, "little"), header, content[end:], hint=_HINT)
 
 
-def load_network(
-    path: Path, config: HeadTrainingConfig, width: int, *, images: bool, branch: str = "teacher"
-) -> Network:
-    """Read a network back from a head of :func:`save_head`, on the CPU, in float32."""
-    # a file with one branch only gives that one
+def load_network(path: Path, config: HeadTrainingConfig, width: int, *, images: bool) -> Network:
+    """Read the teacher back from a head of :func:`save_head`, on the CPU, in float32."""
     try:
         with safe_open(path, framework="pt") as file:
-            keys = list(file.keys())
-            found = branch if any(key.startswith(f"{branch}.") for key in keys) else "teacher"
-            prefix = f"{found}."
             tensors = {
-                key.removeprefix(prefix): file.get_tensor(key).float()
-                for key in keys
-                if key.startswith(prefix)
+                key.removeprefix("teacher."): file.get_tensor(key).float()
+                for key in list(file.keys())
+                if key.startswith("teacher.")
             }
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

@@ -27,11 +27,6 @@ class OnlineGaussianMixture(nn.Module):
         \pi_k &\leftarrow (1 - \eta)\, \pi_k + \eta\, n_k / n
 
     A component that takes no responsibility forgets nothing and stays where it is.
-
-    Args:
-        k: Components.
-        d: Dimension of the features.
-        forgetting: The rate eta in [0, 1]; 0.01 by default in the trainer, our choice.
     """
 
     means: Tensor  # of the components (k x d)
@@ -40,7 +35,7 @@ class OnlineGaussianMixture(nn.Module):
 
     def __init__(self, k: int, d: int, *, forgetting: float) -> None:
         super().__init__()
-        self.forgetting = forgetting
+        self.forgetting = forgetting  # the rate eta in [0, 1]; the trainer's 0.01 is our choice
         # features have unit norm, so one coordinate's variance is about 1/d; a hundredth of that
         # keeps a component with a single point from taking everything
         self.least_variance = 0.01 / d

@@ -15,16 +15,12 @@ from collapse_audit.words import did_you_mean
 
 
 class PrototypeLayer(nn.Module):
-    """Weight-normed linear layer without bias; its keys are those of DINO's ``last_layer``.
-
-    Attributes:
-        weight_v: Directions (k x d), uniform in +-1/sqrt(d) at the start as ``nn.Linear`` has it.
-        weight_g: Norms (k x 1), one; trained only with the von Mises-Fisher normaliser.
-    """
+    """Weight-normed linear layer without bias; its keys are those of DINO's ``last_layer``."""
 
     def __init__(self, d: int, k: int, *, train_norms: bool) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(d)
+        bound = 1 / math.sqrt(d)  # as ``nn.Linear`` has it
+        # norms, trained only with the von Mises-Fisher normaliser, and directions
         self.weight_g = nn.Parameter(torch.ones(k, 1), requires_grad=train_norms)
         self.weight_v = nn.Parameter(torch.empty(k, d).uniform_(-bound, bound))
 
@@ -79,11 +75,7 @@ class SmallBackbone(nn.Module):
 
 
 class TimmBackbone(nn.Module):
-    """A backbone of timm without its classifier, for crops of several sizes.
-
-    Args:
-        name: Name of a timm model. Weights are drawn at random, never downloaded.
-    """
+    """A timm model without its classifier, drawn at random, never downloaded; any crop size."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

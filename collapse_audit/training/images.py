@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,21 +27,13 @@ class ImageData:
     train_labels: npt.NDArray[np.int64] | None
     test_labels: npt.NDArray[np.int64] | None
     fingerprint: str  # SHA-256 of the images
+    images: ClassVar[bool] = True
+    tokens: ClassVar[None] = None  # only a file of features can hold them
 
     @property
     def width(self) -> int:
         """Channels, which a backbone needs to know."""
         return self.train.shape[1]
-
-    @property
-    def images(self) -> bool:
-        """Whether samples are images: always."""
-        return True
-
-    @property
-    def tokens(self) -> None:
-        """No patch tokens: only a file of features can hold them."""
-        return None
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -147,15 +147,12 @@ class PowerLawPrior(MeanEntropyMaximisation):
 
 
 class PatchCrossEntropy(nn.Module):
-    """iBOT (Zhou et al. 2022): the student predicts the teacher's targets of masked patch tokens.
-
-    Args:
-        objective: Makes the targets; give it an instance of its own, as iBOT keeps a second centre
-            for patches. Targets are those of all tokens, and the centre their mean, as in iBOT.
-    """
+    """iBOT (Zhou et al. 2022): the student predicts the teacher's targets of masked tokens."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__()
+        # One of its own, as iBOT keeps a second centre for patches; targets are those of all
+        # tokens, and the centre their mean, as in iBOT.
         self.objective = objective
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor) -> Tensor:

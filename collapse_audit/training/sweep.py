@@ -155,9 +155,8 @@ def _numbers(config: HeadTrainingConfig, folder: Path, *, quiet: bool) -> dict[s
 
 
 def _write_results(rows: list[dict[str, Any]], folder: Path) -> None:
-    texts = {"sweep.json": json.dumps(rows, indent=1), "sweep.md": sweep_table(rows)}
-    for name, text in texts.items():
-        write_text(folder / name, f"{text}\n")
+    write_text(folder / "sweep.json", json.dumps(rows, indent=1) + "\n")
+    write_text(folder / "sweep.md", sweep_table(rows) + "\n")
     if "k" in rows[0] or "weight" in rows[0]:
         draw_sweep(rows, folder / "sweep.svg")
 

@@ -105,6 +105,29 @@ def test_a_folder_with_one_safetensors_file_is_that_file(tmp_path: Path) -> None
     np.testing.assert_array_equal(load_prototypes(tmp_path).rows, WEIGHT.numpy())
 
 
+@pytest.mark.parametrize("weights", ["safetensors", "bin", "safetensors shards", "bin shards"])
+def test_a_folder_of_hugging_faces_trainer_is_its_weights(weights: str, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-100"
+    folder.mkdir()
+    for name in ("config.json", "trainer_state.json", "tokenizer.json"):
+        (folder / name).write_text('{"model_type": "vit"}')
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
+        torch.save({"state": torch.randn(K, D)}, folder / name)
+    save_file({"adapter": torch.randn(K, D)}, folder / "adapter_model.safetensors")
+    state = {"prototypes.weight": WEIGHT, "backbone.norm.weight": torch.ones(D)}
+    kind, _, shards = weights.partition(" ")
+    stem = "model" if kind == "safetensors" else "pytorch_model"
+    names = dict.fromkeys(state, f"{stem}.{kind}")
+    if shards:
+        names = {key: f"{stem}-{i:05}-of-00002.{kind}" for i, key in enumerate(state, 1)}
+        index = {"metadata": {}, "weight_map": names}
+        (folder / f"{stem}.{kind}.index.json").write_text(json.dumps(index))
+    for file in set(names.values()):
+        part = {key: value for key, value in state.items() if names[key] == file}
+        (save_file if kind == "safetensors" else torch.save)(part, folder / file)
+    np.testing.assert_array_equal(load_prototypes(folder).rows, WEIGHT.numpy())
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -112,6 +135,8 @@ def test_a_folder_with_one_safetensors_file_is_that_file(tmp_path: Path) -> None
         (("a.pth", "b.pth", "notes.txt"), r"such as .*b\.pth"),
         (("9/.metadata", "10/.metadata", "11/.metadata", "100/.metadata"),
          r"inside: .*10, .*11, .*100 \(4 in all\)"),
+        (("checkpoint-900/model.safetensors", "checkpoint-1000/pytorch_model.bin", "runs/log"),
+         r"Give one of the checkpoints inside: .*checkpoint-900, .*checkpoint-1000\."),
         (("step/model.safetensors",), "Give one of the checkpoints inside: .*step"),
         (("zero_to_fp32.py", "latest"), r"DeepSpeed.*zero_to_fp32\.py"),
         (("zero_pp_rank_0_mp_rank_00_model_states.pt",), r"DeepSpeed.*zero_to_fp32\.py"),

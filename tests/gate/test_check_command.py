@@ -124,15 +124,58 @@ def test_a_missing_baseline_can_be_skipped_but_gates_still_run(run: Run, bad: st
     assert not Path("new.json").exists()
 
 
-def test_a_baseline_is_not_updated_if_an_absolute_limit_fails(
+def test_a_worse_head_becomes_the_baseline_only_if_yes_is_said(
     run: Run, bad: str, baseline: str
 ) -> None:
     before = Path(baseline).read_bytes()
     update = (bad, "--baseline", baseline, "--update-baseline")
-    assert run(*update, "--fail-on", "unique_fraction<0.9").code == 1
+    ran = run(*update)
+    assert ran.code == 1
+    assert ran.stdout.splitlines()[1].split()[-5:] == ["unique.greedy:-0", "20", "12", ">=", "20"]
+    assert "note: the baseline is kept. Add --yes" in ran.error
+    assert run(*update, "--fail-on", "M<1").code == 0  # what may change is not limited
+    Path(baseline).write_bytes(before)
+    ran = run(*update, "--yes")
+    assert ran.code == 0
+    rows = [line.split() for line in ran.stdout.splitlines()[1:3]]
+    assert [row[0] for row in rows] == ["accepted", "accepted"]
+    assert [row[3:5] for row in rows] == [["20", "12"], ["1", "9"]]
+    assert ran.stdout.endswith("\n2 accepted for the new baseline\n")
+    assert "note: baseline.json is now the baseline." in ran.error
+    assert Path(baseline).read_bytes() != before
+    document = json.loads(run(bad, "--baseline", baseline, "--json").stdout)
+    assert document["passed"]
+
+
+def test_a_baseline_is_not_updated_if_an_absolute_limit_fails(
+    run: Run, bad: str, baseline: str
+) -> None:
+    before = Path(baseline).read_bytes()
+    update = (bad, "--baseline", baseline, "--update-baseline", "--yes")
+    ran = run(*update, "--fail-on", "unique_fraction<0.9", "--fail-on", "M:-1%")
+    assert (ran.code, "the baseline is kept." in ran.error) == (1, True)
+    assert ran.stdout.endswith("1 of 1 check failed, 1 accepted for the new baseline\n")
     assert Path(baseline).read_bytes() == before
     assert run(*update, "--fail-on", "M:-1%").code == 0
     assert Path(baseline).read_bytes() != before
+
+
+@pytest.mark.parametrize("damage", ["not json", None])
+def test_a_baseline_that_cannot_be_compared_is_replaced_only_if_yes_is_said(
+    run: Run, bad: str, baseline: str, damage: str | None
+) -> None:
+    if damage is None:  # K differs
+        report = json.loads(Path(baseline).read_text(encoding="utf-8"))
+        report["heads"][0]["k"] = 512
+        damage = json.dumps(report)
+    Path(baseline).write_text(damage, encoding="utf-8")
+    update = (bad, "--baseline", baseline, "--update-baseline")
+    ran = run(*update)
+    assert ran.code == 2
+    assert ran.error.endswith("Add --yes to replace it all the same.")
+    assert Path(baseline).read_text(encoding="utf-8") == damage
+    assert run(*update, "--yes").code == 0
+    assert run(bad, "--baseline", baseline).code == 0
 
 
 def test_a_baseline_of_the_same_head_is_byte_for_byte_the_same(
@@ -215,7 +258,7 @@ def test_reports_are_identical_with_and_without_torch_on_every_genuine_file(
         source, reports = str(shared_checkpoints / name), []
         for arithmetic in ("numpy", "bfloat16"):
             monkeypatch.setenv("COLLAPSE_AUDIT_ARITHMETIC", arithmetic)
-            ran = run(source, "--baseline", f"{arithmetic}.json", "--update-baseline")
+            ran = run(source, "--baseline", f"{arithmetic}.json", "--update-baseline", "--yes")
             assert ran.code == 0, ran.error
             reports.append(Path(f"{arithmetic}.json").read_text(encoding="utf-8"))
         assert reports[0] == reports[1], name

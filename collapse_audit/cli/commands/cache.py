@@ -78,8 +78,9 @@ def clear(sources: tuple[str, ...], yes: bool, fetching: RemoteSettings) -> None
     from collapse_audit.remote import clear_cache
     from collapse_audit.sources import find_remote
 
-    keys = tuple(find_remote(source).key for source in sources) or None
+    remotes = [find_remote(source) for source in sources]
+    keys = tuple(remote.key for remote in remotes) or None
     if not yes:
-        what = ", ".join(sources) or "everything"
+        what = ", ".join(remote.name for remote in remotes) or "everything"
         click.confirm(f"Remove {what} from {fetching.cache_dir}?", abort=True, err=True)
     click.echo(f"{megabytes(clear_cache(fetching, keys))} set free.")

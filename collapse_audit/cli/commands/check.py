@@ -41,11 +41,13 @@ from collapse_audit.report import ReportDocument, VerdictDocument, to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
+from collapse_audit.words import scrub
 
 if TYPE_CHECKING:
     from collapse_audit.remote import RemoteSettings
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
+_YES: Final = "Add --yes to replace it all the same."
 
 _FORMATS: Final[dict[str, Callable[[VerdictDocument], str]]] = {
     "table": verdict_to_table,
@@ -98,7 +100,13 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @click.option(
     "--update-baseline",
     is_flag=True,
-    help="Make this report the baseline; absolute limits must still hold.",
+    help="Make this report the baseline, if no limit fails.",
+)
+@click.option(
+    "-y",
+    "--yes",
+    is_flag=True,
+    help="With --update-baseline, also if it got worse; absolute limits must still hold.",
 )
 @click.option(
     "--allow",
@@ -153,6 +161,8 @@ def check_command(
         _append_summary(verdict_to_markdown(document), session)
     if written is not None and not session.quiet:
         say("note", f"{written} is now the baseline.", session)
+    elif given["update_baseline"] and not session.quiet:
+        say("note", f"the baseline is kept. {'' if given['yes'] else _YES}", session)
     ctx.exit(0 if exit_zero else verdict.exit_code)
 
 
@@ -163,6 +173,7 @@ def _run(
     fail_on: tuple[str, ...],
     missing_baseline: str | None,
     update_baseline: bool,
+    yes: bool,
     allow: tuple[Difference, ...],
     config: Path | None,
     epsilon: float | None,
@@ -178,6 +189,8 @@ def _run(
     # what could only fail after the work is refused before it
     if update_baseline and baseline is None:
         raise ParameterError("--update-baseline needs --baseline FILE.")
+    if update_baseline and baseline is not None and baseline.exists() and not baseline.is_file():
+        raise ParameterError(f"--update-baseline: {baseline} is no regular file.")
     if baseline is not None:
         refuse_same_file(source, baseline)
     else:
@@ -193,12 +206,18 @@ def _run(
     )
     opener = Opener(options, allow or settings.allow, progress, fetching, epsilon=chosen)
     old = None
-    if baseline is not None and not update_baseline:
-        old = _read_baseline(source, baseline, opener.allow, missing)
+    if baseline is not None:
+        with _unless_replaced(update_baseline, yes):
+            old = _read_baseline(source, baseline, opener.allow, "skip" if writes else missing)
     report = opener.report(source)
-    skip = old is None and baseline is not None
-    verdict = check(report, old, thresholds, allow=opener.allow, skip_changes=skip)
-    if baseline is None or old is not None or not writes or not verdict.passed:
+    verdict = check(report, None, thresholds, skip_changes=baseline is not None)
+    if old is not None:
+        with _unless_replaced(update_baseline, yes):
+            verdict = check(report, old, thresholds, allow=opener.allow)
+    if update_baseline and yes:
+        verdict = verdict.accepted()
+    kept = old is not None and not update_baseline
+    if baseline is None or kept or not writes or not verdict.passed:
         return verdict, None
     write_report(report, baseline)
     return verdict, baseline
@@ -212,10 +231,29 @@ def _read_baseline(
         return read_report(baseline, allow=allow)
     if missing != "fail":
         return None
-    command = ["collapse-audit", "check", source, "--baseline", str(baseline), "--update-baseline"]
+    command = [
+        "collapse-audit",
+        "check",
+        scrub(source),
+        "--baseline",
+        str(baseline),
+        "--update-baseline",
+    ]
     raise ReportError(
         f"{baseline}: there is no baseline yet.", hint=f"Create it with: {shlex.join(command)}"
     )
+
+
+@contextmanager
+def _unless_replaced(update: bool, yes: bool) -> Iterator[None]:
+    """Pass an error of the baseline on, unless it is to be replaced whatever it holds."""
+    try:
+        yield
+    except ReportError as error:
+        if not update:
+            raise
+        if not yes:
+            raise ReportError(error.message, hint=_YES) from error
 
 
 @contextmanager

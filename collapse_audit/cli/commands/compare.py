@@ -14,6 +14,7 @@ from collapse_audit.cli.formats import table_width
 from collapse_audit.cli.options import AuditOptions, format_options, options_of, several_sources
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener
+from collapse_audit.errors import ParameterError
 from collapse_audit.gate import DIFFERENCES, Difference, compare
 from collapse_audit.report import to_json
 from collapse_audit.report.comparison_text import (
@@ -57,6 +58,13 @@ Examples:
     type=click.Choice(_ALLOWED),
     help="Compare saved reports although this differs; repeat it for more.",
 )
+@click.option(
+    "--pair",
+    "pairs",
+    multiple=True,
+    metavar="A=B",
+    help="Compare head A of the first with head B of the others, and only what is named so.",
+)
 @format_options(_FORMATS, "Write to FILE instead of stdout.")
 @click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
 @remote_options
@@ -66,6 +74,7 @@ def compare_command(
     audit: AuditOptions,
     fetching: RemoteSettings,
     allow: tuple[Difference, ...],
+    pairs: tuple[str, ...],
     form: str,
     output: Path | None,
     progress: bool,
@@ -75,7 +84,10 @@ def compare_command(
     Each SOURCE is what `audit` takes, or a saved report (.json, or - for stdin). Where two heads
     of equal K are audited here, it also says which groups of duplicates of the first were split or
     merged: prototype i with prototype i, so the second should have been trained on from the first.
+    Heads of equal names are compared, and those of other names in their order; the title names
+    them.
     """
+    pair = dict(_parse_pair(text) for text in pairs)
     if len(wanted) < 2:
         click.get_current_context().fail("compare needs two sources or more.")
     if output is not None:
@@ -84,9 +96,16 @@ def compare_command(
     first, second, *more = (
         replace(opener, options=replace(audit, head=head)).open(source) for source, head in wanted
     )
-    document = compare(first, second, *more, allow=allow).to_dict()
+    document = compare(first, second, *more, allow=allow, pair=pair).to_dict()
     if form == "table":
         text = comparison_to_table(document, width=table_width(to_terminal=output is None))
     else:
         text = _FORMATS[form](document)
     emit(text, output)
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    name, equals, partner = text.partition("=")
+    if not (name and equals and partner):
+        raise ParameterError(f"--pair must be NAME=NAME, got {text!r}.")
+    return name, partner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,9 @@ import click
 
 from collapse_audit.cli.options import AuditOptions, option_of, source_argument
 from collapse_audit.cli.remote_options import remote_options, reporter
+from collapse_audit.report import to_json
 from collapse_audit.report.columns import text_columns
+from collapse_audit.words import printable
 
 if TYPE_CHECKING:
     from collapse_audit.checkpoints import CheckpointDescription
@@ -46,9 +47,9 @@ def info_command(
     )
     description = describe_source(resolved)
     if as_json:
-        click.echo(json.dumps(description.to_dict(), indent=2))
+        click.echo(to_json(description.to_dict()), nl=False)
     else:
-        click.echo("\n".join(_lines(description, every=every)))
+        click.echo("\n".join(printable(line, 5000) for line in _lines(description, every=every)))
 
 
 def _lines(description: CheckpointDescription, *, every: bool) -> Iterable[str]:

@@ -130,6 +130,7 @@ def _reading(model: HeadModel, options: MLCDOptions, device: str) -> dict[str, A
         "seed": options.seed,
         "batch_size": options.batch_size,
         "workers": options.workers,
+        "skip_bad": options.skip_bad,
         "device": device,
     }
 

@@ -79,18 +79,15 @@ class FoldedRows:
 
     So a folded score below a threshold proves that the cosine is too: its misses are sure, its
     hits are not. Random directions stay far below any useful threshold in 64 dimensions already.
-
-    Args:
-        prototypes: What is folded.
-        directions: The orthonormal columns R (d x any number), as of :func:`leading_directions`.
-        tail_columns: How many equal entries the length of the rest is spread over, which changes no
-            product; one large entry would make whole numbers coarse.
+    ``directions`` is R (d x any number), as of :func:`leading_directions`.
     """
 
     def __init__(
         self, prototypes: Prototypes, directions: Float64, *, tail_columns: int = 1
     ) -> None:
         self._prototypes = prototypes
+        # The length of the rest is spread over so many equal entries, which changes no product; one
+        # large entry would make whole numbers coarse.
         self.tail_columns = tail_columns
         # Turned at random inside their span: where all rows lean one way, one entry would be far
         # larger than the others, and whole numbers are as coarse as the largest.
