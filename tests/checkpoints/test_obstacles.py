@@ -55,9 +55,7 @@ def test_only_backbones_are_called_that(shapes: Shapes) -> None:
 def test_matrices_that_end_a_head_are_named(tmp_path: Path) -> None:
     path = tmp_path / "scan.pth"
     torch.save({f"cluster_head.{i}.weight": torch.eye(9, 5) for i in range(2)}, path)
-    with pytest.raises(
-        NoPrototypesError, match=r"name it with head=KEY: .*cluster_head\.1\.weigh"
-    ):
+    with pytest.raises(NoPrototypesError, match=r"name it with head=KEY: .*cluster_head\.1\.weigh"):
         load_prototypes(path)
     shapes: Shapes = {"backbone.head.weight": (9, 5), "blocks.0.head.weight": (9, 5)}
     assert candidates(checkpoint_of(shapes)) == ["backbone.head.weight"]
