@@ -71,7 +71,13 @@ def verdict_of(name: str) -> Any:
 
 def comparison_of(name: str) -> Any:
     row = {"metric": "M", "values": [1, 2], "deltas": [1], "judgements": [None]}
-    head = {"name": name, "branch": None, "metrics": [row], "regroupings": [None]}
+    head = {
+        "name": name,
+        "branch": None,
+        "metrics": [row],
+        "regroupings": [None],
+        "partners": [name],
+    }
     return {"sources": [name, name], "heads": [head]}
 
 

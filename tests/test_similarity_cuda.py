@@ -40,5 +40,5 @@ def test_a_device_that_fails_says_so_in_one_line(monkeypatch):
         fresh_test("cpu")
     assert str(caught.value) == (
         "device 'cpu' is there but fails: CUDA error: out of memory. "
-        "Use --device cpu; the result is the same."
+        "Use device=cpu; the result is the same."
     )

@@ -6,6 +6,7 @@ import hashlib
 from collections import ChainMap, Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from collapse_audit.containers.limits import DEPTH, DIMENSIONS, ENTRIES, KEY_CHARACTERS
@@ -184,14 +185,23 @@ def key_name(key: object) -> str:
     """A dictionary key as part of a path: never empty, and safe to print."""
     if isinstance(key, Opaque):
         key = f"<{key.kind}>"
-    elif isinstance(key, bytes):
-        key = key.decode("latin-1") if len(key) > KEY_CHARACTERS else key
-    text = printable(key, None) or "''"
-    if len(text) > KEY_CHARACTERS // 2:  # its end tells what the tensor is
-        part = KEY_CHARACTERS // 5
-        digest = hashlib.sha256(text[part:-part].encode()).hexdigest()[:12]
-        return f"{text[:part]}…{digest}…{text[-part:]}"
-    return text
+    elif isinstance(key, bytes) and len(key) > KEY_CHARACTERS:
+        return _long_name(key)
+    text = str(key)
+    if len(text) <= KEY_CHARACTERS // 2:
+        line = printable(text, None) or "''"
+        if len(line) <= KEY_CHARACTERS // 2:
+            return line
+    return _long_name(text)
+
+
+@lru_cache(maxsize=8)  # one string of megabytes may be the key of thousands of dictionaries
+def _long_name(name: str | bytes) -> str:
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    part = KEY_CHARACTERS // 5  # the end tells what the tensor is
+    digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:12]
+    start, end = (printable(piece, None) for piece in (text[:part], text[-part:]))
+    return f"{start[:part]}…{digest}…{end[-part:]}"
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

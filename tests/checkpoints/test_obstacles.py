@@ -49,7 +49,7 @@ def test_backbones_of_every_kind_are_called_that(key: str) -> None:
 def test_only_backbones_are_called_that(shapes: Shapes) -> None:
     text = said(shapes)
     assert "Backbone-only" not in text
-    assert "`collapse-audit info --all` lists what it holds; --head KEY takes any matrix" in text
+    assert "`collapse-audit info --all` lists what it holds; head=KEY takes any matrix" in text
 
 
 def test_matrices_that_end_a_head_are_named(tmp_path: Path) -> None:
