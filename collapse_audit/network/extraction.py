@@ -122,7 +122,7 @@ def image_batches(
                 f"{len(skipped)} of {len(index)} images cannot be read"
                 f"{'' if skip_bad else ', more than 1 %'}: "
                 f"{', '.join(skipped[:_SKIPPED_SHOWN])}, ...",
-                hint="Repair or remove them, or leave them out with --skip-bad.",
+                hint="Repair or remove them, or leave them out with skip_bad=True.",
             )
         if good:
             pixels = torch.from_numpy(_stack(good, samples)).to(device, dtype)
