@@ -465,7 +465,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_state(
     real = Path.open
 
     def full(self: Path, *arguments: str) -> IO[bytes]:
-        return real(Path("/dev/full") if self.name.endswith(".tmp") else self, *arguments)
+        if self.name.endswith(".tmp"):
+            return real(Path("/dev/full"), "wb")
+        return real(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)

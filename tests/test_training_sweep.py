@@ -42,7 +42,7 @@ def test_values_of_a_sweep_have_the_type_of_their_setting() -> None:
     ("text", "message"),
     [
         ("regularizer=none", "Did you mean regulariser"),
-        ("k", "For example --sweep k=512,1024"),
+        ("k", "Write the values behind an equals sign"),
         ("k=", "not name=a,b"),
         ("k=few", "k takes values of type int"),
     ],

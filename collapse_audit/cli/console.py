@@ -85,7 +85,7 @@ def in_options(text: str, commands: Sequence[click.Command]) -> str:
     options = {option.name: option for each in (*commands, *inner) for option in each.params}
 
     def option(parameter: re.Match[str]) -> str:
-        found = options.get(parameter["name"])
+        found = options.get(parameter["name"]) or options.get(f"{parameter['name']}s")
         if not isinstance(found, click.Option):
             return parameter[0]
         if parameter["value"] == "False":

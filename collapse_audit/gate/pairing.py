@@ -82,7 +82,12 @@ def _pairs(
     left = [head for head in heads if _key(head) not in partner]
     right = [other for other in others if _key(other) not in keys]
     if (left or right) and not (in_order and len(left) == len(right)):
-        names = ", ".join(sorted(f"{head['name']} ({head['branch']})" for head in left + right))
+        names = ", ".join(
+            sorted(
+                f"{head['name']} ({head['branch']})" if head["branch"] else head["name"]
+                for head in left + right
+            )
+        )
         again = "make the baseline again with update_baseline=True"
         raise ReportError(
             f"the two do not hold the same heads: {names}.",

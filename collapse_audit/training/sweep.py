@@ -46,7 +46,7 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
         raise ParameterError(
             f"sweep {text}: not name=a,b,... of a setting.",
             hint=("" if name in entries else did_you_mean(name, entries))
-            or "For example k=512,1024.",
+            or "Write the values behind an equals sign, with commas between them.",
         )
     kind, _ = setting_type(entries[name])
     try:

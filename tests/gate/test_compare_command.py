@@ -82,7 +82,7 @@ def test_heads_that_cannot_be_paired_are_refused_with_the_option(run: Run, tmp_p
     assert (
         "do not hold the same heads: dino_head (teacher), ibot_head (teacher), x_head" in ran.error
     )
-    assert ran.error.endswith("Choose one with --head, or say --pair NAME=NAME.")
+    assert ran.error.endswith("Choose one with head=NAME, or say pairs=NAME=NAME.")
     assert paired(compared(run, a, b, "--pair", "ibot_head=z_head"))
     ran = run(a, b, "--pair", "ibot_head=w", command=compare_command)
     assert ran.error == f"{b}: has no head 'w'. It has: x_head, y_head, z_head."
