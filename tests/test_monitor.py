@@ -267,7 +267,6 @@ def test_the_student_is_counted_and_compared_with_the_teacher() -> None:
 
 
 def test_the_mlcd_of_a_shown_batch_is_measured_over_k_and_m() -> None:
-    pytest.importorskip("collapse_audit.mlcd")
     weight = torch.eye(4)[[0, 0, 1, 1]]
     monitor = PrototypeMonitor(weight, every=1, temperature=0.01, on_alarm=lambda _: None)
     features = torch.eye(4)[:2].repeat(5, 1)
