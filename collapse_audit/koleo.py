@@ -87,6 +87,8 @@ def koleo_data_loss(x: Tensor, *, floor: float = DEFAULT_FLOOR) -> Tensor:
         -0.6931
     """
     views = x if getattr(x, "ndim", 2) == 3 else [x]
+    if not len(views):
+        raise ParameterError("KoLeo needs at least one view, got none.")
     for view in views:
         if problem := _problem(view, floor, what="features (n x d)", count="the batch size"):
             raise ParameterError(problem)
@@ -206,7 +208,7 @@ def _problem(rows: object, floor: float, *, what: str, count: str) -> str:
     """What is wrong with the arguments and what to do; empty if nothing is."""
     if not isinstance(rows, Tensor):
         return f"KoLeo needs a torch tensor of {what}, got {type(rows).__name__}."
-    if rows.ndim != 2 or not rows.is_floating_point():
+    if rows.ndim != 2 or not rows.shape[1] or not rows.is_floating_point():
         shape = tuple(rows.shape)
         return f"KoLeo needs a floating-point matrix of {what}, got {shape} {rows.dtype}."
     if len(rows) < 2:

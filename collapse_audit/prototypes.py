@@ -119,7 +119,7 @@ class Prototypes:
         _refuse_rows(lengths == 0, name, "are all zero and have no direction")
         norms = np.ldexp(lengths, exponents)
         if scale is not None:
-            factors = _to_numpy(scale)[0].astype(np.float64).reshape(-1)
+            factors = _to_numpy(scale, "scales")[0].astype(np.float64).reshape(-1)
             if factors.shape != norms.shape:
                 raise PrototypeError(
                     f"{name}: {len(norms)} rows but {factors.size} weight-norm scales (weight_g)."
@@ -129,7 +129,9 @@ class Prototypes:
             if (factors < 0).any():
                 rows = np.where(factors[:, None] < 0, -rows, rows)
             norms = np.abs(factors)
-        offsets = None if bias is None else _to_numpy(bias)[0].astype(np.float64).reshape(-1)
+        offsets = (
+            None if bias is None else _to_numpy(bias, "biases")[0].astype(np.float64).reshape(-1)
+        )
         if offsets is not None and offsets.shape != norms.shape:
             raise PrototypeError(f"{name}: {len(norms)} rows but {offsets.size} biases.")
         if offsets is not None:
@@ -212,7 +214,9 @@ def as_prototypes(given: Prototypes | npt.ArrayLike | torch.Tensor) -> Prototype
     return given if isinstance(given, Prototypes) else Prototypes.from_weight(given)
 
 
-def _to_numpy(values: npt.ArrayLike | torch.Tensor) -> tuple[npt.NDArray[np.floating], str]:
+def _to_numpy(
+    values: npt.ArrayLike | torch.Tensor, called: str = "prototypes"
+) -> tuple[npt.NDArray[np.floating], str]:
     """Floating-point array of the stored values, in float32 or float64, and the stored type."""
     if isinstance(values, str | os.PathLike):
         raise ParameterError(
@@ -226,7 +230,7 @@ def _to_numpy(values: npt.ArrayLike | torch.Tensor) -> tuple[npt.NDArray[np.floa
             return tensor.contiguous().numpy(), name
         if tensor.is_floating_point():
             return tensor.float().contiguous().numpy(), name  # exact: both have fewer bits
-        raise PrototypeError(f"prototypes must be floating point, got {name}.")
+        raise PrototypeError(f"{called} must be floating point, got {name}.")
     try:
         array = np.asarray(values)
     except ValueError as error:  # rows of several lengths
@@ -238,7 +242,7 @@ def _to_numpy(values: npt.ArrayLike | torch.Tensor) -> tuple[npt.NDArray[np.floa
         return np.ascontiguousarray(array.astype(np.float32)), name
     what = type(values).__name__ if name == "object" else name
     raise PrototypeError(
-        f"prototypes must be floating point, got {what}.",
+        f"{called} must be floating point, got {what}.",
         hint="Pass the weight of the layer." if hasattr(values, "parameters") else "",
     )
 

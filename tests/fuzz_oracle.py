@@ -36,8 +36,6 @@ _REBUILD = (
     "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_cpu_tensor",
 )  # fmt: skip
 
-Arrays = dict[str, tuple[str, list[int], bytes]]
-
 
 class Oracle:
     """The other process; a new one is started when it dies, or gives no answer for too long."""

@@ -24,7 +24,6 @@ def dino_checkpoint(
     d: int = 16,
     *,
     teacher_unique: int = 20,
-    student_unique: int = 30,
     width: int = 32,
     blocks: int = 3,
     **options: Any,
@@ -44,7 +43,7 @@ def dino_checkpoint(
         state[f"{prefix}head.last_layer.weight_v"] = prototypes(k, d, unique, seed)
         return state
 
-    student = network("module.", student_unique, 1)
+    student = network("module.", 30, 1)
     moments = {
         i: {"step": 7, "exp_avg": torch.zeros_like(t), "exp_avg_sq": torch.ones_like(t)}
         for i, t in enumerate(student.values())

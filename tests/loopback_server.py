@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import unquote
 
 _BLOCK = 1 << 16
-PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 
 
 class LoopbackServer:

@@ -158,6 +158,7 @@ def test_the_pre_commit_hook_names_a_command_that_exists(repository: Path) -> No
     hooks: list[dict[str, Any]] = yaml.safe_load(
         (repository / ".pre-commit-hooks.yaml").read_text(encoding="utf-8")
     )
+    assert [hook["id"] for hook in hooks] == ["collapse-audit", "collapse-audit-light"]
     for hook in hooks:
         program, command = hook["entry"].split()
         assert program == "collapse-audit" or os.access(repository / program, os.X_OK)

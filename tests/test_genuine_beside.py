@@ -65,21 +65,24 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", OTHERS)
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        (dtype, kind)
+        for kind in ("zip", "legacy", "safetensors")
+        for dtype in OTHERS
+        if (dtype, kind) != ("complex128", "safetensors")  # safetensors has no such type
+    ],
+)
 def test_other_types_beside_the_weights_leave_the_head_and_are_read_or_said(
     both: Callable[[str, bytes], Answer], dtype: str, kind: str
 ) -> None:
     state = {"prototypes.weight": HEAD, "beside": OTHERS[dtype], "bias": torch.ones(2)}
-    try:
-        zipped = kind == "zip"
-        data = (
-            save_safetensors(state)
-            if kind == "safetensors"
-            else saved(state, _use_new_zipfile_serialization=zipped)
-        )
-    except (RuntimeError, KeyError, AttributeError):
-        pytest.skip("its library does not write it so")
+    data = (
+        save_safetensors(state)
+        if kind == "safetensors"
+        else saved(state, _use_new_zipfile_serialization=kind == "zip")
+    )
     found = both(f"a.{kind}", data)
     assert found["heads"]["prototypes"]
     assert ("beside" in found["keys"]) or "tensors of" in " ".join(found["notes"])

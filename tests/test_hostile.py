@@ -83,9 +83,9 @@ def test_a_file_that_means_harm_is_read_or_refused_in_one_line(
 def test_the_files_beside_the_repository_are_read_or_refused_in_one_line(
     shared_hostile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for path in sorted(shared_hostile.glob("*.*")):
-        if path.name == "today.json":
-            continue
+    paths = [path for path in sorted(shared_hostile.glob("*.*")) if path.name != "today.json"]
+    assert SHARED.keys() <= {path.name for path in paths}
+    for path in paths:
         code, out, err = run(capsys, "audit", str(path), "--format", "json")
         says = SHARED.get(path.name, "")
         assert (code == 2) == bool(says), path.name

@@ -168,6 +168,10 @@ def test_inputs_that_cannot_be_compared_are_refused() -> None:
         koleo_proto_loss(torch.ones(1, 4))
     with pytest.raises(ParameterError, match="Raise the batch size to 2"):
         koleo_data_loss(torch.ones(3, 1, 4))
+    with pytest.raises(ParameterError, match="at least one view"):
+        koleo_data_loss(torch.ones(0, 4, 8))
+    with pytest.raises(ParameterError, match=r"matrix of prototypes .* got \(4, 0\)"):
+        koleo_proto_loss(torch.ones(4, 0))
     with pytest.raises(ParameterError, match=r"matrix of prototypes .* got \(4,\)"):
         koleo_proto_loss(torch.ones(4))
     with pytest.raises(ParameterError, match=r"torch\.int64"):

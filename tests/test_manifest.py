@@ -181,10 +181,12 @@ def test_rows_keep_the_facts_that_differ_from_their_family(
 def test_dino_files_hold_no_centre_and_the_url_is_the_one_with_the_head(
     manifest: Manifest,
 ) -> None:
-    for entry in manifest.filter(family="dino"):
-        if entry.backbone_url is not None:
-            assert entry.url == entry.backbone_url.replace(".pth", "_full_checkpoint.pth")
-            assert entry.centre_key is None
+    entries = [row for row in manifest.filter(family="dino") if row.backbone_url is not None]
+    assert len(entries) >= 5
+    for entry in entries:
+        assert entry.backbone_url is not None
+        assert entry.url == entry.backbone_url.replace(".pth", "_full_checkpoint.pth")
+        assert entry.centre_key is None
 
 
 def test_esvit_links_hold_no_query_string_and_name_the_variable_for_it(manifest: Manifest) -> None:

@@ -543,8 +543,24 @@ def test_bad_samples_are_refused():
         accumulator.update(samples(), labels=np.zeros(40, dtype=int))
     with pytest.raises(ParameterError, match="same prototypes and settings"):
         accumulator.merge(MLCDAccumulator(head(seed=5), temperature=0.1))
+    doubled = Prototypes.from_weight(head().rows, scale=np.full(12, 2.0))
+    halves = [
+        MLCDAccumulator(Prototypes.from_weight(head().rows, scale=np.ones(12)), temperature=0.1),
+        MLCDAccumulator(doubled, temperature=0.2),
+    ]  # the same scale, another centre and report
+    with pytest.raises(ParameterError, match="same prototypes and settings"):
+        halves[0].merge(halves[1].update(samples()))
+    with pytest.raises(ParameterError, match="vmf needs d of at least 3, got 2"):
+        MLCDAccumulator(np.eye(2), temperature=0.1, vmf=True)
     with pytest.raises(ParameterError, match="no m level"):
         accumulator.result().usage("m")
+
+
+def test_a_batch_without_samples_says_nothing_about_labels():
+    accumulator = MLCDAccumulator(head(), temperature=0.1)
+    accumulator.update(np.zeros((0, 6)), labels=np.zeros(0, dtype=int)).update(samples())
+    found = accumulator.result()
+    assert (found.n, found.labels) == (40, None)
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1e200])

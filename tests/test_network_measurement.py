@@ -1,6 +1,7 @@
 import errno
 import gzip
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -356,6 +357,16 @@ def test_features_are_cached_and_reused(folder, model, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     with pytest.raises(SourceError, match="made with seed '1', not '2'"):
         cached_features(model, str(folder), cache, limit=4, seed=2)
+    trained = replace(model, backbone=torch.nn.Linear(16, 16))
+    kept = tmp_path / "trained.safetensors"
+    cached_features(trained, str(folder), kept)
+    cached_features(trained, str(folder), kept)
+    with torch.no_grad():
+        next(trained.backbone.parameters()).add_(1)  # as if the file was written anew
+    with pytest.raises(SourceError, match="made with backbone"):
+        cached_features(trained, str(folder), kept)
+    with pytest.raises(ParameterError, match=r"kept in a \.safetensors file"):
+        cached_features(model, str(folder), tmp_path / "h.bin")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SourceError, match="cannot be written"):
         cached_features(model, str(folder), tmp_path / "file" / "folder.safetensors")

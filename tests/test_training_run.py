@@ -28,6 +28,8 @@ from collapse_audit.training.checkpointing import (
 )
 from collapse_audit.training.config import OBJECTIVES, REGULARISERS, HeadTrainingConfig
 from collapse_audit.training.data import load_data
+from collapse_audit.training.evaluate import probe
+from collapse_audit.training.heads import make_network
 from collapse_audit.training.loop import DivergedError, TrainingState, make_state, train
 from collapse_audit.training.random_streams import generator
 from collapse_audit.training.run import run_training
@@ -102,6 +104,26 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
     print(*sorted(path.name for path in folder.iterdir()), flush=True)
 """
+
+
+def test_labels_that_do_not_fit_are_refused_and_one_class_is_not_probed(
+    config: HeadTrainingConfig,
+) -> None:
+    held = dict(np.load(config.data))
+    wrong = {"labels": held["labels"][:20], "test_labels": held["test_labels"] / 2}
+    for name, labels in wrong.items():
+        np.savez(config.data, **(held | {name: labels}))
+        with pytest.raises(SourceError, match=rf"{name} must be \d+ integers, got"):
+            load_data(config)
+    config = replace(config, batch_size=3)
+    three = {name: held[name][:3] for name in ("features", "labels")}
+    network = make_network(config, held["features"].shape[1], images=False)
+    np.savez(config.data, **(held | three))
+    found = probe(network, load_data(config))  # fewer samples than neighbours
+    assert found is not None
+    assert 0 <= found.knn <= 1
+    np.savez(config.data, **(held | three | {"labels": np.zeros(3, dtype=int)}))
+    assert probe(network, load_data(config)) is None
 
 
 @pytest.mark.slow

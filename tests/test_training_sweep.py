@@ -36,6 +36,7 @@ def test_values_of_a_sweep_have_the_type_of_their_setting() -> None:
     assert parse_sweep("weight=0.1,1") == ("weight", [0.1, 1.0])
     assert parse_sweep("regulariser=none") == ("regulariser", ["none"])
     assert parse_sweep("freeze-backbone=true,false") == ("freeze_backbone", [True, False])
+    assert parse_sweep("vmf=True,False") == ("vmf", [True, False])
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,8 @@ def test_values_of_a_sweep_have_the_type_of_their_setting() -> None:
         ("regularizer=none", "Did you mean regulariser"),
         ("k", "Write the values behind an equals sign"),
         ("k=", "not name=a,b"),
+        ("k=,", "not name=a,b"),
+        ("vmf=yes", "vmf takes values of type bool"),
         ("k=few", "k takes values of type int"),
     ],
 )

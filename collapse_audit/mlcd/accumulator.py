@@ -101,6 +101,8 @@ class MLCDAccumulator:
     ) -> None:
         check_options(temperature, assignment, dtype, prior, min(sinkhorn_iterations, tile))
         prototypes = as_prototypes(prototypes)
+        if vmf and prototypes.d < 3:
+            raise ParameterError(f"vmf needs d of at least 3, got {prototypes.d}.")
         self._prototypes = prototypes
         self._temperature = float(temperature)
         self._groups = check_groups(groups, prototypes.k)
@@ -231,7 +233,8 @@ class MLCDAccumulator:
                 raise ParameterError(
                     f"labels must be {rows} integers, got {array.dtype} of shape {array.shape}."
                 )
-            self._labels.append(array.astype(np.int64))
+            if rows:
+                self._labels.append(array.astype(np.int64))
         if self._pass is not None:
             self._pass.add(batch, self._sums)
         else:
@@ -291,6 +294,7 @@ class MLCDAccumulator:
         """All that decides what the sums mean; prior and tile do not."""
         return {
             "rows": self._prototypes.rows,
+            "temperature": self._temperature,
             "scale": self._scorer.scale,
             "bias": self._scorer.bias.cpu().numpy(),
             "groups": self._groups,

@@ -50,6 +50,8 @@ class Samples:
         labels: One integer per sample, or ``None``.
         names: What to call a sample in messages; by default its index.
         places: Index of each sample in the data source that it was made from; by default its own.
+
+    As many labels, names or places as samples, else ParameterError.
     """
 
     images: Images | None = None
@@ -58,6 +60,13 @@ class Samples:
     labels: Labels | None = None
     names: tuple[str, ...] | None = None
     places: npt.NDArray[np.intp] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self)
+        for name in ("labels", "names", "places"):
+            values = getattr(self, name)
+            if n and values is not None and len(values) != n:
+                raise ParameterError(f"{name} must be one for each of {n} samples: {len(values)}.")
 
     def __len__(self) -> int:
         return next((len(values) for _, values in self._held()), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,6 +27,7 @@ from collapse_audit.network.preprocessing import Preprocessing, preprocessing_fo
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from collapse_audit.mlcd import MLCD
 
@@ -156,6 +158,7 @@ def cached_features(
     **loading: Unpack[Loading],
 ) -> Samples:
     """Backbone features in float32: from the file ``cache`` if it exists, else into it."""
+    # Features of other weights, data by name, limit, seed or preprocessing are a SourceError.
     import torch
 
     chosen = preprocessing or _default_preprocessing(model)
@@ -166,7 +169,10 @@ def cached_features(
         "limit": str(limit),
         "seed": str(seed),
         "preprocessing": repr(chosen),
+        "backbone": _fingerprint(model.backbone),
     }
+    if cache.suffix != ".safetensors":
+        raise ParameterError(f"{cache}: features are kept in a .safetensors file.")
     if cache.is_file():
         check_origin(cache, origin)
         return open_samples(cache)
@@ -191,6 +197,17 @@ def cached_features(
         arrays["labels"] = samples.labels[arrays["index"]]
     save_features(cache, arrays, origin=origin)
     return Samples(features=arrays["features"], labels=arrays.get("labels"), places=arrays["index"])
+
+
+def _fingerprint(backbone: nn.Module | None) -> str:
+    """Digest of the weights that make the features: a file may be written anew under its name."""
+    import torch
+
+    digest = hashlib.sha256(type(backbone).__name__.encode())
+    for name, tensor in backbone.state_dict().items() if backbone is not None else ():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _batches(

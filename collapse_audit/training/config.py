@@ -152,15 +152,18 @@ class HeadTrainingConfig:
             The configuration.
 
         Raises:
+            SourceError: If the file cannot be read.
             ParameterError: If the file is not a mapping of settings.
         """
         values = read_settings(path)
+        if isinstance(values, dict):
+            values = values.get("config", values)
         if not isinstance(values, dict):
             raise ParameterError(
                 f"{path}: holds {type(values).__name__}, not settings.",
                 hint="Write one 'name: value' on each line.",
             )
-        return cls.from_mapping(values.get("config", values), source=str(path))
+        return cls.from_mapping(values, source=str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values.

@@ -65,8 +65,10 @@ def class_distribution(
 
 
 def probe(network: Network, data: Data) -> Probes | None:
-    """Accuracies in [0, 1] on the test samples; ``None`` without labels or without such samples."""
+    """Accuracies in [0, 1] on the test samples; ``None`` without labels of two classes for both."""
     if data.train_labels is None or data.test_labels is None or not len(data.test):
+        return None
+    if len(np.unique(data.train_labels[:_LINEAR_SAMPLES])) < 2:
         return None
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
@@ -74,7 +76,7 @@ def probe(network: Network, data: Data) -> Probes | None:
     from sklearn.preprocessing import StandardScaler
 
     train, test = _embed(network, data.train), _embed(network, data.test)
-    knn = KNeighborsClassifier(n_neighbors=_NEIGHBOURS, metric="cosine")
+    knn = KNeighborsClassifier(n_neighbors=min(_NEIGHBOURS, len(data.train)), metric="cosine")
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     labels, truth = data.train_labels, data.test_labels
     return Probes(

@@ -35,6 +35,7 @@ _COLUMNS = {
     "linear": ("probes", "linear"),
 }
 _MEMORY = "memory MB"
+_TRUTH = {"true": True, "false": False}
 
 
 def parse_sweep(text: str) -> tuple[str, list[Any]]:
@@ -42,7 +43,8 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
     name, _, values = text.partition("=")
     name = name.strip().replace("-", "_")
     entries = {entry.name: entry for entry in dataclasses.fields(HeadTrainingConfig)}
-    if name not in entries or not values:
+    given = [value for value in values.split(",") if value]
+    if name not in entries or not given:
         raise ParameterError(
             f"sweep {text}: not name=a,b,... of a setting.",
             hint=("" if name in entries else did_you_mean(name, entries))
@@ -50,10 +52,8 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
         )
     kind, _ = setting_type(entries[name])
     try:
-        parsed = [
-            value == "true" if kind is bool else kind(value) for value in values.split(",") if value
-        ]
-    except ValueError as error:
+        parsed = [_TRUTH[value.lower()] if kind is bool else kind(value) for value in given]
+    except (ValueError, KeyError) as error:
         raise ParameterError(
             f"sweep {text}: {name} takes values of type {kind.__name__}."
         ) from error

@@ -157,8 +157,6 @@ def test_a_pipe_without_end_is_refused(
     assert "stdin: there is none here" in run("-")[2]
 
 
-INSIDE = "demo: is inside the package; there is nothing to fetch."
-
 # --- the demo -------------------------------------------------------------------------------------
 
 
