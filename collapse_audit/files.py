@@ -38,7 +38,10 @@ def replacing(path: Path, *, hint: str = "", follow: bool = True) -> Iterator[Bi
     Raises:
         SourceError: If it cannot be written; what was there before is still there.
     """
-    target = path.resolve() if follow else path
+    try:
+        target = path.resolve() if follow else path
+    except (OSError, RuntimeError) as error:
+        raise SourceError(f"{path}: cannot be written (a loop of links).", hint=hint) from error
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")  # not to be guessed
     try:
         if not follow:
@@ -165,7 +168,8 @@ def read_bounded(path: Path) -> bytes:
         OSError: If it cannot be read, or does not end.
     """
     wait = getattr(os, "O_NONBLOCK", 0)  # to open a pipe takes until somebody writes into it
-    with os.fdopen(os.open(path, os.O_RDONLY | wait), "rb") as file:
+    # Path.open takes no opener
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait)) as file:
         if wait:
             os.set_blocking(file.fileno(), True)
         data = file.read(_LARGEST_TEXT + 1)

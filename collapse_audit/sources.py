@@ -130,6 +130,8 @@ def resolve_source(
             hint="collapse_audit.audit(matrix) takes what is in memory.",
         )
     typed = str(source)
+    if not typed:
+        raise SourceError("a source without a name.", hint="Give a path, an id or an address.")
     if is_remote(typed):
         settings = settings or RemoteSettings.from_environment()
         return _open_remote(remote_of_url(typed), None, settings, reporter)

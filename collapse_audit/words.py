@@ -22,7 +22,7 @@ def printable(text: object, limit: int | None = 200) -> str:
     line = line if limit is None else line[: limit + 1]
     if not line.isprintable():
         line = line.translate(_ESCAPES)
-    line = line.replace("::", "\\x3a:").replace("##[", "\\x23#[")
+    line = re.sub(r":(?=:)", r"\\x3a", line).replace("##[", "\\x23#[")
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 

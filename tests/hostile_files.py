@@ -214,6 +214,11 @@ def scales_of_zero_by_2_to_the_62() -> bytes:
                  (text("last_layer.weight_g"), tensor((0, 1 << 62), (1 << 62, 1))))  # fmt: skip
 
 
+@pth("a stack of 1,099,511,627,776 matrices")
+def a_stack_of_2_to_the_40_views_of_one_row() -> bytes:
+    return items((text("prototypes"), tensor((1 << 40, K, D), (0, D, 1))))
+
+
 @pth("its storage has only 192 bytes", described=True)
 def a_storage_larger_than_its_member() -> bytes:
     return items((text(KEY), tensor((K + 3, D), of=storage(numel=(K + 3) * D))))
@@ -394,6 +399,11 @@ def two_indices_of_which_torch_takes_another() -> bytes:
     return zipped({"a/data.pkl": items(HEAD), "data.pkl": items(HEAD), "data/0": ROWS.tobytes()})
 
 
+@pth("20000 indices")
+def twenty_thousand_indices() -> bytes:
+    return zipped({f"{i}/data.pkl": b"" for i in range(20_000)})
+
+
 @pth("appears more than once")
 def names_that_differ_in_case() -> bytes:
     return torch_zip(items(HEAD), more={"DATA.PKL": items()})
@@ -558,6 +568,11 @@ def offsets_beyond_every_number() -> bytes:
 @st("natural numbers|header cannot be read")
 def a_shape_of_a_million_digits() -> bytes:
     return safetensors(json.dumps({KEY: entry((7, 1))}).replace("7,", "9" * 10**6 + ",").encode())
+
+
+@st("0 weight-norm scales", described=True)
+def scales_of_none_by_2_to_the_62() -> bytes:
+    return safetensors({f"{KEY}_v": entry((4, 4), 0, 64), f"{KEY}_g": entry((0, 1 << 62), 64, 64)})
 
 
 @st("over 64 dimensions")

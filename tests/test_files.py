@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from collapse_audit.errors import SourceError
-from collapse_audit.files import read_json, replacing, sha256_of, write_atomically, write_json
+from collapse_audit.files import (
+    read_bounded,
+    read_json,
+    replacing,
+    sha256_of,
+    write_atomically,
+    write_json,
+)
 
 
 def mode(path: Path) -> int:
@@ -102,6 +109,22 @@ def test_an_error_of_the_writer_itself_passes_and_leaves_nothing(tmp_path: Path)
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "file"):
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
+
+
+def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(SourceError, match="cannot be written"):
+        write_atomically(loop, b"x")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux tells what is open")
+def test_a_folder_that_is_read_leaves_nothing_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(OSError, match="directory"):
+            read_bounded(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_folder_is_refused_with_the_hint(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,18 @@ def test_siblings_share_folder_query_credentials_and_connection(
 def test_a_sibling_is_in_the_same_folder(name: str) -> None:
     with pytest.raises(SourceError, match="as a file of its folder"):
         remote_of_url("https://example.org/run/a").sibling(name)
+
+
+@pytest.mark.parametrize("end", [20 * "a" + "." + 79 * "b", "..x", 79 * "." + "a", "." + 90 * "b"])
+def test_file_names_are_those_that_the_cache_takes(end: str) -> None:
+    remote = remote_of_url(f"https://h.org/{end}")
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", remote.file_name)
+
+
+def test_the_case_of_a_scheme_does_not_matter() -> None:
+    assert remote_of_url("HF://org/repo/x.pth") == remote_of_url("hf://org/repo/x.pth")
+    beside = remote_of_url("HTTPS://h.org/a/x.pth").sibling("b c.pth")
+    assert beside.urls == ("https://h.org/a/b%20c.pth",)
 
 
 def test_siblings_of_other_addresses() -> None:

@@ -103,7 +103,7 @@ def test_only_the_index_is_read_and_the_heads_are_found_once(checkpoint: Path) -
         ("x" * 5000, "cannot be opened"),
         ("nul\0byte", r"nul\\x00byte: "),
         ("~nobody-of-this-name/x.pth", "cannot be opened"),
-        ("", "is a folder"),
+        ("", "a source without a name"),
     ],
 )
 @pytest.mark.usefixtures("checkpoint")

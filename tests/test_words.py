@@ -16,6 +16,12 @@ def test_a_printable_line_has_no_control_characters_and_fits(text: str, limit: i
     assert len(line) <= limit
 
 
+@pytest.mark.parametrize("text", ["::", ":::", ":::::warning::", "a::b:::c"])
+def test_no_two_colons_are_left(text: str) -> None:
+    assert "::" not in printable(text)
+    assert printable(text).replace("\\x3a", ":") == text
+
+
 @given(st.text(min_size=201))
 def test_without_a_limit_nothing_is_cut(text: str) -> None:
     line = printable(text, None)

@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from collapse_audit.checkpoints.families import guess_family
 from collapse_audit.checkpoints.structure import HeadLocation
-from collapse_audit.containers import Checkpoint, Values
+from collapse_audit.containers import Checkpoint, StoredTensor, Values
 from collapse_audit.errors import PrototypeError
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.words import printable
@@ -31,7 +30,7 @@ def load_located(
         checkpoint: The checkpoint.
         heads: Some of its heads.
         spec: What to call it in messages and reports.
-        family: Method family, if the manifest knows it; by default what the layout tells.
+        family: Method family, if it is known.
 
     Returns:
         One entry per head.
@@ -41,8 +40,7 @@ def load_located(
     """
     chosen = tuple(heads)
     stacks = {head.weight_key for head in chosen if head.index is not None}
-    held = {key: checkpoint.tensors[key].read() for key in stacks}
-    family = family or guess_family(checkpoint, [head.name for head in chosen])
+    held = {key: _digested(checkpoint.tensors[key]) for key in stacks}
     return tuple(_prototypes_of(checkpoint, head, spec, family, held) for head in chosen)
 
 
@@ -51,14 +49,15 @@ def _prototypes_of(
     head: HeadLocation,
     spec: str,
     family: str | None,
-    held: dict[str, Values],
+    held: dict[str, tuple[Values, str]],
 ) -> Prototypes:
     """Read the tensors of one head, but for those that are held already."""
-    read = {
-        key: held[key] if key in held else checkpoint.tensors[key].read()
+    digested = {
+        key: held[key] if key in held else _digested(checkpoint.tensors[key])
         for key in head.tensor_keys
     }
-    digests = tuple((key, _sha256_of(values)) for key, values in read.items())
+    digests = tuple((key, digest) for key, (_, digest) in digested.items())
+    read = {key: values for key, (values, _) in digested.items()}
     weight = read[head.weight_key]
     if head.index is not None:
         weight = weight[head.index]
@@ -88,6 +87,12 @@ def _prototypes_of(
         tensor_sha256=digests,
         notes=(*head.notes, *notes_on(checkpoint)),
     )
+
+
+def _digested(tensor: StoredTensor) -> tuple[Values, str]:
+    """The values of a tensor, and their SHA-256."""
+    values = tensor.read()
+    return values, _sha256_of(values)
 
 
 def _sha256_of(values: Values) -> str:

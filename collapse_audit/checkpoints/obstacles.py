@@ -80,7 +80,7 @@ def _part_of_something(checkpoint: Checkpoint, file: str) -> tuple[str, str] | N
     return None
 
 
-def candidates(checkpoint: Checkpoint, most: int = 3) -> list[str]:
+def candidates(checkpoint: Checkpoint) -> list[str]:
     """Keys of matrices that end a head, though nothing else speaks for prototypes."""
     layers = layers_of(checkpoint.tensors)
     chains = numbered_chains(layers)
@@ -95,4 +95,4 @@ def candidates(checkpoint: Checkpoint, most: int = 3) -> list[str]:
         inner = any(_BACKBONE.search(f"{part}.0") for part in layer.scope)
         if last and heads and not inner and weight.shape[0] > weight.shape[1]:
             found.append(printable(weight.key, 80))
-    return found[-most:]
+    return found[-3:]

@@ -113,7 +113,12 @@ def _named(
             f"{spec}: {len(keys)} tensors end in {printable(name)!r}.",
             hint=f"Give more of the key: {shown}{more}.",
         )
-    near = did_you_mean(name, [*(head.name for head in heads), *checkpoint.tensors])
+    elsewhere = next((head.branch for head in heads if head.name == name), None)
+    near = (
+        f"It is a head of the {elsewhere}: choose branch={elsewhere}."
+        if elsewhere
+        else did_you_mean(name, [*(head.name for head in heads), *checkpoint.tensors])
+    )
     choices = (
         f"Heads: {_choices(heads)}." if heads else "`collapse-audit info --all` lists its keys."
     )

@@ -18,7 +18,7 @@ from typing import Literal
 
 from collapse_audit.checkpoints.keys import Layer, layers_of, numbered_chains
 from collapse_audit.checkpoints.roles import branch_of, head_name, is_copy, is_patch_level
-from collapse_audit.containers import FLOATING, Checkpoint, StoredTensor
+from collapse_audit.containers import FLOATING, Checkpoint, StoredTensor, limits
 from collapse_audit.errors import CheckpointError
 from collapse_audit.prototypes import Branch
 
@@ -207,6 +207,12 @@ def _locate(checkpoint: Checkpoint, layer: Layer, chains: _Chains) -> list[HeadL
         return []
     if len(weight.shape) == 3 and layer.raw:
         stack, k, d = weight.shape
+        if stack > limits.STACK:
+            raise CheckpointError(
+                f"{checkpoint.name}: {weight.key}: a stack of {stack:,} matrices, over "
+                f"{limits.STACK:,}.",
+                hint="Save the heads that matter alone.",
+            )
         first = replace(weight, shape=(k, d))
         base = replace(plain_head(first), weight_key=weight.key)
         name = head_name(layer.scope)

@@ -19,8 +19,7 @@ from collapse_audit.containers.pickled import Name, Opaque, TensorRef, key_name,
 from collapse_audit.containers.pieces import Piece, gathered
 from collapse_audit.containers.sharded import check_names
 from collapse_audit.containers.tensors import WIDTHS, Checkpoint, Values, by_key, not_read
-from collapse_audit.containers.torch_zip import index_folder
-from collapse_audit.containers.views import read_view
+from collapse_audit.containers.torch_zip import index_folder, read_tensor
 from collapse_audit.containers.zip_archive import ZipArchive
 from collapse_audit.errors import CheckpointError
 from collapse_audit.words import printable
@@ -169,12 +168,8 @@ def _read(
     tensor = read_index(archive.read(f"{folder}data.pkl", INDEX_BYTES), where).root
     if not isinstance(tensor, TensorRef) or tensor.shape != shape or tensor.dtype != dtype:
         raise _unknown(where, "holds another tensor than the index says")
-    member = archive.members.get(f"{folder}data/{tensor.storage.key}")
-    if member is None:
-        raise _unknown(where, "holds no values")
     little = archive.read(f"{folder}byteorder", 16) != b"big"
-    read = partial(archive.read_part, member)
-    return read_view(tensor, member.file_size, read, name=where, little=little)
+    return read_tensor(archive, folder, tensor, where, little=little)
 
 
 def _unknown(name: str, what: str) -> CheckpointError:

@@ -12,7 +12,7 @@ _SAVE = (
     "Load it where it was trained and save the prototypes (K x D) with numpy.savez or safetensors."
 )
 _PACKED = (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh", b"7z\xbc\xaf")
-_PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
+WEB_PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
 
 
 def describe_foreign(head: bytes, size: int, file: str) -> tuple[str, str]:
@@ -29,7 +29,7 @@ def describe_foreign(head: bytes, size: int, file: str) -> tuple[str, str]:
     flax = len(head) > 1 and 0x80 < head[0] < 0x90 and 0xA0 < head[1] < 0xC0
     for recognised, what, hint in (
         (size == 0, "empty (0 bytes)", _DAMAGED),
-        (text.startswith(_PAGES), "a web page, not a checkpoint", _DAMAGED),
+        (text.startswith(WEB_PAGES), "a web page, not a checkpoint", _DAMAGED),
         (text.startswith(b"version https://git-lfs"), "a Git LFS pointer", "Run git lfs pull."),
         (head[257:262] == b"ustar", "a tar archive, which is not read", _UNPACK),
         (head.startswith(b"\x1f\x8b"), "gzip-compressed", _UNPACK),

@@ -22,6 +22,8 @@ DEPTH = 32
 KEY_CHARACTERS = 1000
 #: Dimensions of a tensor, as in torch.
 DIMENSIONS = 64
+#: Matrices in one stack (a 3-D tensor), each a head of its own. Published: under 100.
+STACK = 10_000
 #: Bytes that a compressed member may have when unpacked: K = 262,144, D = 512 in float64, the
 #: largest head known.
 UNPACKED_BYTES = 1024**3

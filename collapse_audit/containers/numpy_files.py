@@ -15,7 +15,7 @@ import numpy.lib.format as npy_format
 from collapse_audit.containers.byte_source import ByteSource
 from collapse_audit.containers.limits import DIMENSIONS, FILES
 from collapse_audit.containers.pickled import key_name, natural
-from collapse_audit.containers.tensors import Checkpoint, StoredTensor, Values
+from collapse_audit.containers.tensors import Checkpoint, StoredTensor, Values, shaped
 from collapse_audit.containers.window import Window
 from collapse_audit.containers.zip_archive import DAMAGE, ZipArchive
 from collapse_audit.errors import CheckpointError, CollapseAuditError
@@ -105,6 +105,8 @@ def _tensor(
 
     def values() -> Values:  # in native byte order, rows first
         held = np.frombuffer(read(start, length), dtype)
+        if not held.size:
+            return shaped(held, shape)
         held = held.reshape(shape, order="F" if columns_first else "C")
         return np.ascontiguousarray(held.astype(dtype.newbyteorder("="), copy=False)).reshape(shape)
 

@@ -35,7 +35,7 @@ def read_checkpoint(
         source: A file of torch.save (zip or legacy), safetensors, ``.npy`` or ``.npz``, the index
             of a sharded checkpoint, or the ``.metadata`` of a distributed one.
         name: What to call it in messages.
-        file: Its file name, which only messages use.
+        file: Its file name, for messages; a ``.distcp`` is refused by it.
         sibling: Opens other files of its folder; without it, checkpoints in several files are
             refused.
 
@@ -46,13 +46,13 @@ def read_checkpoint(
         CheckpointError: If it is damaged or no checkpoint.
         UnsafePickleError: If its pickle names something that only an attack needs.
     """
-    size = source.size
-    head = source.read(0, min(_HEAD_BYTES, size))
     if file.endswith(".distcp"):
         raise CheckpointError(
             f"{name}: one file of a distributed checkpoint, which only its {METADATA} explains.",
             hint="Give the folder that holds it.",
         )
+    size = source.size
+    head = source.read(0, min(_HEAD_BYTES, size))
     if head.startswith(b"PK\x03\x04"):
         return _read_zip(ZipArchive(source, name), size)
     if is_legacy(head):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collapse_audit.containers.tensors import StoredTensor, Values
+from collapse_audit.containers.tensors import StoredTensor, Values, as_values, shaped
 from collapse_audit.errors import CheckpointError
 from collapse_audit.words import printable
 
@@ -52,7 +52,7 @@ def gathered(
 
     def read() -> Values:
         if not distinct:
-            return np.zeros(whole)
+            return shaped(as_values(b"", dtype), whole)
         if len(distinct) == 1:
             (piece,) = distinct.values()
             return piece.read().reshape(whole)

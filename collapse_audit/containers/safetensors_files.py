@@ -15,7 +15,7 @@ from typing import Any
 
 from collapse_audit.containers.byte_source import ByteSource
 from collapse_audit.containers.json_text import parse_json
-from collapse_audit.containers.limits import INDEX_BYTES, TENSORS
+from collapse_audit.containers.limits import DIMENSIONS, INDEX_BYTES, TENSORS
 from collapse_audit.containers.pickled import key_name, natural
 from collapse_audit.containers.pieces import Piece, gathered
 from collapse_audit.containers.tensors import (
@@ -25,6 +25,7 @@ from collapse_audit.containers.tensors import (
     Values,
     as_values,
     not_read,
+    shaped,
 )
 from collapse_audit.errors import CheckpointError
 from collapse_audit.words import megabytes, printable
@@ -155,7 +156,7 @@ def read_header(source: ByteSource, name: str) -> Header:
             dtype: str = dtype, shape: tuple[int, ...] = shape, at: int = start + begin,
             n: int = end - begin,
         ) -> Values:  # fmt: skip
-            return as_values(source.read(at, n), dtype).reshape(shape)
+            return shaped(as_values(source.read(at, n), dtype), shape)
 
         tensors.append(StoredTensor((key_name(key),), shape, dtype, (begin, end), read))
     other = not_read(kind for kind, *_ in entries.values() if kind not in _TYPES)
@@ -171,8 +172,8 @@ def _described(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
         type(n) is not int or not 0 <= n < 1 << 63 for n in numbers
     ):
         raise ValueError("shapes and offsets must be natural numbers")
-    if len(shape) > 64:
-        raise ValueError("a tensor has over 64 dimensions")
+    if len(shape) > DIMENSIONS:
+        raise ValueError(f"a tensor has over {DIMENSIONS} dimensions")
     if begin > end:
         raise ValueError("a tensor ends before it begins")
     return kind, tuple(shape), begin, end

@@ -122,6 +122,16 @@ def as_values(raw: bytes | memoryview, dtype: str, *, little: bool = True) -> Va
     return widen_bfloat16(values) if dtype == "bfloat16" else values
 
 
+def shaped(values: Values, shape: tuple[int, ...]) -> Values:
+    """Values in a shape; where there are none and numpy has no such shape, of small sizes."""
+    try:
+        return values.reshape(shape)
+    except ValueError:  # 0 by 2^62
+        if values.size:
+            raise
+        return np.empty([min(n, 1) for n in shape], values.dtype)
+
+
 def widen_bfloat16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """The float32 values of bfloat16 bit patterns; exact, because bfloat16 is the upper half."""
     return (bits.astype(np.uint32) << 16).view(np.float32)

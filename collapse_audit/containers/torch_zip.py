@@ -48,7 +48,7 @@ def read_torch_zip(archive: ZipArchive, size: int) -> Checkpoint:
         "zip",
         size,
         index,
-        lambda tensor, where: _read(archive, folder, tensor, where, little=little),
+        lambda tensor, where: read_tensor(archive, folder, tensor, where, little=little),
         notes=notes,
     )
 
@@ -66,7 +66,8 @@ def index_folder(archive: ZipArchive) -> str:
         CheckpointError: If there is no index, or more than one.
     """
     names = [name for name in archive.members if name.rpartition("/")[2] == "data.pkl"]
-    shallow = [name for name in names if name.count("/") == min(n.count("/") for n in names)]
+    least = min((name.count("/") for name in names), default=0)
+    shallow = [name for name in names if name.count("/") == least]
     of_torch = next(iter(archive.members), "").partition("/")[0] + "/data.pkl"
     if len(shallow) != 1 or (of_torch in names and of_torch not in shallow):
         raise CheckpointError(
@@ -76,9 +77,10 @@ def index_folder(archive: ZipArchive) -> str:
     return shallow[0].removesuffix("data.pkl")
 
 
-def _read(
+def read_tensor(
     archive: ZipArchive, folder: str, tensor: TensorRef, where: str, *, little: bool
 ) -> Values:
+    """The values of one tensor of the index, from the storage that it names."""
     member = archive.members.get(f"{folder}data/{tensor.storage.key}")
     if member is None:
         raise CheckpointError(

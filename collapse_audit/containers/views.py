@@ -9,7 +9,7 @@ import numpy as np
 
 from collapse_audit.containers.limits import EXPANDED_BYTES
 from collapse_audit.containers.pickled import TensorRef
-from collapse_audit.containers.tensors import WIDTHS, Values, as_values
+from collapse_audit.containers.tensors import WIDTHS, Values, as_values, shaped
 from collapse_audit.errors import CheckpointError
 from collapse_audit.words import printable
 
@@ -45,7 +45,7 @@ def read_view(
     little = little or WIDTHS.get(tensor.storage.dtype) == 1
     flat = as_values(read(offset, span) if wanted else b"", tensor.dtype, little=little)
     steps = [step * flat.itemsize for step in tensor.strides]
-    if not wanted:  # of as many dimensions, without a claim of memory
-        return np.empty([min(n, 1) for n in tensor.shape], flat.dtype)
+    if not wanted:
+        return shaped(flat, tensor.shape)
     view = np.lib.stride_tricks.as_strided(flat, tensor.shape, steps, writeable=False)
     return np.ascontiguousarray(view).reshape(tensor.shape)

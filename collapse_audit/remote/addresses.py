@@ -31,7 +31,6 @@ class Remote:
         urls: Where it is; those after the first are mirrors.
         sha256: Of the file, where the manifest knows it; enforced.
         size: In bytes, where the manifest knows it; enforced.
-        family: Method family, where the manifest knows it.
         hub_name: File name under which torch.hub would have saved it, if only this file has it.
     """
 
@@ -39,7 +38,6 @@ class Remote:
     urls: tuple[str, ...]
     sha256: str | None = None
     size: int | None = None
-    family: str | None = None
     hub_name: str | None = None
 
     @property
@@ -64,8 +62,8 @@ class Remote:
     @property
     def file_name(self) -> str:
         """The file name at the end of the address, made safe for a local folder."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", base_name(self.urls[0])).lstrip(".")
-        return name[-80:] or "checkpoint"
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", base_name(self.urls[0]))
+        return name[-80:].lstrip(".") or "checkpoint"
 
     def sibling(self, name: str) -> Remote:
         """A file of the same folder (never out of it), of which the manifest says nothing."""
@@ -106,7 +104,9 @@ def remote_of_url(url: str) -> Remote:
     Raises:
         SourceError: If it is no address, or names no file.
     """
-    web = url.lower().startswith(("http://", "https://", "hf://"))
+    scheme, mark, rest = url.partition("://")
+    url = scheme.lower() + mark + rest
+    web = scheme.lower() in {"http", "https", "hf"}
     if "::" in url and not (web and "://" not in url.partition("::")[2]):  # [::1] is a server
         raise SourceError(
             "An address that is a chain of several, joined by two colons, is not opened.",
@@ -163,7 +163,6 @@ def remote_of_entry(entry: CheckpointEntry) -> Remote:
         urls=urls,
         sha256=entry.sha256,
         size=entry.size,
-        family=entry.family,
         hub_name=entry.original_name,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from collapse_audit.containers.foreign import WEB_PAGES
 from collapse_audit.errors import IntegrityError, SourceError
 from collapse_audit.remote.addresses import Remote, address_to_open
 from collapse_audit.remote.fsspec_files import FsspecFile
@@ -17,7 +18,6 @@ from collapse_audit.remote.settings import RemoteSettings
 T = TypeVar("T")
 
 _PROBE_BYTES = 1024
-_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
 
 
 def open_remote(remote: Remote, url: str, settings: RemoteSettings) -> RemoteFile:
@@ -36,7 +36,7 @@ def open_remote(remote: Remote, url: str, settings: RemoteSettings) -> RemoteFil
         raise SourceError(
             f"{file.shown}: the file is empty.", hint="Check the address; nothing was stored there."
         )
-    if file.head[:1024].lstrip().lower().startswith(_PAGE):
+    if file.head[:1024].lstrip().lower().startswith(WEB_PAGES):
         raise SourceError(
             f"{file.shown}: the server sent a web page, not a checkpoint.",
             hint="Open the address in a browser: it may ask for a login or a click.",

@@ -87,6 +87,8 @@ def test_a_stack_is_read_once_for_all_its_heads() -> None:
     checkpoint = Checkpoint.flat("x", "zip", 0, [stack])
     loaded = load_located(checkpoint, discover_heads(checkpoint), "x")
     assert (len(loaded), len(reads)) == (4, 1)
+    digests = {id(digest) for prototypes in loaded for _, digest in prototypes.tensor_sha256}
+    assert len(digests) == 1  # one string: the stack is hashed once
     for i, prototypes in enumerate(loaded):
         np.testing.assert_array_equal(prototypes.rows, stack.read()[i])
 

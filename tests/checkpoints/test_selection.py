@@ -167,6 +167,15 @@ def test_a_head_that_is_none_says_why_with_its_shape_and_near_names(
     assert "\n" not in str(caught.value)
 
 
+def test_a_head_of_the_other_branch_is_said_to_be_there() -> None:
+    names = ("teacher.head.last_layer", "student.head.last_layer", "student.aux_head.last_layer")
+    checkpoint = checkpoint_of({f"{name}.weight": (9, 4) for name in names})
+    heads = discover_heads(checkpoint)
+    assert [(head.name, head.branch) for head in heads][-1] == ("aux_head", "student")
+    with pytest.raises(CheckpointError, match="a head of the student: choose branch=student"):
+        select_heads(checkpoint, heads, branch="teacher", head="aux_head", spec="x")
+
+
 def test_whole_numbers_are_not_prototypes() -> None:
     with pytest.raises(
         CheckpointError, match=r"is not floating-point but int64, of shape \[9, 5\]"
