@@ -21,8 +21,7 @@ from collapse_audit.similarity import (
     choose_panels,
     leader_cover,
     link_groups,
-    nearest_prototypes,
-    sweep_levels,
+    survey,
 )
 
 LEVELS = tuple(round(0.005 * level, 3) for level in range(1, 41))
@@ -93,7 +92,7 @@ def _read_audit(found: tuple[str, Cover, Links], rows: Rows) -> Answer:
 
 def _sweep(rows: Rows, **how: Any) -> tuple[str, tuple[SweepLevel, ...]]:
     comparison = _compare(rows, **how)
-    return type(comparison.panel).__name__, sweep_levels(comparison, LEVELS)
+    return type(comparison.panel).__name__, survey(comparison, LEVELS, nearest=False).levels
 
 
 def _read_sweep(found: tuple[str, tuple[SweepLevel, ...]], rows: Rows) -> Answer:
@@ -125,7 +124,8 @@ def _read_sweep(found: tuple[str, tuple[SweepLevel, ...]], rows: Rows) -> Answer
 
 def _nearest(rows: Rows, **how: Any) -> tuple[str, Nearest]:
     comparison = _compare(rows, **how)
-    found = nearest_prototypes(comparison)
+    found = survey(comparison).nearest
+    assert found is not None
     return type(comparison.panel).__name__, found
 
 

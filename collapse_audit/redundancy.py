@@ -19,11 +19,8 @@ from collapse_audit.similarity import (
     Threshold,
     bracket_unique,
     choose_panels,
-    leader_cover,
-    link_groups,
-    nearest_prototypes,
     silent,
-    sweep_levels,
+    survey,
 )
 
 if TYPE_CHECKING:
@@ -155,10 +152,8 @@ def measure_redundancy(
     prototypes = as_prototypes(prototypes)
     panels = choose_panels(prototypes, device=device)
     comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
-    cover = leader_cover(comparison, progress=progress)
-    links = link_groups(comparison, cover, progress=progress)
-    levels = sweep_levels(comparison, sweep, progress=progress) if len(sweep) else ()
-    found = nearest_prototypes(comparison, cover, progress=progress) if nearest else None
+    found = survey(comparison, sweep, nearest=nearest, progress=progress)
+    cover, links = found.cover, found.links
     bracket = bracket_unique(comparison, cover, links, progress=progress)
     rank = np.argsort(-cover.sizes, kind="stable")  # ties: the leader met first
     number = np.empty(len(rank), dtype=np.int64)
@@ -171,6 +166,6 @@ def measure_redundancy(
         neighbours=links.neighbours,
         cliques=links.clique[rank],
         bracket=bracket,
-        sweep=levels,
-        nearest=found,
+        sweep=found.levels,
+        nearest=found.nearest,
     )

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from collapse_audit.similarity import Comparison, Cover, Nearest, NearestSearch
 from collapse_audit.similarity.products.bfloat16 import BFloat16Panel
 from collapse_audit.similarity.products.choice import PanelPair
 from collapse_audit.similarity.products.cuda import DevicePanel
@@ -58,3 +59,11 @@ if torch.cuda.is_available():
     PANELS["cuda"] = PanelPair(partial(on_device, device="cuda"))
 # The same products in another library take the part of the tests that could tell them apart.
 IN_EVERY_TEST = [name for name in PANELS if name not in {"float32", "bfloat16", "device", "cuda"}]
+
+
+def nearest_of(comparison: Comparison, cover: Cover) -> Nearest:
+    """The nearest prototypes, sought with the help of any cover."""
+    search = NearestSearch(comparison)
+    everyone = np.arange(comparison.prototypes.k)
+    search.find(everyone, everyone, cover)
+    return search.result()

@@ -15,7 +15,7 @@ from collapse_audit.similarity import (
     link_groups,
     links,
     predicate,
-    sweep_levels,
+    survey,
 )
 from collapse_audit.similarity.products import choice
 from collapse_audit.similarity.products.float32 import Float32Panel
@@ -59,7 +59,7 @@ def test_folding_and_rechecking_change_no_answer(monkeypatch, head, panels, many
     links = link_groups(compared, found)
     assert links.num_components == truth.components
     assert links.neighbours.tolist() == truth.neighbours
-    for level in sweep_levels(compared, [0.01, 0.03]):
+    for level in survey(compared, [0.01, 0.03]).levels:
         there = truth.at(level.epsilon)
         assert level.greedy == len(there.greedy()[0])
         assert (level.components, level.isolated) == (there.components, there.isolated)

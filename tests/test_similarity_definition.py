@@ -11,10 +11,10 @@ from collapse_audit.similarity import (
     Threshold,
     leader_cover,
     link_groups,
-    nearest_prototypes,
-    sweep,
-    sweep_levels,
+    small_components,
+    survey,
 )
+from tests.engine_panels import nearest_of
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def test_the_radius_bounds_the_angle_of_every_member_and_is_tight(any_head, comp
 def test_every_level_of_a_sweep_is_a_count_from_scratch(
     any_head, comparison, spread, most_members, monkeypatch
 ):
-    monkeypatch.setattr(sweep, "_MOST_MEMBERS", most_members)
+    monkeypatch.setattr(small_components, "_MOST_MEMBERS", most_members)
     epsilons = [min(factor * any_head.epsilon, 0.9999999) for factor in spread]
-    levels = sweep_levels(comparison, epsilons)
+    levels = survey(comparison, epsilons, nearest=False).levels
     assert [level.epsilon for level in levels] == sorted(set(epsilons))
     for level in levels:
         truth = any_head.truth.at(level.epsilon)
@@ -82,7 +82,7 @@ def test_every_level_of_a_sweep_is_a_count_from_scratch(
 
 def test_the_nearest_one_is_at_the_smallest_distance(any_head, comparison):
     truth = any_head.truth
-    nearest = nearest_prototypes(comparison, leader_cover(comparison))
+    nearest = nearest_of(comparison, leader_cover(comparison))
     for row, (found, distance) in enumerate(zip(nearest.index, nearest.distance, strict=True)):
         squared = truth.squared_chords(row)
         # entries of unit rows are off by 1e-16 or so, in the definition too
@@ -107,7 +107,7 @@ def test_ties_for_the_nearest_go_to_the_smallest_index(definition, panels, k, ep
     truth = definition(rows, epsilon)
     prototypes = Prototypes.from_weight(rows)
     comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
-    nearest = nearest_prototypes(comparison, leader_cover(comparison))
+    nearest = nearest_of(comparison, leader_cover(comparison))
     squared = [truth.squared_chords(row) for row in range(k)]
     assert nearest.index.tolist() == [int(s.argmin()) for s in squared]
     assert nearest.distance.tolist() == [float(s.min() / 2) for s in squared]
@@ -119,7 +119,7 @@ def test_the_nearest_ones_do_not_depend_on_the_cover(make_head, panels):
     found = []
     for epsilon in (1e-6, 0.01, 0.025, 0.3, 0.95):
         comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
-        nearest = nearest_prototypes(comparison, leader_cover(comparison))
+        nearest = nearest_of(comparison, leader_cover(comparison))
         found.append((nearest.index.tobytes(), nearest.distance.tobytes()))
     assert len(set(found)) == 1
 
@@ -135,7 +135,7 @@ def test_near_copies_are_ranked_where_one_minus_the_cosine_is_all_rounding(kinds
     rows = np.concatenate([hub[None], (hub[:, None] + angles * aside).T[order]])
     prototypes = Prototypes.from_weight(rows)
     comparison = Comparison(prototypes, Threshold(0.025), panels=panels)
-    nearest = nearest_prototypes(comparison, leader_cover(comparison))
+    nearest = nearest_of(comparison, leader_cover(comparison))
     assert nearest.index[0] == 1 + int(order.argmin())
     np.testing.assert_allclose(nearest.angle[0], 1e-8, rtol=1e-6)
     assert (nearest.index[1:] == 0).all()  # spokes are sqrt(2) further from each other
@@ -167,7 +167,7 @@ def test_a_pair_at_exactly_the_threshold_is_no_duplicate(panels, rows, epsilon, 
     links = link_groups(comparison, cover)
     assert len(cover.leaders) == links.num_components == unique
     assert links.neighbours.tolist() == [2 - unique] * 2
-    (level,) = sweep_levels(comparison, [epsilon])
+    (level,) = survey(comparison, [epsilon], nearest=False).levels
     assert (level.greedy, level.components, level.isolated) == (unique, unique, 2 * unique - 2)
 
 
@@ -182,5 +182,5 @@ def test_equally_near_members_of_a_group_are_ranked_beyond_float32(kinds, panels
     comparison = Comparison(prototypes, Threshold(0.025), panels=panels)
     cover = leader_cover(comparison)
     assert len(cover.leaders) == 1
-    found = nearest_prototypes(comparison, cover).index
+    found = nearest_of(comparison, cover).index
     assert found[1:21].tolist() == [22 + 2 * i for i in range(20)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from unittest import mock
 
 import numpy as np
@@ -16,10 +17,13 @@ from collapse_audit.similarity import (
     Threshold,
     leader_cover,
     link_groups,
-    nearest_prototypes,
-    sweep,
-    sweep_levels,
+    small_components,
+    survey,
 )
+from tests.engine_panels import nearest_of
+
+# the package has a function of the same name
+survey_module = import_module("collapse_audit.similarity.survey")
 
 SOME_HEADS = ["collapsed", "healthy, linked", "chained", "wide groups near by", "signs at 0.25"]
 
@@ -29,9 +33,11 @@ def results(prototypes, epsilon, panels, block_rows=1024):
     comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
     cover = leader_cover(comparison, block_rows=block_rows)
     links = link_groups(comparison, cover)
-    nearest = nearest_prototypes(comparison, cover)
+    nearest = nearest_of(comparison, cover)
     arrays_ = [cover.leaders, cover.group, links.neighbours, links.clique, links.component]
-    levels = sweep_levels(comparison, [epsilon / 2, epsilon, min(2 * epsilon, 0.99)])
+    levels = survey(
+        comparison, [epsilon / 2, epsilon, min(2 * epsilon, 0.99)], nearest=False
+    ).levels
     found = [nearest.index, nearest.distance]
     return [a.tobytes() for a in (*arrays_, *found)], links.num_components, levels, nearest.copies
 
@@ -69,25 +75,46 @@ def test_any_small_head_equals_its_definition_for_every_block_size(
     assert links.num_components == truth.components
     assert links.neighbours.tolist() == truth.neighbours
     assert links.clique.tolist() == truth.cliques()
-    nearest = nearest_prototypes(comparison, cover)
+    nearest = nearest_of(comparison, cover)
     smallest = [truth.squared_chords(row).min() / 2 for row in range(len(weight))]
     np.testing.assert_allclose(nearest.distance, smallest, rtol=1e-12, atol=1e-28)
 
 
-@few
-@given(weights, st.sets(thresholds, min_size=1, max_size=4), st.sampled_from([0, 3, 32]))
-def test_a_sweep_of_any_small_head_equals_counts_from_scratch(
-    definition, panels, weight, epsilons, most_members
+@settings(max_examples=60)
+@given(
+    weights,
+    st.tuples(thresholds, st.sets(thresholds, max_size=4)),
+    st.tuples(st.sampled_from([0, 3, 32]), st.sampled_from([1, 2, 8]), st.booleans()),
+)
+def test_a_survey_of_any_small_head_equals_counts_from_scratch(
+    definition, panels, weight, asked, how
 ):
+    (epsilon, epsilons), (most_members, share, nearest) = asked, how
     prototypes = Prototypes.from_weight(weight)
-    comparison = Comparison(prototypes, Threshold(0.3), panels=panels)
-    with mock.patch.object(sweep, "_MOST_MEMBERS", most_members):
-        levels = sweep_levels(comparison, sorted(epsilons))
-    for level in levels:
+    comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
+    with (
+        mock.patch.object(small_components, "_MOST_MEMBERS", most_members),
+        mock.patch.object(survey_module, "_SHARE", share),
+    ):
+        found = survey(comparison, sorted(epsilons), nearest=nearest)
+    assert [level.epsilon for level in found.levels] == sorted(epsilons)
+    for level in found.levels:
         truth = definition(weight, level.epsilon)
         assert level.greedy == len(truth.greedy()[0])
         assert (level.components, level.isolated) == (truth.components, truth.isolated)
         assert level.pairs == sum(truth.neighbours) // 2
+    truth = definition(weight, epsilon)
+    assert (found.cover.leaders.tolist(), found.cover.group.tolist()) == truth.greedy()
+    assert found.links.num_components == truth.components
+    assert found.links.neighbours.tolist() == truth.neighbours
+    assert found.links.clique.tolist() == truth.cliques()
+    connected = link_groups(comparison, found.cover).component
+    assert len(set(zip(connected, found.links.component, strict=True))) == truth.components
+    if nearest:
+        smallest = [truth.squared_chords(row).min() / 2 for row in range(len(weight))]
+        np.testing.assert_allclose(found.nearest.distance, smallest, rtol=1e-12, atol=1e-28)
+    else:
+        assert found.nearest is None
 
 
 @few
@@ -107,7 +134,7 @@ def test_the_counts_obey_the_laws_of_the_duplicate_graph(panels, weight, one, ot
     apart = 1 - unit[cover.leaders] @ unit[cover.leaders].T + 2 * np.eye(len(cover.leaders))
     assert (apart >= one - 1e-12).all()
     below, above = sorted([one, other])
-    levels = sweep_levels(comparison, [below, above])
+    levels = survey(comparison, [below, above], nearest=False).levels
     assert levels[0].components >= levels[-1].components
     assert levels[0].isolated >= levels[-1].isolated
 
@@ -215,9 +242,9 @@ def test_progress_runs_up_to_the_whole_in_every_stage(make_head, panels):
     comparison = Comparison(head.prototypes, Threshold(head.epsilon), panels=panels)
     cover = leader_cover(comparison, block_rows=50, progress=progress)
     link_groups(comparison, cover, progress=progress)
-    sweep_levels(comparison, [0.1, 0.2], progress=progress)
-    nearest_prototypes(comparison, cover, progress=progress)
-    assert set(seen) == {"cover", "links", "sweep", "nearest"}
+    survey(comparison, [0.1, 0.9], progress=progress)
+    assert {"cover", "links", "cover at 0.9", "links at 0.9"} <= set(seen)
+    assert any(stage.startswith("nearest at ") for stage in seen)
     for calls in seen.values():
         done, totals = zip(*calls, strict=True)
         assert list(done) == sorted(done)

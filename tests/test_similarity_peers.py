@@ -13,8 +13,8 @@ from collapse_audit.similarity import (
     Threshold,
     leader_cover,
     link_groups,
-    nearest_prototypes,
 )
+from tests.engine_panels import nearest_of
 
 HEADS = [
     "collapsed",
@@ -80,7 +80,7 @@ def test_neighbours_are_the_range_search_of_faiss(case, panels):
 
 def test_the_nearest_are_those_of_scikit_learn(case, panels):
     prototypes, _ = case
-    nearest = nearest_prototypes(*compared(case, panels))
+    nearest = nearest_of(*compared(case, panels))
     unit = prototypes.unit_rows()
     peer = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(unit)
     distance, _ = peer.kneighbors()

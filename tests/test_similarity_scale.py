@@ -15,9 +15,9 @@ from collapse_audit.similarity import (
     Threshold,
     leader_cover,
     link_groups,
-    nearest_prototypes,
-    sweep_levels,
+    survey,
 )
+from tests.engine_panels import nearest_of
 
 
 def compare(rows, epsilon, panels):
@@ -111,10 +111,10 @@ def test_more_groups_than_a_chunk_of_leaders_and_links_between_far_chunks(kinds,
     assert (links.neighbours == 1).all()
     assert links.num_components == m
     assert links.clique.all()
-    nearest = nearest_prototypes(comparison, cover)
+    nearest = nearest_of(comparison, cover)
     assert nearest.index[m:].tolist() == partner.tolist()
     np.testing.assert_allclose(nearest.distance, 0.01, rtol=1e-12)
-    low, high = sweep_levels(comparison, [0.009, 0.011])
+    low, high = survey(comparison, [0.009, 0.011], nearest=False).levels
     assert (low.greedy, low.components, low.isolated) == (2 * m, 2 * m, 2 * m)
     assert (high.greedy, high.components, high.isolated) == (m, m, 0)
 
@@ -145,7 +145,7 @@ def test_many_tight_groups_are_complete_without_any_links(kinds, panels):
     assert sorted(cover.sizes.tolist()) == sorted(sizes.tolist())
     assert links.neighbours.tolist() == (sizes[labels] - 1).tolist()
     assert links.num_components == len(sizes)
-    levels = sweep_levels(comparison, [0.01, 0.025, 0.1])
+    levels = survey(comparison, [0.01, 0.025, 0.1], nearest=False).levels
     assert {(v.greedy, v.components, v.isolated) for v in levels} == {
         (len(sizes), len(sizes), int((sizes == 1).sum()))
     }
@@ -204,7 +204,7 @@ def test_65536_prototypes_are_audited_within_two_gigabytes():
 def test_the_nearest_of_random_rows_are_found_across_all_chunks(kinds, panels, k):
     unit = kinds.random_unit(np.random.default_rng(5), k, 32)
     comparison = compare(unit, 0.025, panels)
-    nearest = nearest_prototypes(comparison, leader_cover(comparison))
+    nearest = nearest_of(comparison, leader_cover(comparison))
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -2)
     assert nearest.index.tolist() == cosine.argmax(axis=1).tolist()

@@ -1,21 +1,21 @@
 """The certified similarity engine: which prototypes are duplicates, exactly and fast.
 
 ``Comparison`` answers *is this pair closer than the threshold* for tiles of pairs; ``leader_cover``
-groups, ``link_groups`` connects and counts, ``bracket_unique`` bounds what other scan orders would
-find, ``sweep_levels`` repeats over epsilon, and ``nearest_prototypes`` ranks. Each equals its
-float64 definition on the stored weights. How the products are made fast, and how wrong they may be,
-is in ``products``; ``choose_panels`` takes the fastest of this machine.
+groups, ``link_groups`` connects and counts, ``NearestSearch`` ranks, and ``survey`` asks them all,
+over every epsilon of a sweep; ``bracket_unique`` bounds what other scan orders would find. Each
+equals its float64 definition on the stored weights. How the products are made fast, and how wrong
+they may be, is in ``products``; ``choose_panels`` takes the fastest of this machine.
 """
 
 from collapse_audit.similarity.bracket import Bracket, bracket_unique
 from collapse_audit.similarity.cover import Cover, leader_cover
 from collapse_audit.similarity.links import Links, link_groups
-from collapse_audit.similarity.nearest import Nearest, nearest_prototypes
+from collapse_audit.similarity.nearest import Nearest, NearestSearch
 from collapse_audit.similarity.null import duplicate_probability, nearest_cosine_quantiles
 from collapse_audit.similarity.predicate import Comparison, Threshold
 from collapse_audit.similarity.products.choice import Arithmetic, choose_panels
 from collapse_audit.similarity.progress import Progress, silent
-from collapse_audit.similarity.sweep import SweepLevel, sweep_levels
+from collapse_audit.similarity.survey import Survey, SweepLevel, survey
 
 __all__ = [
     "Arithmetic",
@@ -24,7 +24,9 @@ __all__ = [
     "Cover",
     "Links",
     "Nearest",
+    "NearestSearch",
     "Progress",
+    "Survey",
     "SweepLevel",
     "Threshold",
     "bracket_unique",
@@ -33,7 +35,6 @@ __all__ = [
     "leader_cover",
     "link_groups",
     "nearest_cosine_quantiles",
-    "nearest_prototypes",
     "silent",
-    "sweep_levels",
+    "survey",
 ]

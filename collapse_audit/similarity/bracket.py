@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
@@ -9,12 +10,15 @@ import numpy as np
 
 from collapse_audit.similarity.cover import Cover, leader_cover
 from collapse_audit.similarity.links import Links
+from collapse_audit.similarity.partition import runs
 from collapse_audit.similarity.predicate import Comparison
 from collapse_audit.similarity.products.panel import Operand
 from collapse_audit.similarity.products.rows import Index, Mask
 from collapse_audit.similarity.progress import Progress, silent
 
 _ORDERS = 8
+# Up to this many rows, the pairs of some components are found once for all orders (64 MB).
+_LARGE_RUN = 8192
 # Groups up to this size are split into cliques one member at a time; larger ones by half angle.
 _LARGE_GROUP = 2048
 # Half and double angles are rounded outwards by this much, which only widens the bracket.
@@ -56,7 +60,7 @@ def bracket_unique(
         comparison: The prototypes and the threshold.
         cover: The leader cover of all of them in index order.
         links: Its links.
-        progress: Called with ("orders", orders done, orders in all).
+        progress: Called with ("orders", rows done, rows in all).
 
     Returns:
         The bracket; equal on every machine (the random orders have a fixed seed).
@@ -73,23 +77,95 @@ def bracket_unique(
     if double < 1:
         fewest = max(fewest, len(leader_cover(comparison.at(double), order=rows).leaders))
     half = comparison.at((1 - sqrt(1 - epsilon / 2)) * (1 - _SLACK))
-    most = min(
-        _clique_partition(comparison, half, cover, links, whole),
-        len(leader_cover(half, order=rows).leaders),
-    )
-    counts = [len(cover.leaders) - settled]
-    if fewest < most:
-        rng = np.random.default_rng(0)
-        for done in range(_ORDERS):
-            order = rng.permutation(rows)
-            counts.append(len(leader_cover(comparison, order=order).leaders))
-            progress("orders", done + 1, _ORDERS)
+    most = len(leader_cover(half, order=rows, within=links.component).leaders)
+    cliques = int((links.clique & ~whole[links.component[cover.leaders]]).sum())
+    counts = np.zeros(_ORDERS, dtype=np.int64)
+    orders = _places_in_random_orders(rows, comparison.prototypes.k)
+    done = 0
+    for run in runs(rows, links.component):
+        members = np.sort(run)
+        pairs = _Pairs(comparison, members) if len(run) <= _LARGE_RUN else None
+        for group in _broken_groups(members, cover, links):
+            if len(group) > _LARGE_GROUP:
+                cliques += len(leader_cover(half, order=group).leaders)
+            else:
+                cliques += (pairs or _Pairs(comparison, group)).cliques(group)
+        for number, places in enumerate(orders):
+            order = members[np.argsort(places[members])]
+            counts[number] += (
+                pairs.leaders(order)
+                if pairs
+                else len(leader_cover(comparison, order=order).leaders)
+            )
+        done += len(run)
+        progress("orders", done, len(rows))
+    in_index_order = len(cover.leaders) - settled
     return Bracket(
         low=settled + fewest,
-        high=settled + most,
+        high=settled + min(most, cliques),
         definition_independent=False,
-        order_range=(settled + min(counts), settled + max(counts)),
+        order_range=(
+            settled + min(in_index_order, int(counts.min())),
+            settled + max(in_index_order, int(counts.max())),
+        ),
     )
+
+
+def _places_in_random_orders(rows: Index, k: int) -> Index:
+    """Place of each of some prototypes in a few random orders of them (orders x k)."""
+    rng = np.random.default_rng(0)
+    places = np.zeros((_ORDERS, k), dtype=np.intp)
+    for place in places:
+        place[rng.permutation(rows)] = np.arange(len(rows))
+    return places
+
+
+def _broken_groups(members: Index, cover: Cover, links: Links) -> Iterator[Index]:
+    """The groups among some whole components that are no cliques."""
+    members = members[~links.clique[cover.group[members]]]
+    by_group = members[np.argsort(cover.group[members], kind="stable")]
+    ends = np.flatnonzero(np.diff(cover.group[by_group])) + 1
+    return (group for group in np.split(by_group, ends) if group.size)
+
+
+class _Pairs:
+    """All pairs of duplicates among some sorted prototypes."""
+
+    def __init__(self, comparison: Comparison, members: Index) -> None:
+        self._members = members
+        operand = Operand(members)
+        close = comparison.duplicates(operand, operand)
+        if close is None:
+            close = np.zeros((len(members), len(members)), dtype=np.bool_)
+        self._close = close
+
+    def leaders(self, order: Index) -> int:
+        """Leaders of the cover of some of them, in an order."""
+        rows = np.searchsorted(self._members, order)
+        free = np.ones(len(self._members), dtype=np.bool_)
+        count = start = 0
+        while True:
+            start += int(free[rows[start:]].argmax())
+            if not free[rows[start]]:
+                return count
+            free[rows[start]] = False
+            free &= ~self._close[rows[start]]
+            count += 1
+
+    def cliques(self, group: Index) -> int:
+        """Cliques found in some of them by filling one after the other, in index order."""
+        place = np.searchsorted(self._members, group)
+        close = self._close[np.ix_(place, place)]
+        free = np.ones(len(group), dtype=np.bool_)
+        count = 0
+        while free.any():
+            candidates = free.copy()
+            while candidates.any():
+                member = int(candidates.argmax())
+                free[member] = candidates[member] = False
+                candidates &= close[member]
+            count += 1
+        return count
 
 
 def _whole_components(cover: Cover, links: Links) -> Mask:
@@ -98,39 +174,3 @@ def _whole_components(cover: Cover, links: Links) -> Mask:
     groups = np.bincount(component, minlength=links.num_components)
     broken = np.bincount(component, weights=~links.clique, minlength=links.num_components)
     return np.asarray((groups == 1) & (broken == 0))
-
-
-def _clique_partition(
-    comparison: Comparison, half: Comparison, cover: Cover, links: Links, whole: Mask
-) -> int:
-    """Cliques in some partition into cliques of the components that are not one clique."""
-    open_group = ~whole[links.component[cover.leaders]]
-    count = int((open_group & links.clique).sum())
-    broken = np.flatnonzero(open_group & ~links.clique)
-    by_group = np.argsort(cover.group, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(cover.sizes)])
-    for group in broken:
-        members = by_group[starts[group] : starts[group + 1]]
-        if len(members) > _LARGE_GROUP:
-            count += len(leader_cover(half, order=members).leaders)
-        else:
-            count += _greedy_cliques(comparison, members)
-    return count
-
-
-def _greedy_cliques(comparison: Comparison, members: Index) -> int:
-    """Cliques found by filling one after the other, in index order."""
-    operand = Operand(members)
-    close = comparison.duplicates(operand, operand)
-    if close is None:
-        return len(members)
-    free = np.ones(len(members), dtype=np.bool_)
-    count = 0
-    while free.any():
-        candidates = free.copy()
-        while candidates.any():
-            member = int(candidates.argmax())
-            free[member] = candidates[member] = False
-            candidates &= close[member]
-        count += 1
-    return count

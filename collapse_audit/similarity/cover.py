@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from collapse_audit.similarity.partition import runs
 from collapse_audit.similarity.predicate import NONE, Comparison
 from collapse_audit.similarity.products.panel import Operand
-from collapse_audit.similarity.products.rows import Index, Mask
+from collapse_audit.similarity.products.rows import Index, Mask, parts
 from collapse_audit.similarity.progress import Progress, silent
 
 # A scan of this many prototypes is long enough for folding to pay, and after half of them the share
 # that became leaders tells a healthy head from a collapsed one, whose leaders come early.
 _LONG_SCAN = 16384
+# Rows of the first block, and twice as many in each that follows: popular leaders come early, and
+# most rows of a group need no more than its leader.
+_FIRST_ROWS = 64
 _MANY_LEADERS = 0.3
 
 
@@ -41,6 +46,7 @@ def leader_cover(
     comparison: Comparison,
     *,
     order: Index | None = None,
+    within: Index | None = None,
     block_rows: int | None = None,
     progress: Progress = silent,
 ) -> Cover:
@@ -54,6 +60,8 @@ def leader_cover(
     Args:
         comparison: The prototypes and the threshold.
         order: Prototypes to scan, in this order; all of them by index if ``None``.
+        within: A label of each prototype (k), where prototypes with different labels are known to
+            be further apart than epsilon: they are not compared. ``None`` if nothing is known.
         block_rows: Rows compared at once; the panel's own if ``None``. It changes memory and
             speed, not the result.
         progress: Called with ("cover", rows done, rows in all).
@@ -63,21 +71,84 @@ def leader_cover(
     """
     scan = np.arange(comparison.prototypes.k) if order is None else np.asarray(order, np.intp)
     group = np.full(comparison.prototypes.k, NONE, dtype=np.intp)
+    found: list[Index] = []
+    done = count = 0
+    for run in runs(scan, within):
+
+        def tell(rows: int, before: int = done) -> None:
+            progress("cover", before + rows, len(scan))
+
+        found.append(_scan(comparison, run, group, count, block_rows=block_rows, tell=tell))
+        done += len(run)
+        count += len(found[-1])
+    cover = Cover(leaders=np.concatenate(found), group=group)
+    return cover if within is None else _in_scan_order(cover, scan)
+
+
+def _in_scan_order(cover: Cover, scan: Index) -> Cover:
+    """The same groups, numbered as their leaders were scanned."""
+    place = np.empty(len(cover.group), dtype=np.intp)
+    place[scan] = np.arange(len(scan))
+    order = np.argsort(place[cover.leaders])
+    number = np.empty(len(order), dtype=np.intp)
+    number[order] = np.arange(len(order))
+    group = cover.group.copy()
+    group[scan] = number[group[scan]]
+    return Cover(leaders=cover.leaders[order], group=group)
+
+
+def _scan(
+    comparison: Comparison,
+    scan: Index,
+    group: Index,
+    offset: int,
+    *,
+    block_rows: int | None,
+    tell: Callable[[int], None],
+) -> Index:
+    """Put rows into groups, which are numbered from an offset; return the leaders."""
     leaders = _Leaders(comparison.panel.chunk_rows)
     untried = len(scan) >= _LONG_SCAN
     start = 0
+    size = _FIRST_ROWS
     while start < len(scan):
-        rows = scan[start : start + (block_rows or comparison.block_rows)]
-        live = _join(comparison, rows, leaders, group)
-        found = _scan_among_themselves(comparison, live, group, offset=leaders.count)
-        leaders.extend(found)
+        rows = scan[start : start + min(size, block_rows or comparison.block_rows)]
+        size *= 2
+        live = _join(comparison, rows, leaders, group, offset=offset)
+        leaders.extend(
+            _scan_among_themselves(comparison, live, group, offset=offset + leaders.count)
+        )
         if untried and 2 * start >= _LONG_SCAN:
             untried = False
             if leaders.count > _MANY_LEADERS * start:
                 comparison.try_folding(leaders.index())
         start += len(rows)
-        progress("cover", start, len(scan))
-    return Cover(leaders=leaders.index(), group=group)
+        tell(start)
+    return leaders.index()
+
+
+def cover_around(comparison: Comparison, leaders: Index, rows: Index) -> Cover:
+    """Put rows into the group of the first of some given leaders close enough, the rest alone.
+
+    Args:
+        comparison: The prototypes and the threshold.
+        leaders: Some of the rows, in any order.
+        rows: Prototypes to put into groups.
+
+    Returns:
+        Groups that cost K times the number of leaders, and are no leader cover.
+    """
+    group = np.full(comparison.prototypes.k, NONE, dtype=np.intp)
+    given = _Leaders(comparison.panel.chunk_rows)
+    given.extend(leaders)
+    alone = [
+        _join(comparison, rows[part], given, group, offset=0)
+        for part in parts(len(rows), comparison.block_rows)
+    ]
+    rest = np.setdiff1d(np.concatenate(alone), leaders)
+    group[leaders] = np.arange(len(leaders))
+    group[rest] = len(leaders) + np.arange(len(rest))
+    return Cover(leaders=np.concatenate([leaders, rest]), group=group)
 
 
 class _Leaders:
@@ -111,7 +182,7 @@ class _Leaders:
 
 
 def _join(
-    comparison: Comparison, rows: Index, leaders: _Leaders, group: Index, *, offset: int = 0
+    comparison: Comparison, rows: Index, leaders: _Leaders, group: Index, *, offset: int
 ) -> Index:
     """Put rows into the group of the first leader close enough; return those without one."""
     operand = Operand(rows)

@@ -11,10 +11,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from collapse_audit.similarity.cover import Cover
+from collapse_audit.similarity.partition import runs
 from collapse_audit.similarity.predicate import NONE, Comparison
 from collapse_audit.similarity.products.bounds import float64_bound
 from collapse_audit.similarity.products.panel import Operand
-from collapse_audit.similarity.products.rows import Float64, Index, Mask
+from collapse_audit.similarity.products.rows import Float64, Index, Mask, parts
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024
@@ -23,6 +24,9 @@ _COLUMNS = 2048
 _ANGLE_SLACK = 1e-12
 # Below this many hits a tile's linked groups are read from the hits themselves.
 _FEW_HITS = 16384
+# Members are compared with the leaders of the other side first where that is so many times cheaper
+# than comparing them with its members.
+_WORTH_A_LOOK = 4
 # Links kept before those that connect nothing new are forgotten.
 _MOST_LINKS = 1 << 17
 
@@ -46,7 +50,13 @@ class Links:
     radius: Float64
 
 
-def link_groups(comparison: Comparison, cover: Cover, *, progress: Progress = silent) -> Links:
+def link_groups(
+    comparison: Comparison,
+    cover: Cover,
+    *,
+    within: Index | None = None,
+    progress: Progress = silent,
+) -> Links:
     """Connect the groups of a cover, and count the neighbours of every prototype.
 
     A group is connected by construction. Two groups g, h can only be linked if their leaders are
@@ -58,33 +68,45 @@ def link_groups(comparison: Comparison, cover: Cover, *, progress: Progress = si
     Args:
         comparison: The prototypes and the threshold.
         cover: Their leader cover at the same threshold.
+        within: As for :func:`leader_cover`.
         progress: Called with ("links", groups done, groups in all).
 
     Returns:
         Components, neighbour counts and cliques, all exact.
     """
-    linker = _Linker(comparison, cover)
-    for first, last in linker.segments():
+    linker = _Linker(comparison, cover, within)
+    done = 0
+    for first, last, end in linker.segments():
         linker.compare_inside(first, last)
-        linker.compare_with_later(first, last)
-        progress("links", last, linker.num_shared)
+        linker.compare_with_later(first, last, end)
+        done += last - first
+        progress("links", done, linker.num_shared)
     return linker.result()
 
 
 class _Linker:
     """Groups sorted by falling radius, members beside each other, and what was counted so far.
 
-    Positions below count groups in that order. Groups of one member come last.
+    Positions below count groups in that order, one run of parts after the other. Groups of one
+    member come last in each.
     """
 
-    def __init__(self, comparison: Comparison, cover: Cover) -> None:
+    def __init__(self, comparison: Comparison, cover: Cover, within: Index | None) -> None:
         self._comparison = comparison
         self._cover = cover
         self._theta = comparison.threshold.angle
         sizes = cover.sizes
         self._radius = _radii(comparison, cover)
+        run = np.zeros(len(sizes), dtype=np.intp)
+        self._ends: list[tuple[int, int]] = []  # of groups of several members, and of all, per run
+        end = 0
+        for number, leaders in enumerate(runs(cover.leaders, within)):
+            groups = cover.group[leaders]
+            run[groups] = number
+            self._ends.append((end + int((sizes[groups] > 1).sum()), end + len(groups)))
+            end += len(groups)
         # By radius, but groups of one member last even where all radii are zero.
-        self._rank = np.lexsort((-self._radius, sizes == 1))
+        self._rank = np.lexsort((-self._radius, sizes == 1, run))
         self._sizes = sizes[self._rank]
         self._sorted_radius = self._radius[self._rank]
         self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
@@ -102,15 +124,17 @@ class _Linker:
         self._linked: list[Index] = []
         self._num_links = 0
 
-    def segments(self) -> Iterator[tuple[int, int]]:
-        """Runs of groups of more than one member, about ``_ROWS`` members each."""
+    def segments(self) -> Iterator[tuple[int, int, int]]:
+        """Groups of several members, about ``_ROWS`` members at once, and the end of their run."""
         first = 0
-        while first < self.num_shared:
-            room = self._starts[first] + _ROWS
-            last = int(np.searchsorted(self._starts, room, side="right")) - 1
-            last = min(max(last, first + 1), self.num_shared)
-            yield first, last
-            first = last
+        for shared, end in self._ends:
+            while first < shared:
+                room = self._starts[first] + _ROWS
+                last = int(np.searchsorted(self._starts, room, side="right")) - 1
+                last = min(max(last, first + 1), shared)
+                yield first, last, end
+                first = last
+            first = end
 
     def compare_inside(self, first: int, last: int) -> None:
         """Count the pairs inside a segment."""
@@ -137,15 +161,19 @@ class _Linker:
         incomplete = self._group_of[start:stop][inside < others]
         self._clique[self._rank[incomplete]] = False
 
-    def compare_with_later(self, first: int, last: int) -> None:
-        """Count the pairs between a segment and all later groups that its groups may reach."""
-        for column in range(last, len(self._sizes), _COLUMNS):
-            end = min(column + _COLUMNS, len(self._sizes))
-            may = self._may_link(first, last, column, end)
+    def compare_with_later(self, first: int, last: int, end: int) -> None:
+        """Count the pairs between a segment and the later groups that its groups may reach."""
+        for column in range(last, end, _COLUMNS):
+            may = self._may_link(first, last, column, min(column + _COLUMNS, end))
             if not may.any():
                 continue
-            rows = self._members_of(first + np.flatnonzero(may.any(axis=1)))
-            columns = self._members_of(column + np.flatnonzero(may.any(axis=0)))
+            row_groups = first + np.flatnonzero(may.any(axis=1))
+            column_groups = column + np.flatnonzero(may.any(axis=0))
+            rows, columns = self._members_of(row_groups), self._members_of(column_groups)
+            looks = len(row_groups) * len(columns) + len(column_groups) * len(rows)
+            if _WORTH_A_LOOK * looks < len(rows) * len(columns):
+                rows = rows[self._may_reach(rows, column_groups)]
+                columns = columns[self._may_reach(columns, row_groups)]
             for r in range(0, len(rows), _ROWS):
                 for c in range(0, len(columns), _COLUMNS):
                     self._hits(rows[r : r + _ROWS], columns[c : c + _COLUMNS])
@@ -160,6 +188,17 @@ class _Linker:
         later = column + c > first + r
         may = np.zeros((last - first, end - column), dtype=np.bool_)
         may[r[later], c[later]] = True
+        return may
+
+    def _may_reach(self, members: Index, groups: Index) -> Mask:
+        """Which members may be linked to a member of any of some groups, by those leaders alone."""
+        leaders = Operand(self._cover.leaders[self._rank[groups]])
+        limit = np.cos(np.minimum(self._theta + self._sorted_radius[groups], np.pi))
+        may = np.zeros(len(members), dtype=np.bool_)
+        for part in parts(len(members), _COLUMNS):
+            operand = Operand(self._members[members[part]])
+            _, column = self._comparison.panel.may_reach(leaders, operand, limit)
+            may[part.start + column] = True
         return may
 
     def _members_of(self, positions: Index) -> Index:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.cover import Cover, leader_cover
+from collapse_audit.similarity.cover import Cover
+from collapse_audit.similarity.partition import runs
 from collapse_audit.similarity.predicate import Comparison
 from collapse_audit.similarity.products.bounds import format_bound
 from collapse_audit.similarity.products.maxima import ChunkMaxima
@@ -21,9 +22,9 @@ _COLUMNS = 1024
 # Groups up to this size are compared pair by pair; a product only pays for larger ones.
 _SMALL_GROUP = 12
 _PAIRS_AT_ONCE = 512
-# A cover spares nothing if nearly all of so many prototypes become leaders.
-_SAMPLE = 8192
-_HEALTHY = 0.9
+# Rounding of chords and of the sums of angles below, far above their true size.
+_ANGLE_SLACK = 1e-6
+_DISTANCE_SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,16 +50,14 @@ class Nearest:
     @property
     def angle(self) -> Float64:
         """Angle to the nearest other prototype, radians (k)."""
-        return 2.0 * np.arcsin(np.sqrt(np.clip(self.distance / 2.0, 0.0, 1.0)))
+        return _angles(2.0 * self.distance)
 
     def __repr__(self) -> str:
         return f"Nearest(k={len(self.index)}, copies={self.copies})"
 
 
-def nearest_prototypes(
-    comparison: Comparison, cover: Cover | None = None, *, progress: Progress = silent
-) -> Nearest:
-    r"""Find the nearest other prototype of every prototype.
+class NearestSearch:
+    r"""The best neighbour found so far for every prototype.
 
     .. math:: \operatorname{nn}(i) = \arg\min_{j \ne i} \lVert u_i - u_j \rVert^2 / 2
 
@@ -68,57 +67,69 @@ def nearest_prototypes(
 
     Args:
         comparison: The prototypes; its threshold does not change the result.
-        cover: Any leader cover of all of them; a good one makes the search fast. One is made, or
-            found to be useless, if ``None``.
-        progress: Called with ("nearest", rows done, rows in all).
 
-    Returns:
-        Index and cosine distance of each prototype's nearest other one.
+    Attributes:
+        found: Prototypes whose nearest one is known (k).
     """
-    search = _Search(comparison, cover or _useful_cover(comparison))
-    search.match_copies()
-    search.inside_groups()
-    search.between_groups(progress)
-    return search.result()
 
-
-def _useful_cover(comparison: Comparison) -> Cover:
-    """The leader cover; each prototype alone where a sample shows that it would hardly be less."""
-    k = comparison.prototypes.k
-    if k >= 4 * _SAMPLE:
-        sample = np.sort(np.random.default_rng(0).choice(k, _SAMPLE, replace=False))
-        if len(leader_cover(comparison, order=sample).leaders) > _HEALTHY * _SAMPLE:
-            return Cover(leaders=np.arange(k), group=np.arange(k))
-    return leader_cover(comparison)
-
-
-class _Search:
-    """The best neighbour found so far, by squared chord, for every prototype."""
-
-    def __init__(self, comparison: Comparison, cover: Cover) -> None:
+    def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
         self._prototypes = comparison.prototypes
-        self._cover = cover
         k = self._prototypes.k
-        self.index: Index = np.full(k, k, dtype=np.intp)
-        self.squared = np.full(k, np.inf)
-        self._distinct: Index = np.arange(k)
-
-    def match_copies(self) -> None:
-        """Pair up bit-equal directions, and keep only the first of each for the search."""
+        self._index: Index = np.full(k, k, dtype=np.intp)
+        self._squared = np.full(k, np.inf)
+        self.found: Mask = np.zeros(k, dtype=np.bool_)
         copy_of = first_copies(self._prototypes)
-        copies = np.flatnonzero(copy_of != np.arange(len(copy_of)))
-        self.index[copies], self.squared[copies] = copy_of[copies], 0.0
+        self._first: Mask = copy_of == np.arange(k)
+        copies = np.flatnonzero(~self._first)
         firsts, second = np.unique(copy_of[copies], return_index=True)
-        self.index[firsts], self.squared[firsts] = copies[second], 0.0
-        self._distinct = np.flatnonzero(copy_of == np.arange(len(copy_of)))
+        for rows, others in ((copies, copy_of[copies]), (firsts, copies[second])):
+            self._index[rows], self._squared[rows] = others, 0.0
+            self.found[rows] = True
+
+    def find(
+        self,
+        rows: Index,
+        among: Index,
+        cover: Cover,
+        *,
+        within: Index | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        """Find the nearest of some prototypes.
+
+        Args:
+            rows: Whose nearest is sought.
+            among: Prototypes that hold it, and all of ``rows``; sorted.
+            cover: Any groups of all of ``among``; a good leader cover makes the search fast.
+            within: The part of each prototype (k), where the nearest is in the same part; ``None``
+                if nothing is known.
+            progress: Called with ("nearest", rows done, rows in all).
+        """
+        sought = np.zeros(self._prototypes.k, dtype=np.bool_)
+        sought[rows] = True
+        sought &= ~self.found
+        if sought.any():
+            distinct = among[self._first[among]]
+            self._inside_groups(distinct, cover, sought)
+            done = 0
+            for run in runs(distinct, within):
+                tell = _as_part(progress, done, len(run), len(distinct))
+                self._between_groups(run, cover, sought, tell)
+                done += len(run)
+        self.found[rows] = True
 
     def result(self) -> Nearest:
         """The nearest ones found so far."""
-        copies = self._prototypes.k - len(self._distinct)
-        return Nearest(index=self.index, distance=self.squared / 2.0, copies=copies)
+        copies = int(np.count_nonzero(~self._first))
+        return Nearest(index=self._index, distance=self._squared / 2.0, copies=copies)
 
-    def offer(self, rows: Index, columns: Index) -> None:
+    def certainly_apart(self, rows: Index, distance: float) -> Mask:
+        """Which of some prototypes have their nearest one beyond a distance, beyond doubt."""
+        apart = self._squared[rows] / 2.0 > distance * (1.0 + _DISTANCE_SLACK)
+        return np.asarray(self.found[rows] & apart)
+
+    def _offer(self, rows: Index, columns: Index) -> None:
         """Compare pairs exactly and keep what is nearer, or as near with a smaller index."""
         if not rows.size:
             return
@@ -127,29 +138,33 @@ class _Search:
         rows, columns, squared = rows[order], columns[order], squared[order]
         first = np.flatnonzero(np.diff(rows, prepend=-1))
         rows, columns, squared = rows[first], columns[first], squared[first]
-        better = (squared < self.squared[rows]) | (
-            (squared == self.squared[rows]) & (columns < self.index[rows])
+        better = (squared < self._squared[rows]) | (
+            (squared == self._squared[rows]) & (columns < self._index[rows])
         )
-        self.index[rows[better]] = columns[better]
-        self.squared[rows[better]] = squared[better]
+        self._index[rows[better]] = columns[better]
+        self._squared[rows[better]] = squared[better]
 
-    def inside_groups(self) -> None:
-        """Find the nearest member of the own group."""
-        group = self._cover.group[self._distinct]
+    def _inside_groups(self, distinct: Index, cover: Cover, sought: Mask) -> None:
+        """Find the nearest member of the own group, in groups with a prototype that is sought."""
+        group = cover.group[distinct]
+        wanted = np.zeros(len(cover.leaders), dtype=np.bool_)
+        wanted[group[sought[distinct]]] = True
+        distinct = distinct[wanted[group]]
+        group = cover.group[distinct]
         by_group = np.argsort(group, kind="stable")
-        members, group = self._distinct[by_group], group[by_group]
+        members, group = distinct[by_group], group[by_group]
         starts = np.flatnonzero(np.diff(group, prepend=-1))
         sizes = np.diff(np.append(starts, len(group)))
         for size in range(2, _SMALL_GROUP + 1):
             inside = members[starts[sizes == size][:, None] + np.arange(size)]
             row, column = np.nonzero(~np.eye(size, dtype=np.bool_))
-            self.offer(inside[:, row].ravel(), inside[:, column].ravel())
+            self._offer(inside[:, row].ravel(), inside[:, column].ravel())
         for start, size in zip(starts, sizes, strict=True):
             if size > _SMALL_GROUP:
-                self._inside_large_group(members[start : start + size])
+                leader = cover.leaders[group[start]]
+                self._inside_large_group(members[start : start + size], leader)
 
-    def _inside_large_group(self, members: Index) -> None:
-        leader = self._cover.leaders[self._cover.group[members[0]]]
+    def _inside_large_group(self, members: Index, leader: np.intp) -> None:
         centre = self._prototypes.unit_rows(np.array([leader]))
         differences = np.empty((len(members), self._prototypes.d), dtype=np.float32)
         scale = 0.0
@@ -173,58 +188,67 @@ class _Search:
                 tiles.append((r, c + columns.start, squared[r, c]))
             r, c, squared = (np.concatenate(column) for column in zip(*tiles, strict=True))
             near = squared <= best[r] + slack
-            self.offer(members[part][r[near]], members[c[near]])
+            self._offer(members[part][r[near]], members[c[near]])
 
-    def between_groups(self, progress: Progress) -> None:
+    def _between_groups(
+        self, distinct: Index, cover: Cover, sought: Mask, progress: Progress
+    ) -> None:
         """Find nearer ones in other groups, for the rows that may have any there."""
-        rows = self._may_have_foreign()
+        distinct = np.sort(distinct)
+        rows = distinct[sought[distinct]]
+        rows = rows[self._may_have_foreign(rows, distinct, cover)]
         if not rows.size:
             return
-        sought = np.zeros(self._prototypes.k, dtype=np.bool_)
-        sought[rows] = True
-        everything = 2 * len(rows) > len(self._distinct)  # then one product serves two rows
-        rows = self._distinct if everything else rows
+        open_ = np.zeros(self._prototypes.k, dtype=np.bool_)
+        open_[rows] = True
+        everything = 2 * len(rows) > len(distinct)  # then one product serves two rows
 
         def known(rows: Index) -> Float64:
-            return np.where(sought[rows], 1.0 - self.squared[rows] / 2.0, 2.0)
+            return np.where(open_[rows], 1.0 - self._squared[rows] / 2.0, 2.0)
 
         maxima = ChunkMaxima(
             self._comparison.coarse_panel,
-            rows,
-            self._distinct,
+            distinct if everything else rows,
+            distinct,
             again=self._comparison.may_reach,
             known=known,
             progress=progress,
         )
         for near, columns in maxima.pairs():
-            foreign = self._cover.group[near] != self._cover.group[columns]
-            self.offer(near[foreign], columns[foreign])
+            foreign = cover.group[near] != cover.group[columns]
+            self._offer(near[foreign], columns[foreign])
 
-    def _may_have_foreign(self) -> Index:
-        """Distinct rows whose nearest one may sit in another group, by the triangle inequality."""
-        leaders, group = self._cover.leaders, self._cover.group[self._distinct]
-        angle = self.result().angle[self._distinct]  # pi where none was found yet
-        to_leader = np.sqrt(_squared_chords(self._prototypes, self._distinct, leaders[group]))
-        to_leader = 2.0 * np.arcsin(np.clip(to_leader / 2.0, 0.0, 1.0))
-        radius = np.zeros(len(leaders))
-        np.maximum.at(radius, group, to_leader)
-        needed = np.zeros(len(leaders))
-        np.maximum.at(needed, group, angle)
-        far = np.flatnonzero(~self._isolated_groups(needed + radius, radius))
-        return self._distinct[np.isin(group, far)]
+    def _may_have_foreign(self, rows: Index, distinct: Index, cover: Cover) -> Mask:
+        """Which rows may have their nearest in another group, by the triangle inequality."""
+        groups, place = np.unique(cover.group[distinct], return_inverse=True)
+        if len(groups) < 2:
+            return np.zeros(len(rows), dtype=np.bool_)
+        leaders = cover.leaders[groups]
+        place_of_rows = np.searchsorted(groups, cover.group[rows])
+        needed = np.zeros(len(groups))
+        np.maximum.at(needed, place_of_rows, _angles(self._squared[rows]))  # pi: none found yet
+        radius = np.zeros(len(groups))
+        member = np.flatnonzero(leaders[place] != distinct)
+        to_leader = _squared_chords(self._prototypes, distinct[member], leaders[place[member]])
+        np.maximum.at(radius, place[member], _angles(to_leader))
+        asked = np.zeros(len(groups), dtype=np.bool_)
+        asked[place_of_rows] = True
+        isolated = self._isolated_groups(leaders, needed + radius, radius, asked)
+        return np.asarray(~isolated[place_of_rows])
 
-    def _isolated_groups(self, reach: Float64, radius: Float64) -> Mask:
-        """Groups no other group of which comes within reach of the leader."""
-        comparison, leaders = self._comparison, self._cover.leaders
-        alone = reach < np.pi - radius.max() - 1e-6
+    def _isolated_groups(
+        self, leaders: Index, reach: Float64, radius: Float64, asked: Mask
+    ) -> Mask:
+        """Groups no other group of which comes within reach of the leader, among those asked."""
+        alone = asked & (reach < np.pi - radius.max() - _ANGLE_SLACK)
         tried = np.flatnonzero(alone)
         for part in parts(len(tried), _ROWS):
             groups = tried[part]
             rows = Operand(leaders[groups])
             for other in parts(len(leaders), _COLUMNS):
                 widest = float(radius[other].max())
-                limit = np.cos(np.minimum(reach[groups] + widest + 1e-6, np.pi))
-                r, c = comparison.panel.may_reach(rows, Operand(leaders[other]), limit)
+                limit = np.cos(np.minimum(reach[groups] + widest + _ANGLE_SLACK, np.pi))
+                r, c = self._comparison.panel.may_reach(rows, Operand(leaders[other]), limit)
                 alone[groups[r[groups[r] != other.start + c]]] = False
         return np.asarray(alone)
 
@@ -252,6 +276,20 @@ def _runs(near: Mask) -> Iterator[slice]:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], near, [False]]).astype(np.int8)))
     for start, stop in edges.reshape(-1, 2):
         yield slice(int(start), int(stop) + 1)
+
+
+def _as_part(progress: Progress, before: int, size: int, whole: int) -> Progress:
+    """A listener for a piece of the work, which counts as so much of the whole."""
+
+    def tell(stage: str, done: int, total: int) -> None:
+        progress(stage, before + size * done // total, whole)
+
+    return tell
+
+
+def _angles(squared_chords: Float64) -> Float64:
+    """Angles of chords of the unit sphere, radians; pi where none is known."""
+    return np.asarray(2.0 * np.arcsin(np.sqrt(np.clip(squared_chords, 0.0, 4.0)) / 2.0))
 
 
 def _squared_chords(prototypes: Prototypes, first: Index, second: Index) -> Float64:
