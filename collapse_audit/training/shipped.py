@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from collapse_audit.files import replacing
-from collapse_audit.training.audits import audit_rows
 from collapse_audit.training.checkpointing import load_network, save_head, write_text
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import Data, load_data
+from collapse_audit.training.evaluate import audit_rows
 from collapse_audit.training.run import provenance, run_training
 
 RECIPES = {
