@@ -247,7 +247,6 @@ def describe_source(resolved: ResolvedSource) -> CheckpointDescription:
 
 
 def _open_path(typed: str, checkpoint_dir: Path | None, ids: Sequence[str] = ()) -> ResolvedSource:
-    """A file or folder of this machine."""
     try:
         path = Path(typed).expanduser()
         spec = path.name if path.is_absolute() else typed

@@ -19,36 +19,23 @@ _CENTRE = re.compile(r"(?:.+[./])?center(?:2|_grid)?")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckpointDescription:
-    """What a checkpoint holds.
+    """What a checkpoint holds."""
 
-    Attributes:
-        spec: What the user asked for.
-        container: How it is packed.
-        size: Bytes of all its files.
-        family: Method family, where the layout tells.
-        top_level: Each key of the outermost dictionary and the number of tensors below it. In a
-            flat state dict these are modules, not tensors.
-        tree: Each module and the number of its tensors and values, two levels deep.
-        heads: Heads found; empty for a backbone.
-        audited: Those of them that are audited unless told otherwise.
-        default: The one that :func:`~collapse_audit.load_prototypes` takes.
-        centre_keys: Keys of stored centres of the teacher's logits.
-        matrices: Every matrix: key, shape and type.
-        notes: What a reader should know of the file.
-    """
-
-    spec: str
+    spec: str  # what the user asked for
     container: Container
-    size: int
-    family: str | None
+    size: int  # bytes of all its files
+    family: str | None  # where the layout tells
+    # each key of the outermost dictionary and the number of tensors below it; in a flat state dict
+    # these are modules, not tensors
     top_level: tuple[tuple[str, int], ...]
+    # each module and the number of its tensors and values, two levels deep
     tree: tuple[tuple[str, int, int], ...]
-    heads: tuple[HeadLocation, ...]
-    audited: frozenset[HeadLocation]
-    default: HeadLocation | None
-    centre_keys: tuple[str, ...]
-    matrices: tuple[tuple[str, tuple[int, ...], str], ...]
-    notes: tuple[str, ...] = ()
+    heads: tuple[HeadLocation, ...]  # none in a backbone
+    audited: frozenset[HeadLocation]  # unless told otherwise
+    default: HeadLocation | None  # the one that :func:`~collapse_audit.load_prototypes` takes
+    centre_keys: tuple[str, ...]  # of stored centres of the teacher's logits
+    matrices: tuple[tuple[str, tuple[int, ...], str], ...]  # key, shape and type of each
+    notes: tuple[str, ...] = ()  # what a reader should know of the file
 
     def to_dict(self) -> InfoDocument:
         """The content of ``collapse-audit info --json``."""
@@ -89,16 +76,7 @@ class CheckpointDescription:
 
 
 def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> CheckpointDescription:
-    """Look into a checkpoint.
-
-    Args:
-        checkpoint: The checkpoint.
-        spec: What to call it.
-        family: Method family, if the manifest knows it.
-
-    Returns:
-        Container, keys and heads. A file without heads is described too.
-    """
+    """What is in a checkpoint, to be called ``spec``; one without heads is described too."""
     heads = discover_heads(checkpoint)
     audited = heads_by_default(checkpoint, heads)
     tensors = checkpoint.tensors.values()
@@ -121,7 +99,6 @@ def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> Ch
 
 
 def _is_matrix(tensor: StoredTensor) -> bool:
-    """Whether it is a matrix, or a stack of them."""
     return len(tensor.shape) in (2, 3) and 0 not in tensor.shape and tensor.dtype in FLOATING
 
 

@@ -24,20 +24,9 @@ def load_located(
     *,
     family: str | None = None,
 ) -> tuple[Prototypes, ...]:
-    """Read the prototypes of heads; a tensor that several of them share is read once.
-
-    Args:
-        checkpoint: The checkpoint.
-        heads: Some of its heads.
-        spec: What to call it in messages and reports.
-        family: Method family, if it is known.
-
-    Returns:
-        One entry per head.
-
-    Raises:
-        PrototypeError: If prototypes are not finite, of zero norm or fewer than two.
-    """
+    """Read the prototypes of heads; a tensor that several of them share is read once."""
+    # spec: what to call the checkpoint in messages and reports. Prototypes that are not finite, of
+    # zero norm or fewer than two are a PrototypeError.
     chosen = tuple(heads)
     stacks = {head.weight_key for head in chosen if head.index is not None}
     held = {key: _digested(checkpoint.tensors[key]) for key in stacks}
@@ -90,7 +79,6 @@ def _prototypes_of(
 
 
 def _digested(tensor: StoredTensor) -> tuple[Values, str]:
-    """The values of a tensor, and their SHA-256."""
     values = tensor.read()
     return values, _sha256_of(values)
 

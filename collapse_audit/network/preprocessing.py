@@ -20,21 +20,13 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Resize the shorter side, crop the centre, scale to [0, 1], standardise.
+    """Resize the shorter side, crop the centre, scale to [0, 1], standardise."""
 
-    Attributes:
-        resize: Shorter side after resizing, in pixels; ``None`` for no resize and no crop.
-        crop: Side of the central square that is kept.
-        interpolation: Of the resize, antialiased.
-        mean: Subtracted, per channel.
-        std: Divisor, per channel.
-    """
-
-    resize: int | None = 256
-    crop: int = 224
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    mean: tuple[float, float, float] = _IMAGENET_MEAN
-    std: tuple[float, float, float] = _IMAGENET_STD
+    resize: int | None = 256  # shorter side in pixels; ``None``: no resize, no crop
+    crop: int = 224  # side of the central square that is kept
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of the resize, antialiased
+    mean: tuple[float, float, float] = _IMAGENET_MEAN  # subtracted, per channel
+    std: tuple[float, float, float] = _IMAGENET_STD  # divisor, per channel
 
     def fitted(self, side: int | None) -> Preprocessing:
         """The same for a model of another input size; resize keeps its ratio to the crop."""
@@ -43,14 +35,7 @@ class Preprocessing:
         return replace(self, resize=round(self.resize * side / self.crop), crop=side)
 
     def __call__(self, image: Image | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Prepare one image.
-
-        Args:
-            image: A PIL image of any mode, or an array as :func:`to_image` takes it.
-
-        Returns:
-            3 x height x width.
-        """
+        """Prepare one image, as :func:`to_image` takes it (3 x height x width)."""
         picture = to_image(image).convert("RGB")
         if self.resize is not None:
             picture = _crop(_resize(picture, self.resize, self.interpolation), self.crop)

@@ -7,13 +7,7 @@ interruption can damage.
 
 from collapse_audit.remote.addresses import Remote, is_remote, remote_of_entry, remote_of_url
 from collapse_audit.remote.locking import check_and_record
-from collapse_audit.remote.maintenance import (
-    CacheItem,
-    Verdict,
-    cache_items,
-    clear_cache,
-    verify_cache,
-)
+from collapse_audit.remote.maintenance import CacheItem, cache_items, clear_cache, verify_cache
 from collapse_audit.remote.remote_source import RemoteSource, is_cached, open_source
 from collapse_audit.remote.reporting import SILENT, Reporter
 from collapse_audit.remote.settings import RemoteSettings
@@ -26,7 +20,6 @@ __all__ = [
     "RemoteSettings",
     "RemoteSource",
     "Reporter",
-    "Verdict",
     "cache_items",
     "cached_file",
     "check_and_record",

@@ -14,29 +14,19 @@ _ON = frozenset({"1", "true", "yes", "on"})
 
 @dataclass(frozen=True, slots=True)
 class RemoteSettings:
-    """How remote files are fetched and where they are kept.
+    """How remote files are fetched and where they are kept."""
 
-    Attributes:
-        cache_dir: Folder of the cache; made when something is written.
-        offline: Never open a connection; answer from the cache or fail.
-        insecure_http: Allow plain ``http://``, where anybody on the way can change the bytes.
-        max_bytes: Largest file fetched whole. The largest public checkpoint is below this.
-        stall_seconds: Longest wait for the next byte.
-        limit_seconds: Longest time for one file, retries and waiting for other processes included.
-        retries: Attempts after the first that fails, of those failures that may pass.
-        backoff_seconds: Wait before the first retry; doubles each time.
-        lock_path: Lock file of the project; ``None`` takes the one in the working directory if it
-            is there, else the one in the cache.
-    """
-
-    cache_dir: Path
-    offline: bool = False
+    cache_dir: Path  # made when something is written
+    offline: bool = False  # open no connection; answer from the cache or fail
+    # allow plain ``http://``, where anybody on the way can change the bytes
     insecure_http: bool = False
-    max_bytes: int = 50 * 10**9
-    stall_seconds: float = 30.0
+    max_bytes: int = 50 * 10**9  # of a file fetched whole; the largest public checkpoint is smaller
+    stall_seconds: float = 30.0  # longest wait for the next byte
+    # for one file, retries and waiting for other processes included
     limit_seconds: float = 4 * 3600.0
-    retries: int = 5
-    backoff_seconds: float = 0.5
+    retries: int = 5  # after the first attempt, of those failures that may pass
+    backoff_seconds: float = 0.5  # before the first retry; doubles each time
+    # ``None``: the one in the working directory if it is there, else in the cache
     lock_path: Path | None = None
 
     @classmethod
@@ -48,17 +38,9 @@ class RemoteSettings:
         insecure_http: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> RemoteSettings:
-        """Settings of the command line, completed from the environment.
-
-        Args:
-            cache_dir: ``--cache-dir``; else ``COLLAPSE_AUDIT_CACHE``, else the platform's folder.
-            offline: ``--offline``; ``COLLAPSE_AUDIT_OFFLINE`` and ``HF_HUB_OFFLINE`` do the same.
-            insecure_http: ``--insecure-http``; no variable turns this on.
-            environ: Environment variables; by default those of the process.
-
-        Returns:
-            The settings.
-        """
+        """Settings of the command line, completed from the environment."""
+        # COLLAPSE_AUDIT_CACHE names the folder, else it is the platform's; COLLAPSE_AUDIT_OFFLINE
+        # and HF_HUB_OFFLINE turn offline on, and nothing insecure_http
         env = os.environ if environ is None else environ
         named = env.get("COLLAPSE_AUDIT_CACHE")
         chosen = cache_dir or (Path(named) if named else platform_cache_dir(env))

@@ -55,7 +55,6 @@ def shipped_audit(head: Path, name: str) -> dict[str, Any]:
 
 
 def _write_features(head: Path, path: Path, config: HeadTrainingConfig, data: Data) -> None:
-    """Backbone features of the held-out digits, by the stored weights."""
     network = load_network(head, config, data.width, images=data.images)
     with torch.no_grad():
         features = network.backbone(data.test).half().numpy()
