@@ -18,11 +18,7 @@ _NAMES_SHOWN = 3
 
 
 def load_located(
-    checkpoint: Checkpoint,
-    heads: Iterable[HeadLocation],
-    spec: str,
-    *,
-    family: str | None = None,
+    checkpoint: Checkpoint, heads: Iterable[HeadLocation], spec: str, *, family: str | None = None
 ) -> tuple[Prototypes, ...]:
     """Read the prototypes of heads; a tensor that several of them share is read once."""
     # spec: what to call the checkpoint in messages and reports. Prototypes that are not finite, of

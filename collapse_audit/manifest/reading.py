@@ -131,9 +131,7 @@ def load_manifest(path: Path | None = None) -> Manifest:
         _check_entry(entry, f"{path.name}: checkpoint {entry.id!r}")
         _check_profile(entry.recipe, profiles, f"{path.name}: checkpoint {entry.id!r}")
     return Manifest(
-        entries=entries,
-        recipes=MappingProxyType(recipes),
-        preprocessing=MappingProxyType(profiles),
+        entries=entries, recipes=MappingProxyType(recipes), preprocessing=MappingProxyType(profiles)
     )
 
 

@@ -16,12 +16,7 @@ from collapse_audit.devices import pick_device
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.network.cache import check_origin, save_features
 from collapse_audit.network.datasets import Samples, choose, open_samples
-from collapse_audit.network.extraction import (
-    FeatureBatch,
-    Loading,
-    array_batches,
-    image_batches,
-)
+from collapse_audit.network.extraction import FeatureBatch, Loading, array_batches, image_batches
 from collapse_audit.network.head_model import HeadModel, load_head_model
 from collapse_audit.network.preprocessing import Preprocessing, preprocessing_for
 

@@ -122,11 +122,7 @@ def remote_of_entry(entry: CheckpointEntry) -> Remote:
     # In the fragment the query is sent, but is no part of the identity: signatures change.
     urls = tuple(f"{url}#?{query}" if query else url for url in (entry.url, *entry.mirrors))
     return Remote(
-        name=entry.id,
-        urls=urls,
-        sha256=entry.sha256,
-        size=entry.size,
-        hub_name=entry.original_name,
+        name=entry.id, urls=urls, sha256=entry.sha256, size=entry.size, hub_name=entry.original_name
     )
 
 

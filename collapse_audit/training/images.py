@@ -59,10 +59,7 @@ class ImageData:
 
 
 def image_data(
-    config: HeadTrainingConfig,
-    arrays: dict[str, npt.NDArray[Any]],
-    path: Path,
-    fingerprint: str,
+    config: HeadTrainingConfig, arrays: dict[str, npt.NDArray[Any]], path: Path, fingerprint: str
 ) -> ImageData:
     """Take the ``images`` of a file (n x h x w, or n x h x w x 3, uint8); the rest is optional."""
     if config.backbone == "small":
