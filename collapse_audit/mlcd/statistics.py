@@ -23,14 +23,23 @@ _HEAD, _MEDIUM = 0.1, 0.5
 
 @dataclass(frozen=True, slots=True)
 class Divergences:
-    """How a distribution over latent classes compares with a prior, in nats."""
+    """How a distribution over latent classes compares with a prior, in nats.
 
-    entropy: float  # shannon entropy, in [0, log of the number of classes]
-    perplexity: float  # exp(entropy): the number of equally likely classes with this entropy
-    kl_to_prior: float  # KL(p || prior), what MSN's mean-entropy maximisation minimises
-    kl_from_prior: float  # KL(prior || p); infinite if a class has no mass at all
-    js: float  # jensen-Shannon divergence, in [0, log 2]
-    tv: float  # total variation distance, in [0, 1]
+    Attributes:
+        entropy: Shannon entropy, in [0, log of the number of classes].
+        perplexity: exp(entropy): the number of equally likely classes with this entropy.
+        kl_to_prior: KL(p || prior), what MSN's mean-entropy maximisation minimises.
+        kl_from_prior: KL(prior || p); infinite if a class has no mass at all.
+        js: Jensen-Shannon divergence, in [0, log 2].
+        tv: Total variation distance, in [0, 1].
+    """
+
+    entropy: float
+    perplexity: float
+    kl_to_prior: float
+    kl_from_prior: float
+    js: float
+    tv: float
 
     def to_dict(self) -> dict[str, float | None]:
         """The six values by name; an infinite one becomes ``None``, which JSON can hold."""
@@ -39,22 +48,33 @@ class Divergences:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Classes that win the argmax for at least one sample."""
+    """Classes that win the argmax for at least one sample.
+
+    Attributes:
+        used: Number of such classes.
+        dead: Number of the others.
+        expected_used: Mean of ``used`` if every sample drew its class uniformly:
+            K (1 - (1 - 1/K)^N). With N samples no more can be asked for.
+    """
 
     used: int
-    dead: int  # the other classes
-    # mean of ``used`` if every sample drew its class uniformly: K (1 - (1 - 1/K)^N). With N samples
-    # no more can be asked for
+    dead: int
     expected_used: float
 
 
 @dataclass(frozen=True, slots=True)
 class LabelAgreement:
-    """Latent classes (by argmax) against known labels."""
+    """Latent classes (by argmax) against known labels.
 
-    labels: int  # distinct ones seen
-    mutual_information: float  # of label and latent class, in nats
-    merged: int  # labels whose most frequent latent class is also that of another label
+    Attributes:
+        labels: Number of distinct labels seen.
+        mutual_information: Mutual information of label and latent class, in nats.
+        merged: Labels whose most frequent latent class is also that of another label.
+    """
+
+    labels: int
+    mutual_information: float
+    merged: int
 
 
 def entropy(p: npt.ArrayLike) -> float:

@@ -20,27 +20,44 @@ AlarmKind: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Something that somebody should look at now."""
+    """Something that somebody should look at now.
 
-    step: int  # when it was seen
+    Attributes:
+        step: When it was seen.
+        kind: What it is about.
+        message: One line for a reader.
+    """
+
+    step: int
     kind: AlarmKind
-    message: str  # one line for a reader
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class BranchState:
-    """The prototypes of one network at one step."""
+    """The prototypes of one network at one step.
 
-    num_unique: int  # M, exactly as an audit counts it
-    unique_fraction: float  # M / K
-    components: int  # of the duplicate graph
-    largest: int  # largest redundancy factor
-    compared: int  # prototypes that had to be compared again; K in a full look
-    # quantiles of the cosine to the nearest other prototype, in a full look only
+    Attributes:
+        num_unique: M, exactly as an audit counts it.
+        unique_fraction: M / K.
+        components: Connected components of the duplicate graph.
+        largest: Largest redundancy factor.
+        compared: Prototypes that had to be compared again; K in a full look.
+        nearest_cosine: Quantiles of the cosine to the nearest other prototype; ``None`` unless
+            the look was full.
+        turned_mean: Mean angle the prototypes turned by since the last look, degrees; ``None`` at
+            the first.
+        turned_max: The largest such angle.
+    """
+
+    num_unique: int
+    unique_fraction: float
+    components: int
+    largest: int
+    compared: int
     nearest_cosine: Mapping[str, float] | None
-    # mean angle that prototypes turned by since the last look, if any, in degrees
     turned_mean: float | None
-    turned_max: float | None  # the largest such angle
+    turned_max: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, under the names of a report where it has them."""
@@ -56,18 +73,29 @@ class BranchState:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the monitor saw at one step."""
+    """What the monitor saw at one step.
+
+    Attributes:
+        step: The step.
+        k: Number of prototypes, K.
+        head: The watched head; the teacher's, where there are two.
+        student: The student's, if it is watched too.
+        student_cosine: Mean cosine of the student's prototypes with the teacher's, one by one.
+        loss: The loss, if it was shown.
+        mlcd: Latent class distribution of the batch that was shown, in nats.
+        alarms: Raised at this step.
+        seconds: What the look cost.
+    """
 
     step: int
-    k: int  # number of prototypes, K
-    head: BranchState  # the watched one; the teacher's, where there are two
-    student: BranchState | None  # the student's, if watched too
-    # mean cosine of the student's prototypes with the teacher's, one by one
+    k: int
+    head: BranchState
+    student: BranchState | None
     student_cosine: float | None
-    loss: float | None  # if it was shown
-    mlcd: Mapping[str, float] | None  # of the batch that was shown, in nats
-    alarms: tuple[Alarm, ...]  # raised at this step
-    seconds: float  # what the look cost
+    loss: float | None
+    mlcd: Mapping[str, float] | None
+    alarms: tuple[Alarm, ...]
+    seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """One line of the log, as plain values; what is not finite, which JSON has not, is null."""

@@ -41,14 +41,24 @@ class Images(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Samples of one of three kinds; other numbers of labels, names or places are refused."""
+    """Samples of one of three kinds.
+
+    Attributes:
+        images: Images, or ``None``.
+        features: What the backbone gives the head (n x d), or ``None``.
+        logits: n x k, or ``None``.
+        labels: One integer per sample, or ``None``.
+        names: What to call a sample in messages; by default its index.
+        places: Index of each sample in the data source that it was made from; by default its own.
+
+    As many labels, names or places as samples, else ParameterError.
+    """
 
     images: Images | None = None
-    features: npt.NDArray[np.floating] | None = None  # what the backbone gives the head (n x d)
-    logits: npt.NDArray[np.floating] | None = None  # n x k
-    labels: Labels | None = None  # one integer per sample
-    names: tuple[str, ...] | None = None  # in messages; by default the indices
-    # in the data source that the samples were made from; by default the indices
+    features: npt.NDArray[np.floating] | None = None
+    logits: npt.NDArray[np.floating] | None = None
+    labels: Labels | None = None
+    names: tuple[str, ...] | None = None
     places: npt.NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
