@@ -75,14 +75,10 @@ def _prototypes_of(
 
 
 def _digested(tensor: StoredTensor) -> tuple[Values, str]:
+    """Its values, and their SHA-256 in little-endian order and rows first, however stored."""
     values = tensor.read()
-    return values, _sha256_of(values)
-
-
-def _sha256_of(values: Values) -> str:
-    """The SHA-256 of values in little-endian order and rows first, however they are stored."""
     little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
+    return values, hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def notes_on(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -101,21 +101,18 @@ def torch_checkpoint(
                 hint="Save the state dict of the network alone.",
             )
     found = by_key(tensors)
+    modules = dict.fromkeys(key.partition(".")[0] for key in found)
     top: Mapping[Any, Any] = root if isinstance(root, dict) else getattr(root, "items", {})
     return Checkpoint(
         name=name,
         container=container,
         size=size,
         tensors=found,
-        top_level=tuple(map(key_name, top)) or tuple(dict.fromkeys(_first(k) for k in found)),
+        top_level=tuple(map(key_name, top)) or tuple(modules),
         options=_options(top),
         notes=notes,
         unread=index.unread + not_read(other),
     )
-
-
-def _first(key: str) -> str:
-    return key.partition(".")[0]
 
 
 def _options(top: Mapping[Any, Any]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from collapse_audit.errors import ParameterError, SourceError
-from collapse_audit.network.datasets import load_arrays, read_idx
+from collapse_audit.network.datasets import integers_of, load_arrays, read_idx
 from collapse_audit.training.config import HeadTrainingConfig
-from collapse_audit.training.images import ImageData, image_data, labels_of
+from collapse_audit.training.images import ImageData, image_data
 from collapse_audit.training.random_streams import batch_index, generator
 from collapse_audit.training.tokens import PatchTokens, tokens_of
 from collapse_audit.words import did_you_mean, printable
@@ -192,13 +192,14 @@ def _features(
             hint="Both must have the same width, and test_features one row per sample.",
         )
     tokens = tokens_of(config, arrays, len(views), views.shape[2], path)
+    labels = integers_of(arrays, "labels", len(features), path)
     cached = () if tokens is None else (tokens.whole, tokens.masked, tokens.mask)
     return TrainingData(
         views=torch.from_numpy(views),
         train=torch.from_numpy(views[:, 0]),
         test=torch.from_numpy(held_out),
-        train_labels=labels_of(arrays, "labels", len(features), path, config.limit),
-        test_labels=labels_of(arrays, "test_labels", len(held_out), path),
+        train_labels=None if labels is None else labels[: config.limit],
+        test_labels=integers_of(arrays, "test_labels", len(held_out), path),
         images=False,
         fingerprint=_fingerprint(features, held_out, *(part.numpy() for part in cached)),
         tokens=tokens,
