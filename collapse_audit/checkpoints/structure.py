@@ -43,19 +43,23 @@ class HeadLocation:
     """Where one head's prototypes are in a checkpoint; nothing of them has been read."""
 
     name: str  # module that owns the layer, such as ``dino_head``; unique in its branch
-    branch: Branch | None  # ``None`` where the file has a single network
     weight_key: str  # of the weight, or of the directions ``v`` of a weight-normed layer
-    scale_key: str | None  # of the scales ``g`` of a weight-normed layer
-    bias_key: str | None
-    aliases: tuple[str, ...]  # further keys under which the same weight appears
-    parametrisation: Literal["weight_norm", "plain"]
     k: int  # number of prototypes, K
     d: int  # their dimension, D
     dtype: str  # of the stored weight
+    branch: Branch | None = None  # ``None`` where the file has a single network
+    scale_key: str | None = None  # of the scales ``g`` of a weight-normed layer
+    bias_key: str | None = None
+    aliases: tuple[str, ...] = ()  # further keys under which the same weight appears
     transposed: bool = False  # stored as D x K
     index: int | None = None  # which matrix of a stack (3-D tensor) it is
     notes: tuple[str, ...] = ()  # what a reader of the result should know
     scope: tuple[str, ...] = ()  # dictionaries and modules that lead to the layer
+
+    @property
+    def parametrisation(self) -> Literal["weight_norm", "plain"]:
+        """How the layer is stored: a weight-normed one has scales of its own."""
+        return "plain" if self.scale_key is None else "weight_norm"
 
     @property
     def tensor_keys(self) -> tuple[str, ...]:
@@ -109,18 +113,8 @@ class _Chains(dict[tuple[str, ...], list[Layer]]):
 
 def plain_head(tensor: StoredTensor) -> HeadLocation:
     """Take a matrix for a head because the user, or the file, says that it is one."""
-    return HeadLocation(
-        name=tensor.key,
-        branch=None,
-        weight_key=tensor.key,
-        scale_key=None,
-        bias_key=None,
-        aliases=(),
-        parametrisation="plain",
-        k=tensor.shape[0],
-        d=tensor.shape[1],
-        dtype=tensor.dtype,
-    )
+    k, d = tensor.shape
+    return HeadLocation(tensor.key, tensor.key, k, d, tensor.dtype)
 
 
 def default_head(heads: Sequence[HeadLocation]) -> HeadLocation:
@@ -201,7 +195,6 @@ def _locate(checkpoint: Checkpoint, layer: Layer, chains: _Chains) -> list[HeadL
         plain_head(weight),
         name=head_name(layer.scope),
         scale_key=scale.key if "direction" in layer.parts and scale else None,
-        parametrisation="weight_norm" if "direction" in layer.parts else "plain",
     )
     head = _oriented(head, layer, chains)
     notes = head.notes
