@@ -3,7 +3,6 @@
 from collapse_audit.checkpoints.description import describe
 from collapse_audit.checkpoints.families import GUESSED, guess_family
 from collapse_audit.checkpoints.loading import load_located
-from collapse_audit.checkpoints.roles import is_patch_level
 from collapse_audit.checkpoints.selection import select_default, select_heads
 from collapse_audit.checkpoints.structure import HeadLocation, discover_heads
 
@@ -13,7 +12,6 @@ __all__ = [
     "describe",
     "discover_heads",
     "guess_family",
-    "is_patch_level",
     "load_located",
     "select_default",
     "select_heads",
