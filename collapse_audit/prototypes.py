@@ -183,7 +183,7 @@ class Prototypes:
 
 
 def check_epsilon(epsilon: float) -> float:
-    """Refuse (ParameterError) a cosine distance that is not strictly between 0 and 1."""
+    """A cosine distance as a float; a ParameterError if it is not strictly between 0 and 1."""
     if not 0.0 < epsilon < 1.0:
         raise ParameterError(
             f"epsilon must be between 0 and 1 (a cosine distance), got {epsilon}.",

@@ -282,7 +282,7 @@ def _array_file(path: Path) -> Samples:
 def integers_of(
     arrays: Mapping[str, npt.NDArray[Any]], name: str, n: int, path: Path
 ) -> npt.NDArray[np.int64] | None:
-    """Labels or the like, one of each of n samples, where a file holds samples and these."""
+    """Labels or places of n samples, if a file holds them; what is no n integers is refused."""
     if name not in arrays or not n:
         return None
     found = arrays[name]
