@@ -133,7 +133,7 @@ class Manifest:
 
 
 def candidate_file_names(entry: CheckpointEntry) -> tuple[str, ...]:
-    """Names a local copy may have: the expected one, then that of the URL if no other row has it."""
+    """Names a local copy may have: the expected one, and that of the URL if no other row has it."""
     names = (entry.file_name, entry.original_name)
     return tuple(dict.fromkeys(name for name in names if name))
 
