@@ -10,19 +10,9 @@ _CUDA = re.compile(r"cuda(?::(0|[1-9][0-9]{0,2}))?")
 
 
 def pick_device(name: str) -> str:
-    """The device that a name means.
-
-    Torch is imported to look for CUDA devices, and not for ``"cpu"``.
-
-    Args:
-        name: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"``: a CUDA device if there is one.
-
-    Returns:
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, as torch takes it.
-
-    Raises:
-        ParameterError: If it is another name, or there is no such device.
-    """
+    """A device as torch takes it; a ParameterError if there is none of this name."""
+    # ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"``: a CUDA device if there is one. Torch is
+    # imported to look for CUDA devices, and not for ``"cpu"``.
     if name == "cpu":
         return name
     import torch  # seconds

@@ -22,22 +22,11 @@ _LARGEST_TEXT = 1 << 26  # bytes of a report or an index
 
 @contextmanager
 def replacing(path: Path, *, hint: str = "", follow: bool = True) -> Iterator[BinaryIO]:
-    """Open a file to write that takes its name when all of it is on the disk, or not at all.
-
-    It has the permissions that a plain ``open`` gives. A link stays a link, and what cannot be
-    replaced (``/dev/null``, a pipe) is written to.
-
-    Args:
-        path: Its final name; the folder is made if it is not there.
-        hint: What to do if it cannot be written.
-        follow: False in a folder of our own: a link there is replaced, anything else refused.
-
-    Yields:
-        Where to write.
-
-    Raises:
-        SourceError: If it cannot be written; what was there before is still there.
-    """
+    """Open a file to write that takes its name when all of it is on the disk, or not at all."""
+    # Its folder is made if it is not there. The file has the permissions that a plain ``open``
+    # gives; a link stays a link, and what cannot be replaced (``/dev/null``, a pipe) is written to.
+    # In a folder of our own (``follow`` is false) a link is replaced, anything else refused. A
+    # SourceError with the hint if it cannot be written: what was there before is still there.
     try:
         target = path.resolve() if follow else path
     except (OSError, RuntimeError) as error:
@@ -71,14 +60,7 @@ def replacing(path: Path, *, hint: str = "", follow: bool = True) -> Iterator[Bi
 def write_atomically(
     path: Path, *parts: bytes | memoryview, hint: str = "", follow: bool = True
 ) -> None:
-    """Write a file completely or not at all, as :func:`replacing` does.
-
-    Args:
-        path: Its final name.
-        *parts: Its content.
-        hint: What to do if it cannot be written.
-        follow: As for :func:`replacing`.
-    """
+    """Write the parts of a file completely or not at all, as :func:`replacing` does."""
     with replacing(path, hint=hint, follow=follow) as file:
         file.writelines(parts)
 
@@ -89,36 +71,21 @@ def is_plain_file(path: Path) -> bool:
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse what is neither a regular file nor a link, and must not be replaced by one.
-
-    Args:
-        path: What may be there.
-
-    Raises:
-        OSError: If it is a pipe, a device or a folder.
-    """
+    """Refuse what is neither a regular file nor a link, such as a pipe, with an ``OSError``."""
     with suppress(FileNotFoundError):
         if not (stat.S_ISREG(mode := path.lstat().st_mode) or stat.S_ISLNK(mode)):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def remove_unfinished(*paths: Path) -> None:
-    """Remove what is left of files whose writers were killed.
-
-    Args:
-        *paths: Their final names; nobody may be writing them now.
-    """
+    """Remove what killed writers left of these files; nobody may be writing them now."""
     for path in paths:
         for left in path.parent.glob(f".{path.name}.*.tmp"):
             left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a rename itself on the disk, where the file system can.
-
-    Args:
-        folder: The folder in which something was renamed.
-    """
+    """Put a rename in a folder itself on the disk, where the file system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -128,26 +95,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any, *, follow: bool = True) -> None:
-    """Write a value as JSON, completely or not at all.
-
-    Args:
-        path: The file.
-        value: Plain values.
-        follow: As for :func:`replacing`.
-    """
+    """Write plain values as JSON, completely or not at all, as :func:`replacing` does."""
     text = json.dumps(value, indent=1, sort_keys=True) + "\n"
     write_atomically(path, text.encode(), follow=follow)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read what :func:`write_json` wrote.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content; ``None`` if it is not there or is no JSON object.
-    """
+    """What :func:`write_json` wrote; ``None`` if it is not there or is no JSON object."""
     try:
         value = json.loads(read_bounded(path))
     except (OSError, ValueError, RecursionError):
@@ -156,17 +110,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_bounded(path: Path) -> bytes:
-    """Read a text that is never large; a pipe into which nobody writes ends at once.
-
-    Args:
-        path: The file, or a pipe.
-
-    Returns:
-        Its content.
-
-    Raises:
-        OSError: If it cannot be read, or does not end.
-    """
+    """A text of at most 64 MiB, or an ``OSError`` if it is larger or cannot be read."""
+    # a pipe into which nobody writes ends at once
     wait = getattr(os, "O_NONBLOCK", 0)  # to open a pipe takes until somebody writes into it
     # Path.open takes no opener
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait)) as file:
@@ -179,15 +124,8 @@ def read_bounded(path: Path) -> bytes:
 
 
 def sha256_of(path: Path, progress: Callable[[str, int, int], object] | None = None) -> str:
-    """The SHA-256 of a file.
-
-    Args:
-        path: An existing file, read once in chunks of 8 MiB.
-        progress: Called with ("checksum", bytes done, bytes in all): checkpoints reach several GB.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """The SHA-256 of a file in 64 hexadecimal digits, read once in chunks of 8 MiB."""
+    # progress: told ("checksum", bytes done, bytes in all), for checkpoints reach several GB
     digest, done, size = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

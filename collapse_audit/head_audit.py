@@ -223,14 +223,7 @@ def audit_prototypes(
 
 
 def build_report(audits: Sequence[CollapseAudit]) -> report.ReportDocument:
-    """The report of all audited heads of one source.
-
-    Args:
-        audits: At least one, all of the same source and epsilon.
-
-    Returns:
-        Plain values, as the shipped JSON Schema describes.
-    """
+    """The report of all audited heads (at least one) of one source, all at the same epsilon."""
     first = audits[0]
     heads = [audit.head_report() for audit in audits]
     return report_document(first.source.to_dict(), first.redundancy.epsilon, heads)

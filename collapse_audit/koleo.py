@@ -96,20 +96,11 @@ def koleo_data_loss(x: Tensor, *, floor: float = DEFAULT_FLOOR) -> Tensor:
 
 
 def nearest_neighbours(unit_rows: Tensor, *, block_rows: int = _BLOCK_ROWS) -> Tensor:
-    """Index of the nearest other row of every row, without gradients and without a K x K matrix.
-
-    Every pair of blocks is multiplied once and serves both its rows and its columns. That pass
-    keeps only which block holds each row's best; a second, 1 / (number of blocks) as long, finds
-    the row within it.
-
-    Args:
-        unit_rows: Rows of unit norm (k x d), k at least 2.
-        block_rows: Rows compared at once; changes memory, not the result beyond rounding.
-
-    Returns:
-        Neighbours (k, int64). Rows closer than the rounding of their inner product are as good as
-        equal, and any of them may be named.
-    """
+    """Index (k, int64) of the nearest other row of every unit row (k x d); without gradients."""
+    # Every pair of blocks is multiplied once and serves both its rows and its columns. That pass
+    # keeps only which block holds each row's best; a second, 1 / (number of blocks) as long, finds
+    # the row within it. Of rows closer than the rounding of their inner product any may be named;
+    # block_rows, compared at once, changes memory and not the result beyond that.
     with torch.no_grad():
         rows = unit_rows.detach()
         winner = _winning_blocks(rows, block_rows)

@@ -208,7 +208,6 @@ def _log_log(ax: Axes, title: str, x: str, y: str) -> None:
 
 
 def _mlcd(given: Classes) -> MLCD:
-    """The class distribution of a result or of an audit."""
     from collapse_audit.mlcd import MLCD
 
     found = getattr(given, "mlcd", given)

@@ -183,17 +183,7 @@ class Prototypes:
 
 
 def check_epsilon(epsilon: float) -> float:
-    """Validate a cosine-distance threshold.
-
-    Args:
-        epsilon: Cosine distance below which two prototypes are duplicates.
-
-    Returns:
-        The same number as a Python float.
-
-    Raises:
-        ParameterError: If it is not strictly between 0 and 1.
-    """
+    """A cosine distance as a float; a ParameterError if it is not strictly between 0 and 1."""
     if not 0.0 < epsilon < 1.0:
         raise ParameterError(
             f"epsilon must be between 0 and 1 (a cosine distance), got {epsilon}.",
@@ -203,14 +193,7 @@ def check_epsilon(epsilon: float) -> float:
 
 
 def as_prototypes(given: Prototypes | npt.ArrayLike | torch.Tensor) -> Prototypes:
-    """Prototypes as they are, or those of a matrix.
-
-    Args:
-        given: Prototypes, or a weight matrix (k x d) in memory.
-
-    Returns:
-        Prototypes that can be audited.
-    """
+    """Prototypes as they are, or those of a weight matrix (k x d) in memory."""
     return given if isinstance(given, Prototypes) else Prototypes.from_weight(given)
 
 

@@ -11,19 +11,8 @@ from collapse_audit.words import printable
 
 
 def read_settings(path: Path, error: type[CollapseAuditError] = ParameterError) -> Any:
-    """Read a file of settings.
-
-    Args:
-        path: TOML if it ends in .toml, else YAML.
-        error: What is raised if it is not what it should be.
-
-    Returns:
-        Its content in plain values.
-
-    Raises:
-        SourceError: If it cannot be read.
-        error: If it is not text, is not valid, or gives a key twice.
-    """
+    """Plain values of a TOML (.toml) or YAML file; a SourceError if it cannot be read."""
+    # error: raised if it is not text, is not valid, or gives a key twice
     toml = path.suffix == ".toml"
     try:
         text = path.read_text(encoding="utf-8")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from collapse_audit.checkpoints import (
-    CheckpointDescription,
     HeadLocation,
     describe,
     discover_heads,
@@ -41,6 +40,7 @@ from collapse_audit.remote import (
 from collapse_audit.words import did_you_mean, megabytes, printable
 
 if TYPE_CHECKING:
+    from collapse_audit.report.documents import InfoDocument
     from collapse_audit.similarity import Progress
 
 #: The words for the head inside the package and for what a pipe brings.
@@ -240,14 +240,13 @@ def load_heads(
     return resolved.load(resolved.select(branch=branch, head=head))
 
 
-def describe_source(resolved: ResolvedSource) -> CheckpointDescription:
+def describe_source(resolved: ResolvedSource) -> InfoDocument:
     """What a source holds, without any mathematics; a file without heads is described too."""
     family = resolved.entry.family if resolved.entry else None
     return describe(resolved.checkpoint, resolved.spec, family)
 
 
 def _open_path(typed: str, checkpoint_dir: Path | None, ids: Sequence[str] = ()) -> ResolvedSource:
-    """A file or folder of this machine."""
     try:
         path = Path(typed).expanduser()
         spec = path.name if path.is_absolute() else typed

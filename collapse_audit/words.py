@@ -8,16 +8,9 @@ from collections.abc import Iterable
 
 
 def printable(text: object, limit: int | None = 200) -> str:
-    """One line that is safe to print, whatever a file calls its keys.
-
-    Args:
-        text: A key, a path or somebody else's message.
-        limit: Longest line returned, in characters; ``None`` for any length.
-
-    Returns:
-        The text with control characters escaped, and what a line of a CI log must not hold: ``::``
-        and ``##[`` are orders to a runner of GitHub. Cut at ``limit``.
-    """
+    """One line of at most ``limit`` characters that is safe to print, whatever a file holds."""
+    # Control characters are escaped, and so is what a line of a CI log must not hold: ``::`` and
+    # ``##[`` are orders to a runner of GitHub.
     line = str(text)
     line = line if limit is None else line[: limit + 1]
     if not line.isprintable():
@@ -59,14 +52,7 @@ _URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
 
 
 def megabytes(size: int | None) -> str:
-    """A size for people.
-
-    Args:
-        size: In bytes; ``None`` if unknown.
-
-    Returns:
-        Such as ``"67.1 MB"``, in decimal units as download pages have them.
-    """
+    """A size in bytes for people, such as ``67.1 MB``, in decimal units as download pages do."""
     if size is None:
         return "of unknown size"
     return f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:,.1f} MB"
@@ -75,22 +61,9 @@ def megabytes(size: int | None) -> str:
 def did_you_mean(
     word: str, choices: Iterable[str], *, what: str = "", most: int = 3, cutoff: float = 0.6
 ) -> str:
-    """A question that names the choices most like a word.
-
-    Args:
-        word: What was typed.
-        choices: What is allowed.
-        what: What they are, such as ``"the command "``.
-        most: How many to name.
-        cutoff: How alike they must be, from 0 (anything) to 1 (equal).
-
-    Returns:
-        ``"Did you mean a or b?"``, or an empty text if nothing is like it.
-
-    Example:
-        >>> did_you_mean("dino_vits6", ["dino_vits16", "swav_rn50"])
-        'Did you mean dino_vits16?'
-    """
+    """A question that names the choices most like a word: ``Did you mean a or b?``; else empty."""
+    # what: what they are, such as ``"the command "``; most: how many to name; cutoff: how alike
+    # they must be, from 0 (anything) to 1 (equal)
     folded = {choice.lower(): choice for choice in choices}
     likely = difflib.get_close_matches(word.lower(), folded, n=most, cutoff=cutoff)
     names = " or ".join(printable(folded[name]) for name in likely)

@@ -437,8 +437,6 @@ def _location(tensors: Mapping[str, Array], method: Method, d: int) -> HeadLocat
         weight_key=weight or "",
         scale_key=scale,
         bias_key=bias,
-        aliases=(),
-        parametrisation="weight_norm" if scale else "plain",
         k=K,
         d=d,
         dtype="float64",

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
 from collapse_audit.training.config import HeadTrainingConfig
-from collapse_audit.training.objectives import Objective, make_objective
-from collapse_audit.training.sinkhorn import sinkhorn_knopp
+from collapse_audit.training.objectives import Objective, make_objective, sinkhorn_knopp
 
 lightly = pytest.importorskip("lightly.loss")
 

@@ -321,7 +321,7 @@ def test_one_linear_layer_needs_no_number(method: str) -> None:
         key: StoredTensor((key,), value.shape, "float64", key, lambda value=value: value)
         for key, value in values.items()
     }
-    location = HeadLocation("head", None, keys[1], None, None, (), "plain", K, D, "float64")
+    location = HeadLocation("head", keys[1], K, D, "float64")
     model = head_model_of(
         Checkpoint("f", "zip", 1, stored, tuple(keys)),
         location,
@@ -457,7 +457,7 @@ def test_the_field_cases_are_measured_so(field: Path, file: str, family: str, he
         branch="teacher",
     )
     k, d = tensors[head].shape
-    location = HeadLocation("head", "teacher", head, scale, None, (), "plain", k, d, "float32")
+    location = HeadLocation("head", head, k, d, "float32", "teacher", scale)
     model = head_model_of(
         Checkpoint(file, "zip", 1, tensors, ()), location, prototypes, family=family, images=False
     )

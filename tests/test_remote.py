@@ -573,14 +573,14 @@ def test_a_kill_anywhere_leaves_nothing_that_passes_for_complete(
         assert fetch_apart(what, url, unit, number) == [-signal.SIGKILL]
         kept = [item.kind for item in cache_items(plain)]
         assert "partial" in kept or unit == "operation"
-        assert not any(verdict.problem for verdict in verify_cache(plain))
+        assert not any(problem for _, problem in verify_cache(plain))
         remote = remote_of_url(url)
         if what == "file":
             assert fetch_file(remote, plain, SILENT).read_bytes() == data
         else:
             part = open_source(remote, plain, SILENT).read(500_000, 2_000_000)
             assert part == data[500_000:2_500_000]
-        assert not any(verdict.problem for verdict in verify_cache(plain))
+        assert not any(problem for _, problem in verify_cache(plain))
 
 
 def test_a_killed_download_goes_on_where_it_stopped(

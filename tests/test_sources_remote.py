@@ -76,7 +76,7 @@ def test_what_a_source_holds_is_described_the_same_from_anywhere(
 ) -> None:
     server.files["dino.pth"] = checkpoint.read_bytes()
     sources = (checkpoint, server.url("dino.pth"), row)
-    documents = [describe_source(resolve_source(s, settings=online)).to_dict() for s in sources]
+    documents = [describe_source(resolve_source(s, settings=online)) for s in sources]
     for document in documents:
         document["source"] = documents[0]["source"]
     assert documents[0] == documents[1] == documents[2]

@@ -14,8 +14,8 @@ from collapse_audit.training.objectives import (
     Objective,
     PatchCrossEntropy,
     make_objective,
+    sinkhorn_knopp,
 )
-from collapse_audit.training.sinkhorn import sinkhorn_knopp
 
 K = 7
 

@@ -7,17 +7,14 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
 from collapse_audit.cli.commands.train import train_command
 from collapse_audit.cli.console import Session
 from collapse_audit.errors import ParameterError
-from collapse_audit.training import memory
 from collapse_audit.training import sweep as sweep_module
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.evaluate import comparison_table
-from collapse_audit.training.memory import peak_memory
 from collapse_audit.training.sweep import parse_sweep, run_sweep, sweep_table
 
 
@@ -106,7 +103,7 @@ def test_a_sweep_with_other_settings_is_refused(config: HeadTrainingConfig, tmp_
 @pytest.mark.parametrize(
     ("sweeps", "words"),
     [
-        (["k=8,12"], ["prototypes K", "unique prototypes M", "M = K", "peak memory, MB"]),
+        (["k=8,12"], ["prototypes K", "unique prototypes M", "M = K"]),
         (["weight=0,0.1", "seed=0,1"], ["weight of the regulariser", "unique share M / K"]),
         (["weight=0.1,1", "k=8"], ["prototypes K", "0.1", "1.0"]),
     ],
@@ -121,31 +118,7 @@ def test_the_figure_is_drawn_over_k_or_else_over_the_weight(
     monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # text stays text
     run_sweep(config, sweeps, tmp_path, quiet=True)
     drawn = (tmp_path / "sweep.svg").read_text()
-    if not Path("/proc/self/clear_refs").exists():
-        words = [word for word in words if "memory" not in word]
     assert all(f">{word}<" in drawn for word in words)
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
-def test_the_peak_of_a_block_does_not_hide_in_what_an_earlier_one_needed() -> None:
-    device = torch.device("cpu")
-    found = []
-    for megabytes in (200, 80, 80):
-        with peak_memory(device) as peak:
-            assert peak.megabytes is None
-            block = torch.ones(megabytes * 250_000)
-            del block
-        found.append(peak.megabytes)
-    assert found == pytest.approx([200, 80, 80], abs=20)
-
-
-def test_memory_is_left_out_where_the_system_does_not_tell_it(
-    config: HeadTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "_PROCESS", tmp_path / "no such folder")
-    (row,) = run_sweep(config, ["k=8"], tmp_path / "sweep", quiet=True)
-    assert row["memory MB"] is None
-    assert "memory" not in (tmp_path / "sweep" / "sweep.md").read_text()
 
 
 def test_the_command_prints_before_and_after(config: HeadTrainingConfig, tmp_path: Path) -> None:

@@ -4,147 +4,90 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 
 from collapse_audit.checkpoints.families import guess_family
 from collapse_audit.checkpoints.keys import WRAPPERS
 from collapse_audit.checkpoints.loading import notes_on
 from collapse_audit.checkpoints.selection import heads_by_default
-from collapse_audit.checkpoints.structure import HeadLocation, default_head, discover_heads
-from collapse_audit.containers import FLOATING, Checkpoint, Container, StoredTensor
-from collapse_audit.report.documents import INFO_SCHEMA, SCHEMA_VERSION, InfoDocument
+from collapse_audit.checkpoints.structure import default_head, discover_heads
+from collapse_audit.containers import FLOATING, Checkpoint, StoredTensor
+from collapse_audit.report.documents import (
+    INFO_SCHEMA,
+    SCHEMA_VERSION,
+    InfoDocument,
+    KeyCount,
+    ModuleCount,
+)
 
 _CENTRE = re.compile(r"(?:.+[./])?center(?:2|_grid)?")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CheckpointDescription:
-    """What a checkpoint holds.
-
-    Attributes:
-        spec: What the user asked for.
-        container: How it is packed.
-        size: Bytes of all its files.
-        family: Method family, where the layout tells.
-        top_level: Each key of the outermost dictionary and the number of tensors below it. In a
-            flat state dict these are modules, not tensors.
-        tree: Each module and the number of its tensors and values, two levels deep.
-        heads: Heads found; empty for a backbone.
-        audited: Those of them that are audited unless told otherwise.
-        default: The one that :func:`~collapse_audit.load_prototypes` takes.
-        centre_keys: Keys of stored centres of the teacher's logits.
-        matrices: Every matrix: key, shape and type.
-        notes: What a reader should know of the file.
-    """
-
-    spec: str
-    container: Container
-    size: int
-    family: str | None
-    top_level: tuple[tuple[str, int], ...]
-    tree: tuple[tuple[str, int, int], ...]
-    heads: tuple[HeadLocation, ...]
-    audited: frozenset[HeadLocation]
-    default: HeadLocation | None
-    centre_keys: tuple[str, ...]
-    matrices: tuple[tuple[str, tuple[int, ...], str], ...]
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> InfoDocument:
-        """The content of ``collapse-audit info --json``."""
-        return {
-            "schema": INFO_SCHEMA,
-            "schema_version": SCHEMA_VERSION,
-            "source": {"spec": self.spec, "family": self.family},
-            "container": self.container,
-            "size": self.size,
-            "top_level": [{"key": key, "tensors": count} for key, count in self.top_level],
-            "tree": [
-                {"module": module, "tensors": count, "values": values}
-                for module, count, values in self.tree
-            ],
-            "heads": [
-                {
-                    "name": head.name,
-                    "branch": head.branch,
-                    "k": head.k,
-                    "d": head.d,
-                    "dtype": head.dtype,
-                    "parametrisation": head.parametrisation,
-                    "tensor_keys": list(head.tensor_keys),
-                    "aliases": list(head.aliases),
-                    "default": head is self.default,
-                    "audited": head in self.audited,
-                    "notes": list(head.notes),
-                }
-                for head in self.heads
-            ],
-            "centre_keys": list(self.centre_keys),
-            "matrices": [
-                {"key": key, "shape": list(shape), "dtype": dtype}
-                for key, shape, dtype in self.matrices
-            ],
-            "notes": list(self.notes),
-        }
-
-
-def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> CheckpointDescription:
-    """Look into a checkpoint.
-
-    Args:
-        checkpoint: The checkpoint.
-        spec: What to call it.
-        family: Method family, if the manifest knows it.
-
-    Returns:
-        Container, keys and heads. A file without heads is described too.
-    """
+def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> InfoDocument:
+    """The content of ``collapse-audit info --json``; a file without heads is described too."""
     heads = discover_heads(checkpoint)
     audited = heads_by_default(checkpoint, heads)
+    default = default_head(audited) if audited else None
     tensors = checkpoint.tensors.values()
-    return CheckpointDescription(
-        spec=spec,
-        container=checkpoint.container,
-        size=checkpoint.size,
-        family=family or guess_family(checkpoint, (head.name for head in heads)),
-        top_level=_count_top_level(checkpoint),
-        tree=_count_modules(checkpoint),
-        heads=heads,
-        audited=frozenset(audited),
-        default=default_head(audited) if audited else None,
-        centre_keys=tuple(
-            t.key for t in tensors if _CENTRE.fullmatch(t.key) and t.dtype in FLOATING
-        ),
-        matrices=tuple((t.key, t.shape, t.dtype) for t in tensors if _is_matrix(t)),
-        notes=notes_on(checkpoint),
-    )
+    family = family or guess_family(checkpoint, (head.name for head in heads))
+    return {
+        "schema": INFO_SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "source": {"spec": spec, "family": family},
+        "container": checkpoint.container,
+        "size": checkpoint.size,
+        "top_level": _count_top_level(checkpoint),
+        "tree": _count_modules(checkpoint),
+        "heads": [
+            {
+                "name": head.name,
+                "branch": head.branch,
+                "k": head.k,
+                "d": head.d,
+                "dtype": head.dtype,
+                "parametrisation": head.parametrisation,
+                "tensor_keys": list(head.tensor_keys),
+                "aliases": list(head.aliases),
+                "default": head is default,
+                "audited": head in audited,
+                "notes": list(head.notes),
+            }
+            for head in heads
+        ],
+        "centre_keys": [t.key for t in tensors if _CENTRE.fullmatch(t.key) and t.dtype in FLOATING],
+        "matrices": [
+            {"key": t.key, "shape": list(t.shape), "dtype": t.dtype}
+            for t in tensors
+            if _is_matrix(t)
+        ],
+        "notes": list(notes_on(checkpoint)),
+    }
 
 
 def _is_matrix(tensor: StoredTensor) -> bool:
-    """Whether it is a matrix, or a stack of them."""
     return len(tensor.shape) in (2, 3) and 0 not in tensor.shape and tensor.dtype in FLOATING
 
 
-def _count_top_level(checkpoint: Checkpoint) -> tuple[tuple[str, int], ...]:
+def _count_top_level(checkpoint: Checkpoint) -> list[KeyCount]:
     counts = Counter(tensor.path[0] for tensor in checkpoint.tensors.values())
     is_flat = all(len(tensor.path) == 1 for tensor in checkpoint.tensors.values())
-    if is_flat and len(counts) == len(checkpoint.top_level):
+    keys = checkpoint.top_level
+    if is_flat and len(counts) == len(keys):  # of a flat state dict the modules, not the tensors
         counts = Counter(_module(tensor.path[0]) for tensor in checkpoint.tensors.values())
-        return tuple(counts.items())
-    return tuple((key, counts[key]) for key in checkpoint.top_level)
+        keys = tuple(counts)
+    return [{"key": key, "tensors": counts[key]} for key in keys]
 
 
-def _count_modules(checkpoint: Checkpoint) -> tuple[tuple[str, int, int], ...]:
-    tensors: Counter[str] = Counter()
-    values: Counter[str] = Counter()
+def _count_modules(checkpoint: Checkpoint) -> list[ModuleCount]:
+    found: dict[str, ModuleCount] = {}
     for tensor in checkpoint.tensors.values():
         # one line for an optimiser's thousand states, one per module of a network
         folders = "/".join(tensor.path[:-1][:2])
         nested = len(tensor.path) > 3
         module = folders if nested else "/".join((folders, _module(tensor.path[-1]))).lstrip("/")
-        tensors[module] += 1
-        values[module] += tensor.size
-    return tuple((module, tensors[module], values[module]) for module in tensors)
+        count = found.setdefault(module, {"module": module, "tensors": 0, "values": 0})
+        count["tensors"] += 1
+        count["values"] += tensor.size
+    return list(found.values())
 
 
 def _module(key: str) -> str:

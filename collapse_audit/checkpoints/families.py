@@ -18,17 +18,9 @@ GUESSED = (
 
 
 def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
-    """The method that wrote a checkpoint.
-
-    Args:
-        checkpoint: The checkpoint.
-        names: Names of the heads found in it.
-
-    Returns:
-        One of :data:`GUESSED`, or ``None``. SeLa-v2 files look like those of DeepCluster-v2 or
-        SwAV, PMSN's like MSN's, Web-SSL's like DINOv2's, and runs of DINO's code by others like
-        DINO.
-    """
+    """The method that wrote a checkpoint with heads of these names: of :data:`GUESSED`, or none."""
+    # SeLa-v2 files look like those of DeepCluster-v2 or SwAV, PMSN's like MSN's, Web-SSL's like
+    # DINOv2's, and runs of DINO's code by others like DINO.
     heads, top = set(names), set(checkpoint.top_level)
     if not heads:
         return None

@@ -18,26 +18,11 @@ _NAMES_SHOWN = 3
 
 
 def load_located(
-    checkpoint: Checkpoint,
-    heads: Iterable[HeadLocation],
-    spec: str,
-    *,
-    family: str | None = None,
+    checkpoint: Checkpoint, heads: Iterable[HeadLocation], spec: str, *, family: str | None = None
 ) -> tuple[Prototypes, ...]:
-    """Read the prototypes of heads; a tensor that several of them share is read once.
-
-    Args:
-        checkpoint: The checkpoint.
-        heads: Some of its heads.
-        spec: What to call it in messages and reports.
-        family: Method family, if it is known.
-
-    Returns:
-        One entry per head.
-
-    Raises:
-        PrototypeError: If prototypes are not finite, of zero norm or fewer than two.
-    """
+    """Read the prototypes of heads; a tensor that several of them share is read once."""
+    # spec: what to call the checkpoint in messages and reports. Prototypes that are not finite, of
+    # zero norm or fewer than two are a PrototypeError.
     chosen = tuple(heads)
     stacks = {head.weight_key for head in chosen if head.index is not None}
     held = {key: _digested(checkpoint.tensors[key]) for key in stacks}
@@ -90,15 +75,10 @@ def _prototypes_of(
 
 
 def _digested(tensor: StoredTensor) -> tuple[Values, str]:
-    """The values of a tensor, and their SHA-256."""
+    """Its values, and their SHA-256 in little-endian order and rows first, however stored."""
     values = tensor.read()
-    return values, _sha256_of(values)
-
-
-def _sha256_of(values: Values) -> str:
-    """The SHA-256 of values in little-endian order and rows first, however they are stored."""
     little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
+    return values, hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def notes_on(checkpoint: Checkpoint) -> tuple[str, ...]:

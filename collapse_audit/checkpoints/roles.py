@@ -70,12 +70,6 @@ def head_name(scope: tuple[str, ...]) -> str:
 
 
 def is_patch_level(name: str) -> bool:
-    """Whether a head works on patches or regions, not on the image or class token.
-
-    Args:
-        name: Name of a head.
-
-    Returns:
-        True for iBOT's second layer, EsViT's ``head_dense`` and the like.
-    """
+    """Whether a head of this name works on patches or regions, not on the image or class token."""
+    # such as iBOT's second layer and EsViT's ``head_dense``
     return name.endswith((".last_layer2", "head_dense")) or "patch" in name or "ibot_head" in name

@@ -25,25 +25,10 @@ def select_heads(
     spec: str,
     file: str = "",
 ) -> tuple[HeadLocation, ...]:
-    """Heads of one branch, or the one that was asked for by name.
-
-    Args:
-        checkpoint: The checkpoint, for a head that is given by its key.
-        heads: All its heads.
-        branch: The network to audit.
-        head: Name of a head, or key of any matrix, or the end of a key if no other ends so;
-            ``None`` for all heads.
-        spec: What to call the checkpoint in messages.
-        file: Its file name.
-
-    Returns:
-        One or more heads.
-
-    Raises:
-        NoPrototypesError: If there are no heads, and ``head`` names no matrix.
-        CheckpointError: If there is no such branch or head, or an ``.npz`` leaves the
-            choice open.
-    """  # noqa: DOC501  (made by the functions below)
+    """Heads of one branch, or the one that a name, a key or the end of a key means."""
+    # spec: what to call the checkpoint in messages. A NoPrototypesError if there are no heads, and
+    # ``head`` names no matrix; a CheckpointError if there is no such branch or head, or an ``.npz``
+    # leaves the choice open.
     if head is not None:
         return _named(checkpoint, heads, head, branch, spec)
     if not heads:
@@ -72,15 +57,7 @@ def heads_by_default(
 
 
 def select_default(heads: tuple[HeadLocation, ...], spec: str) -> HeadLocation:
-    """The head to audit when nobody named one, with a warning that there are others.
-
-    Args:
-        heads: Heads of one branch.
-        spec: What to call the checkpoint in messages.
-
-    Returns:
-        The image-level head.
-    """
+    """The image-level head of a branch, with a warning that there are others."""
     chosen = default_head(heads)
     others = ", ".join(head.name for head in heads if head is not chosen)
     if others:

@@ -40,37 +40,26 @@ _STATES = frozenset({
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadLocation:
-    """Where one head's prototypes are in a checkpoint; nothing of them has been read.
+    """Where one head's prototypes are in a checkpoint; nothing of them has been read."""
 
-    Attributes:
-        name: Module that owns the layer, such as ``head`` or ``dino_head``; unique in its branch.
-        branch: ``"teacher"`` or ``"student"``; ``None`` where the file has a single network.
-        weight_key: Key of the weight, or of the directions ``v`` of a weight-normed layer.
-        scale_key: Key of the scales ``g`` of a weight-normed layer, else ``None``.
-        bias_key: Key of the bias, else ``None``.
-        aliases: Further keys under which the same weight appears.
-        parametrisation: ``"weight_norm"`` or ``"plain"``.
-        k: Number of prototypes, K.
-        d: Their dimension, D.
-        dtype: Type of the stored weight.
-        transposed: Whether it is stored as D x K.
-        index: Which matrix of a stack (3-D tensor) it is; ``None`` for a matrix.
-        notes: What a reader of the result should know.
-    """
+    name: str  # module that owns the layer, such as ``dino_head``; unique in its branch
+    weight_key: str  # of the weight, or of the directions ``v`` of a weight-normed layer
+    k: int  # number of prototypes, K
+    d: int  # their dimension, D
+    dtype: str  # of the stored weight
+    branch: Branch | None = None  # ``None`` where the file has a single network
+    scale_key: str | None = None  # of the scales ``g`` of a weight-normed layer
+    bias_key: str | None = None
+    aliases: tuple[str, ...] = ()  # further keys under which the same weight appears
+    transposed: bool = False  # stored as D x K
+    index: int | None = None  # which matrix of a stack (3-D tensor) it is
+    notes: tuple[str, ...] = ()  # what a reader of the result should know
+    scope: tuple[str, ...] = ()  # dictionaries and modules that lead to the layer
 
-    name: str
-    branch: Branch | None
-    weight_key: str
-    scale_key: str | None
-    bias_key: str | None
-    aliases: tuple[str, ...]
-    parametrisation: Literal["weight_norm", "plain"]
-    k: int
-    d: int
-    dtype: str
-    transposed: bool = False
-    index: int | None = None
-    notes: tuple[str, ...] = ()
+    @property
+    def parametrisation(self) -> Literal["weight_norm", "plain"]:
+        """How the layer is stored: a weight-normed one has scales of its own."""
+        return "plain" if self.scale_key is None else "weight_norm"
 
     @property
     def tensor_keys(self) -> tuple[str, ...]:
@@ -80,21 +69,11 @@ class HeadLocation:
 
 
 def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
-    """Find every head of a checkpoint.
-
-    Weights that are one storage are one head with aliases, as in iBOT's shared head, and a running
-    average beside a teacher is a copy that is not counted again. A file that is nothing but a
-    matrix (or, for ``.npz``, holds matrices) is taken at its word.
-
-    Args:
-        checkpoint: The checkpoint.
-
-    Returns:
-        Its heads in file order; empty for a backbone.
-
-    Raises:
-        CheckpointError: If a weight-normed layer lacks one of its two tensors.
-    """
+    """Every head of a checkpoint, in file order; none for a backbone."""
+    # Weights that are one storage are one head with aliases, as in iBOT's shared head, and a
+    # running average beside a teacher is a copy that is not counted again. A file that is nothing
+    # but a matrix (or, for ``.npz``, holds matrices) is taken at its word. A weight-normed layer
+    # without one of its two tensors is a CheckpointError.
     tensors = {
         key: tensor
         for key, tensor in checkpoint.tensors.items()
@@ -104,20 +83,14 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
     chains = _Chains(numbered_chains(layers))
     # mmengine writes "meta", and exchanges the weights with their average when it saves
     swapped = {"meta", "ema_state_dict"} <= set(checkpoint.top_level)
-    found: list[_Found] = []
+    found: list[HeadLocation] = []
     for layer in layers:
         if _is_named(layer) or _ends_a_head(layer, chains):
             branch = branch_of(layer.scope, swapped=swapped)
             heads = _locate(checkpoint, layer, chains)
-            found += [_Found(layer, replace(head, branch=branch)) for head in heads]
+            found += [replace(head, branch=branch, scope=layer.scope) for head in heads]
     found = _infer_branches(_without_copies(_merge_shared(found, checkpoint.tensors)))
     return _make_unique(found) or _plain_matrices(checkpoint)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    layer: Layer
-    head: HeadLocation
 
 
 class _Chains(dict[tuple[str, ...], list[Layer]]):
@@ -140,18 +113,8 @@ class _Chains(dict[tuple[str, ...], list[Layer]]):
 
 def plain_head(tensor: StoredTensor) -> HeadLocation:
     """Take a matrix for a head because the user, or the file, says that it is one."""
-    return HeadLocation(
-        name=tensor.key,
-        branch=None,
-        weight_key=tensor.key,
-        scale_key=None,
-        bias_key=None,
-        aliases=(),
-        parametrisation="plain",
-        k=tensor.shape[0],
-        d=tensor.shape[1],
-        dtype=tensor.dtype,
-    )
+    k, d = tensor.shape
+    return HeadLocation(tensor.key, tensor.key, k, d, tensor.dtype)
 
 
 def default_head(heads: Sequence[HeadLocation]) -> HeadLocation:
@@ -232,7 +195,6 @@ def _locate(checkpoint: Checkpoint, layer: Layer, chains: _Chains) -> list[HeadL
         plain_head(weight),
         name=head_name(layer.scope),
         scale_key=scale.key if "direction" in layer.parts and scale else None,
-        parametrisation="weight_norm" if "direction" in layer.parts else "plain",
     )
     head = _oriented(head, layer, chains)
     notes = head.notes
@@ -301,59 +263,54 @@ def _projection_before(layer: Layer, chains: _Chains) -> list[Layer]:
     return []
 
 
-def _merge_shared(found: list[_Found], tensors: Mapping[str, StoredTensor]) -> list[_Found]:
+def _merge_shared(
+    heads: list[HeadLocation], tensors: Mapping[str, StoredTensor]
+) -> list[HeadLocation]:
     """One head per storage and branch; the class-token name wins, then the shortest."""
-    groups: dict[object, list[_Found]] = {}
+    groups: dict[tuple[Branch | None, object], list[HeadLocation]] = {}
     networks: dict[object, set[Branch | None]] = {}
-    for item in found:
-        place = (tensors[item.head.weight_key].storage, item.head.index)
-        groups.setdefault((item.head.branch, place), []).append(item)
-        networks.setdefault(place, set()).add(item.head.branch)
+    for head in heads:
+        place = (tensors[head.weight_key].storage, head.index)
+        groups.setdefault((head.branch, place), []).append(head)
+        networks.setdefault(place, set()).add(head.branch)
     merged = []
-    for (_, place), group in groups.items():  # type: ignore[misc]
-        first = min(group, key=lambda m: (is_patch_level(m.head.name), len(m.head.weight_key)))
-        others = tuple(item.head.weight_key for item in group if item is not first)
-        notes = first.head.notes
-        if {"teacher", "student"} <= networks[place]:
+    for (_, shared), group in groups.items():
+        first = min(group, key=lambda head: (is_patch_level(head.name), len(head.weight_key)))
+        aliases = tuple(head.weight_key for head in group if head is not first)
+        notes = first.notes
+        if {"teacher", "student"} <= networks[shared]:
             notes += (
                 "teacher and student are one storage: the teacher is no average of the student, "
                 "a known cause of a loss that stays at ln K",
             )
-        merged.append(replace(first, head=replace(first.head, aliases=others, notes=notes)))
+        merged.append(replace(first, aliases=aliases, notes=notes))
     return merged
 
 
-def _without_copies(found: list[_Found]) -> list[_Found]:
+def _without_copies(heads: list[HeadLocation]) -> list[HeadLocation]:
     """Leave out what a running average repeats of a teacher."""
-
-    def is_average(item: _Found) -> bool:
-        return item.head.branch == "teacher" and is_copy(item.layer.scope)
-
-    taught = {i.head.name for i in found if i.head.branch == "teacher" and not is_average(i)}
-    return [item for item in found if not (is_average(item) and item.head.name in taught)]
+    averages = {head for head in heads if head.branch == "teacher" and is_copy(head.scope)}
+    taught = {h.name for h in heads if h.branch == "teacher" and h not in averages}
+    return [head for head in heads if not (head in averages and head.name in taught)]
 
 
-def _infer_branches(found: list[_Found]) -> list[_Found]:
+def _infer_branches(heads: list[HeadLocation]) -> list[HeadLocation]:
     """Where the keys mark one network only, the unmarked heads belong to the other."""
     # lightly has projection_head (teacher) beside student_projection_head; solo-learn has
     # head (student) beside momentum_head; VISSL keeps the teacher apart, under loss.
-    marked = {item.head.branch for item in found if item.head.branch}
+    marked = {head.branch for head in heads if head.branch}
     if len(marked) != 1:
-        return found
+        return heads
     other: Branch = "student" if "teacher" in marked else "teacher"
-    return [
-        replace(item, head=replace(item.head, branch=item.head.branch or other)) for item in found
-    ]
+    return [replace(head, branch=head.branch or other) for head in heads]
 
 
-def _make_unique(found: list[_Found]) -> tuple[HeadLocation, ...]:
+def _make_unique(heads: list[HeadLocation]) -> tuple[HeadLocation, ...]:
     """Fall back to full module paths for names that two heads of a branch would share."""
-    uses = Counter((item.head.branch, item.head.name) for item in found)
+    uses = Counter((head.branch, head.name) for head in heads)
     return tuple(
-        replace(item.head, name=".".join(item.layer.scope))
-        if uses[item.head.branch, item.head.name] > 1
-        else item.head
-        for item in found
+        replace(head, name=".".join(head.scope)) if uses[head.branch, head.name] > 1 else head
+        for head in heads
     )
 
 

@@ -157,9 +157,7 @@ several_sources = bundled(
 def output_options(command: F) -> F:
     """Give a command the options of its output, as one argument named ``output``."""
     with_form = format_options(
-        FORMATS,
-        "Write to FILE instead of stdout: completely or not at all.",
-        dir_okay=True,
+        FORMATS, "Write to FILE instead of stdout: completely or not at all.", dir_okay=True
     )
     return with_form(options_of(OutputOptions, "output")(command))
 

@@ -6,19 +6,12 @@ its index and the tensors asked for are read.
 
 from collapse_audit.containers.byte_source import ByteSource, InMemory, LocalFile
 from collapse_audit.containers.opening import read_checkpoint, read_path
-from collapse_audit.containers.tensors import (
-    FLOATING,
-    Checkpoint,
-    Container,
-    StoredTensor,
-    Values,
-)
+from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor, Values
 
 __all__ = [
     "FLOATING",
     "ByteSource",
     "Checkpoint",
-    "Container",
     "InMemory",
     "LocalFile",
     "StoredTensor",

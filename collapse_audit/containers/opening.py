@@ -29,23 +29,12 @@ Sibling = Callable[[str], ByteSource]
 def read_checkpoint(
     source: ByteSource, name: str, *, file: str = "", sibling: Sibling | None = None
 ) -> Checkpoint:
-    """Describe the tensors of a checkpoint; each is read when it is asked for.
-
-    Args:
-        source: A file of torch.save (zip or legacy), safetensors, ``.npy`` or ``.npz``, the index
-            of a sharded checkpoint, or the ``.metadata`` of a distributed one.
-        name: What to call it in messages.
-        file: Its file name, for messages; a ``.distcp`` is refused by it.
-        sibling: Opens other files of its folder; without it, checkpoints in several files are
-            refused.
-
-    Returns:
-        Its tensors.
-
-    Raises:
-        CheckpointError: If it is damaged or no checkpoint.
-        UnsafePickleError: If its pickle names something that only an attack needs.
-    """
+    """Describe the tensors of a checkpoint; each is read when it is asked for."""
+    # The source is a file of torch.save (zip or legacy), safetensors, ``.npy`` or ``.npz``, the
+    # index of a sharded checkpoint, or the ``.metadata`` of a distributed one; file is its name,
+    # and sibling opens others of its folder: without it, checkpoints in several files are refused.
+    # A CheckpointError if it is damaged or none; an UnsafePickleError if its pickle names something
+    # that only an attack needs.
     if file.endswith(".distcp"):
         raise CheckpointError(
             f"{name}: one file of a distributed checkpoint, which only its {METADATA} explains.",
@@ -78,20 +67,8 @@ def read_checkpoint(
 
 
 def read_path(path: Path, name: str) -> Checkpoint:
-    """Describe the tensors of a file of this machine, or of a folder that is a checkpoint.
-
-    Args:
-        path: An existing file or folder.
-        name: What to call it in messages.
-
-    Returns:
-        Its tensors.
-
-    Raises:
-        SourceError: If a folder is no checkpoint; the hint names those inside.
-        CheckpointError: If it is damaged or no checkpoint.
-        UnsafePickleError: If its pickle names something that only an attack needs.
-    """
+    """The same for a file of this machine, or for a folder that is a checkpoint."""
+    # one that is none is a SourceError, whose hint names those inside
 
     def sibling(file: str) -> LocalFile:
         return LocalFile((path if path.is_dir() else path.parent) / file)

@@ -41,50 +41,23 @@ _SHARDING = "DCP_SHARDING_INFO"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of one file.
-
-    Attributes:
-        tensors: Its tensors.
-        metadata: Text that the writer put beside them.
-        unread: Types of the others.
-    """
+    """The header of one file."""
 
     tensors: tuple[StoredTensor, ...]
-    metadata: Mapping[str, str]
-    unread: tuple[str, ...] = ()
+    metadata: Mapping[str, str]  # text that the writer put beside them
+    unread: tuple[str, ...] = ()  # types of the others
 
 
 def read_safetensors(source: ByteSource, name: str) -> Checkpoint:
-    """Describe the tensors of one file; each is read when asked for.
-
-    Args:
-        source: The file.
-        name: What to call it in messages.
-
-    Returns:
-        Its tensors. Those of types that no head is read in (float8, complex) are only named.
-
-    Raises:
-        CheckpointError: If the header is damaged or promises bytes that the file does not have.
-    """
+    """Describe the tensors of one file; each is read when asked for."""
+    # those of types that no head is read in (float8, complex) are only named
     header = read_header(source, name)
     found = Checkpoint.flat(name, "safetensors", source.size, header.tensors)
     return replace(found, metadata=header.metadata, unread=header.unread)
 
 
 def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Checkpoint:
-    """Describe a checkpoint of a distributed run: each file holds pieces of tensors, or whole ones.
-
-    Args:
-        files: Every file of the folder, by its name.
-        name: What to call the checkpoint in messages.
-
-    Returns:
-        Its tensors; of one in pieces, the pieces are put together when it is read.
-
-    Raises:
-        CheckpointError: If a file is damaged, or the pieces of a tensor leave a gap.
-    """  # noqa: DOC501  (made by a function below)
+    """Describe a distributed run, whose files hold tensors or pieces that are joined when read."""
     pieces: dict[str, list[Piece]] = {}
     types: dict[str, str] = {}
     other: dict[str, None] = {}
@@ -110,18 +83,7 @@ def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Check
 
 
 def read_header(source: ByteSource, name: str) -> Header:
-    """Read the header of one file.
-
-    Args:
-        source: The file.
-        name: What to call it in messages.
-
-    Returns:
-        Its tensors, not yet read, and its metadata.
-
-    Raises:
-        CheckpointError: If it is damaged or promises bytes that the file does not have.
-    """  # noqa: DOC501  (made by a function below)
+    """The tensors of one file, not yet read, and its metadata; a CheckpointError if damaged."""
     length = int.from_bytes(source.read(0, min(8, source.size)), "little")
     if 8 + length > source.size:
         raise _damaged(

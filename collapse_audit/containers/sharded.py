@@ -36,7 +36,6 @@ def read_sharded(text: bytes, open_shard: Callable[[str], Checkpoint], name: str
 
 
 def _weight_map(text: bytes, name: str) -> dict[str, str]:
-    """The file of each tensor."""
     try:
         weight_map = parse_json(text)["weight_map"]
         found = {str(key): str(file) for key, file in weight_map.items()}

@@ -27,21 +27,15 @@ FLOATING = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredTensor:
-    """One tensor of a checkpoint.
+    """One tensor of a checkpoint."""
 
-    Attributes:
-        path: Dictionary keys that lead to it; the last one usually has dots of its own.
-        shape: Its shape.
-        dtype: Type it is stored in, such as ``"bfloat16"``.
-        storage: Equal for two tensors exactly if they are the same values of the same file.
-        read: Reads the values, and nothing but them: a numpy array of the shape, native byte order;
-            bfloat16 comes as the float32 that has the same values.
-    """
-
+    # dictionary keys that lead to it; the last one usually has dots of its own
     path: tuple[str, ...]
     shape: tuple[int, ...]
-    dtype: str
-    storage: Hashable
+    dtype: str  # that it is stored in, such as ``bfloat16``
+    storage: Hashable  # equal for two tensors exactly if they are the same values of the same file
+    # reads the values, and nothing but them: a numpy array of the shape, native byte order;
+    # bfloat16 comes as the float32 that has the same values
     read: Callable[[], Values]
 
     @property
@@ -62,29 +56,19 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """The tensors of a checkpoint: of one file, or of several that belong together.
+    """The tensors of a checkpoint: of one file, or of several that belong together."""
 
-    Attributes:
-        name: What to call it in messages.
-        container: How it is packed.
-        size: Bytes of all its files.
-        tensors: Every tensor under its key, in file order.
-        top_level: Keys of the outermost dictionary, also those without tensors.
-        options: Training options that were saved beside the weights (``args``): plain values.
-        metadata: Text that the container itself carries (safetensors).
-        notes: What a reader of the result should know of the container.
-        unread: Types of the objects beside the tensors that were not read.
-    """
-
-    name: str
+    name: str  # in messages
     container: Container
-    size: int
-    tensors: dict[str, StoredTensor]
-    top_level: tuple[str, ...]
+    size: int  # bytes of all its files
+    tensors: dict[str, StoredTensor]  # by key, in file order
+    top_level: tuple[str, ...]  # keys of the outermost dictionary, also those without tensors
+    # plain values that a training saved beside the weights (``args``)
     options: Mapping[str, Any] = field(default_factory=dict)
+    # text that the container itself carries (safetensors)
     metadata: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a reader of the result should know of the container
+    unread: tuple[str, ...] = ()  # types of the objects beside the tensors that were not read
 
     @classmethod
     def flat(

@@ -24,19 +24,7 @@ from collapse_audit.words import printable
 
 
 def read_torch_zip(archive: ZipArchive, size: int) -> Checkpoint:
-    """Describe the tensors of an archive; each is read when asked for.
-
-    Args:
-        archive: An archive with a member ``data.pkl`` in one folder.
-        size: Bytes of the file.
-
-    Returns:
-        Its tensors and options.
-
-    Raises:
-        CheckpointError: If its index is damaged, or absurd.
-        UnsafePickleError: If its index names something that only an attack needs.
-    """
+    """Describe the tensors of an archive with a ``data.pkl``; each is read when asked for."""
     folder = index_folder(archive)
     index = read_index(archive.read(f"{folder}data.pkl", INDEX_BYTES), archive.name)
     little = archive.read(f"{folder}byteorder", 16) != b"big"
@@ -54,17 +42,7 @@ def read_torch_zip(archive: ZipArchive, size: int) -> Checkpoint:
 
 
 def index_folder(archive: ZipArchive) -> str:
-    """The folder of the archive that holds the index.
-
-    Args:
-        archive: The archive.
-
-    Returns:
-        Such as ``"archive/"``; nothing if the index lies at the top.
-
-    Raises:
-        CheckpointError: If there is no index, or more than one.
-    """
+    """The folder that holds the only index: such as ``archive/``; nothing if it lies at the top."""
     names = [name for name in archive.members if name.rpartition("/")[2] == "data.pkl"]
     least = min((name.count("/") for name in names), default=0)
     shallow = [name for name in names if name.count("/") == least]
@@ -100,22 +78,9 @@ def torch_checkpoint(
     *,
     notes: tuple[str, ...] = (),
 ) -> Checkpoint:
-    """A checkpoint from the index of a torch file.
-
-    Args:
-        name: What to call the file.
-        container: How it is packed.
-        size: Bytes of the file.
-        index: What its pickle describes.
-        read: Reads a tensor: its reference, and its name for messages.
-        notes: What a reader should know of the container.
-
-    Returns:
-        Every tensor of a type that heads are stored in, and the options saved beside them.
-
-    Raises:
-        CheckpointError: If there are far more than any network has.
-    """
+    """A checkpoint from the index of a torch file: its tensors, and the options beside them."""
+    # read: a tensor, of its reference and its name for messages. Types that heads are not stored in
+    # are only named; a CheckpointError for far more tensors than any network has.
     root = index.root
     held = isinstance(root, dict) or (isinstance(root, Opaque) and bool(root.items))
     if not held and not is_module(root):
@@ -136,21 +101,18 @@ def torch_checkpoint(
                 hint="Save the state dict of the network alone.",
             )
     found = by_key(tensors)
+    modules = dict.fromkeys(key.partition(".")[0] for key in found)
     top: Mapping[Any, Any] = root if isinstance(root, dict) else getattr(root, "items", {})
     return Checkpoint(
         name=name,
         container=container,
         size=size,
         tensors=found,
-        top_level=tuple(map(key_name, top)) or tuple(dict.fromkeys(_first(k) for k in found)),
+        top_level=tuple(map(key_name, top)) or tuple(modules),
         options=_options(top),
         notes=notes,
         unread=index.unread + not_read(other),
     )
-
-
-def _first(key: str) -> str:
-    return key.partition(".")[0]
 
 
 def _options(top: Mapping[Any, Any]) -> dict[str, Any]:

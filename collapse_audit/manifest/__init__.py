@@ -6,7 +6,6 @@ YAML -> entries; every error names row and field. Nothing here imports torch.
 from collapse_audit.manifest.entries import (
     CheckpointEntry,
     Manifest,
-    PreprocessingProfile,
     PublishedCount,
     candidate_file_names,
     fetch_hint,
@@ -18,7 +17,6 @@ __all__ = [
     "COMMANDS",
     "CheckpointEntry",
     "Manifest",
-    "PreprocessingProfile",
     "PublishedCount",
     "Recipe",
     "candidate_file_names",

@@ -14,49 +14,29 @@ _SUFFIXES = (".pth.tar", ".pth", ".torch", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedCount:
-    """A count of unique prototypes that somebody else published: a reference, not a target.
+    """A count of unique prototypes that somebody else published: a reference, not a target."""
 
-    Attributes:
-        unique: Unique prototypes M.
-        source: Paper, with the table or figure.
-        epsilon: Cosine distance of their criterion; ``None`` where the source does not state it.
-        k: K that the source reports, where it is not the K of the row.
-        second_hand: The paper was quoted by others; its own text was not seen.
-    """
-
-    unique: int
-    source: str
-    epsilon: float | None = None
-    k: int | None = None
-    second_hand: bool = False
+    unique: int  # M
+    source: str  # paper, with the table or figure
+    epsilon: float | None = None  # cosine distance of their criterion; ``None`` where not stated
+    k: int | None = None  # that the source reports, where it is not the K of the row
+    second_hand: bool = False  # quoted by others; the paper itself was not seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessingProfile:
-    """How images are prepared at evaluation.
+    """How images are prepared at evaluation."""
 
-    Attributes:
-        resize: Length of the shorter side after resizing, in pixels.
-        crop: Side of the centre crop, in pixels.
-        interpolation: ``"bicubic"`` or ``"bilinear"``.
-        mean: Subtracted from each of the three channels, which are in [0, 1].
-        std: What the channels are then divided by.
-    """
-
-    resize: int
-    crop: int
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    resize: int  # shorter side after resizing, in pixels
+    crop: int  # side of the centre crop, in pixels
+    interpolation: str  # ``"bicubic"`` or ``"bilinear"``
+    mean: tuple[float, ...]  # subtracted from each of the three channels, which are in [0, 1]
+    std: tuple[float, ...]  # what the channels are then divided by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointEntry:
-    """One row of the manifest with what it inherits; the head of the YAML file explains the fields.
-
-    Attributes:
-        original_name: File name in ``url``, where no other row has the same one. Derived.
-    """
+    """One row of the manifest with what it inherits; the head of the file explains the fields."""
 
     id: str
     family: str
@@ -91,6 +71,7 @@ class CheckpointEntry:
     centre_key: str | None = None
     patch_centre_key: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    # file name in ``url``, where no other row has the same one
     original_name: str | None = field(default=None, metadata={"derived": True})
 
     @property
@@ -107,17 +88,11 @@ class CheckpointEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """All rows of a manifest file, in its order.
-
-    Attributes:
-        entries: The rows.
-        recipes: Recipe of every family, in the order of the file.
-        preprocessing: Profiles that the recipes name.
-    """
+    """All rows of a manifest file, in its order."""
 
     entries: tuple[CheckpointEntry, ...]
-    recipes: Mapping[str, Recipe]
-    preprocessing: Mapping[str, PreprocessingProfile]
+    recipes: Mapping[str, Recipe]  # of every family, in the order of the file
+    preprocessing: Mapping[str, PreprocessingProfile]  # profiles that the recipes name
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -129,17 +104,7 @@ class Manifest:
         return self.recipes.get(family or "", Recipe())
 
     def get(self, checkpoint_id: str) -> CheckpointEntry:
-        """The row with this id.
-
-        Args:
-            checkpoint_id: An id, such as ``dino_vits16``.
-
-        Returns:
-            The row.
-
-        Raises:
-            ManifestError: If no row has it; the hint names the ones most like it.
-        """
+        """The row with this id, or a ManifestError that names the ones most like it."""
         for entry in self.entries:
             if entry.id == checkpoint_id:
                 return entry
@@ -152,18 +117,8 @@ class Manifest:
     def filter(
         self, *, family: str | None = None, with_head: bool = False
     ) -> tuple[CheckpointEntry, ...]:
-        """The rows of one family, or those whose head is public.
-
-        Args:
-            family: Keep this family only; ``None`` keeps all.
-            with_head: Keep only rows with a public file for the head.
-
-        Returns:
-            The rows, in the order of the file.
-
-        Raises:
-            ManifestError: If there is no such family; the hint names the ones most like it.
-        """
+        """The rows of one family (by default all), or those of them whose head is public."""
+        # a family that is not there is a ManifestError that names the ones most like it
         if family is not None and family not in self.families:
             likely = did_you_mean(family, self.families)
             raise ManifestError(
@@ -178,28 +133,13 @@ class Manifest:
 
 
 def candidate_file_names(entry: CheckpointEntry) -> tuple[str, ...]:
-    """Names under which a local copy may lie, the expected one first.
-
-    Args:
-        entry: A row of the manifest.
-
-    Returns:
-        ``entry.file_name``, then the name in the URL if only this row has it.
-    """
+    """Names a local copy may have: the expected one, and that of the URL if no other row has it."""
     names = (entry.file_name, entry.original_name)
     return tuple(dict.fromkeys(name for name in names if name))
 
 
 def fetch_hint(entry: CheckpointEntry, folder: Path | str) -> str:
-    """What to do when the file of a row is not on this machine, in one line.
-
-    Args:
-        entry: A row of the manifest.
-        folder: Where local checkpoints are looked for.
-
-    Returns:
-        The address, the size if known, and where to put the file; or that nothing is public.
-    """
+    """Where to get the file of a row, its size, and where to put it; or why there is none."""
     note = entry.note or ""
     if entry.url is None:
         return f"No file with this head is public. {note}".strip()

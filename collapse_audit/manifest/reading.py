@@ -108,17 +108,8 @@ _FIELD_RULES = {
 
 
 def load_manifest(path: Path | None = None) -> Manifest:
-    """Read and check a manifest; does not import torch.
-
-    Args:
-        path: A manifest file; ``None`` reads the one of this package.
-
-    Returns:
-        The manifest, with every row's inherited fields filled in.
-
-    Raises:
-        ManifestError: If the file breaks a rule; the message names row and field.
-    """
+    """Read a manifest, by default the one of this package, with what every row inherits."""
+    # a ManifestError names the row and the field that break a rule; torch is not imported
     path = path or _packaged_path()
     document = _mapping(read_settings(path, ManifestError), path.name)
     _check_names(document, _TOP_LEVEL, path.name)
@@ -140,9 +131,7 @@ def load_manifest(path: Path | None = None) -> Manifest:
         _check_entry(entry, f"{path.name}: checkpoint {entry.id!r}")
         _check_profile(entry.recipe, profiles, f"{path.name}: checkpoint {entry.id!r}")
     return Manifest(
-        entries=entries,
-        recipes=MappingProxyType(recipes),
-        preprocessing=MappingProxyType(profiles),
+        entries=entries, recipes=MappingProxyType(recipes), preprocessing=MappingProxyType(profiles)
     )
 
 
@@ -161,7 +150,6 @@ def _mapping(value: object, where: str) -> dict[Any, Any]:
 
 
 def _check_names(values: dict[Any, Any], allowed: Iterable[str], where: str) -> None:
-    """Refuse a field that does not exist."""
     allowed = tuple(allowed)
     for name in values:
         if name not in allowed:
@@ -170,7 +158,6 @@ def _check_names(values: dict[Any, Any], allowed: Iterable[str], where: str) -> 
 
 
 def _known(cls: type[T]) -> dict[str, Field[Any]]:
-    """The fields that a manifest may set."""
     return {f.name: f for f in fields(cls) if not f.metadata.get("derived")}
 
 

@@ -14,31 +14,21 @@ _OPTIONS = ("{}_temperature", "{}_temp", "group_{}_temp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a head is run. What no source states is DINO's, but for the temperatures.
+    """How a head is run. What no source states is DINO's, but for the temperatures."""
 
-    Attributes:
-        teacher_temperature: Of the teacher, or the single network, at the end of training.
-        student_temperature: Of the student.
-        centring: Whether the teacher's logits are centred, so that a centre missing from the
-            file should be estimated.
-        use_norms: Whether logits carry the norms of the prototypes.
-        normalize_features: Whether features are scaled to unit norm before the prototypes.
-        vmf: Whether the von Mises-Fisher normaliser is added to the logits over the temperature.
-        activation: Between the linear layers of the projection head.
-        final_activation: Whether it follows the last of them too.
-        preprocessing: Name of the evaluation profile.
-        sources: For each field that something states, what: a line of the official code, mostly.
-    """
-
+    # of the teacher, or the single network, at the end of training
     teacher_temperature: float | None = None
     student_temperature: float | None = None
+    # whether the teacher's logits are centred, so that a centre missing from the file should be
+    # estimated
     centring: bool = False
-    use_norms: bool = True
-    normalize_features: bool = True
-    vmf: bool = False
-    activation: Literal["gelu", "relu"] = "gelu"
-    final_activation: bool = False
-    preprocessing: str = "in1k_bicubic"
+    use_norms: bool = True  # whether logits carry the norms of the prototypes
+    normalize_features: bool = True  # scaled to unit norm before the prototypes
+    vmf: bool = False  # the von Mises-Fisher normaliser is added to the logits over the temperature
+    activation: Literal["gelu", "relu"] = "gelu"  # between the linear layers of the projection head
+    final_activation: bool = False  # whether it follows the last of them too
+    preprocessing: str = "in1k_bicubic"  # name of the evaluation profile
+    # for each field that something states, what: a line of the official code, mostly
     sources: Mapping[str, str] = field(default_factory=dict, hash=False, metadata={"derived": True})
 
     def temperature(self, branch: "Branch | None") -> float | None:

@@ -42,11 +42,7 @@ class Divergences:
     tv: float
 
     def to_dict(self) -> dict[str, float | None]:
-        """Values by name; an infinite one becomes ``None``, which JSON can hold.
-
-        Returns:
-            The six numbers.
-        """
+        """The six values by name; an infinite one becomes ``None``, which JSON can hold."""
         return {name: v if math.isfinite(v) else None for name, v in asdict(self).items()}
 
 
@@ -97,22 +93,8 @@ def kl_divergence(p: Vector, q: Vector) -> float:
 
 
 def prior_masses(prior: str, classes: int) -> Vector:
-    """Masses of a prior, in descending order.
-
-    Args:
-        prior: ``"uniform"`` (DINO, iBOT, SwAV, MSN), or ``"power-law"``, the k^-0.25 of PMSN.
-        classes: How many.
-
-    Returns:
-        ``classes`` probabilities.
-
-    Raises:
-        ParameterError: If the prior has another name.
-
-    Example:
-        >>> prior_masses("uniform", 4).tolist()
-        [0.25, 0.25, 0.25, 0.25]
-    """
+    """Masses of a prior for so many classes, descending; another name is a ParameterError."""
+    # ``"uniform"`` (DINO, iBOT, SwAV, MSN), or ``"power-law"``, the k^-0.25 of PMSN
     if prior == "uniform":
         return np.full(classes, 1.0 / classes)
     if prior == "power-law":
@@ -140,18 +122,7 @@ def compare_with_prior(p: Vector, prior: Prior) -> Divergences:
 
 
 def measure_usage(counts: Counts) -> Usage:
-    """Count used and dead classes.
-
-    Args:
-        counts: Samples won by each class.
-
-    Returns:
-        The counts, and what chance allows for this number of samples.
-
-    Example:
-        >>> measure_usage(np.array([3, 0, 1, 0]))
-        Usage(used=2, dead=2, expected_used=2.734375)
-    """
+    """Used and dead classes, of the samples won by each, and what chance allows for this number."""
     used = int((counts > 0).sum())
     classes, n = len(counts), int(counts.sum())
     # expm1 and log1p: at K = 262,144 the plain formula loses the digits that matter
@@ -210,19 +181,7 @@ def split_mass(p: Vector) -> tuple[float, float, float]:
 
 
 def agree_with_labels(winners: Counts, labels: Counts) -> LabelAgreement:
-    """Compare the winning latent class of every sample with its label.
-
-    Args:
-        winners: Latent class of each sample (n).
-        labels: Label of each sample (n).
-
-    Returns:
-        Mutual information, and how many labels share their main latent class.
-
-    Example:
-        >>> agree_with_labels(np.array([5, 5, 7, 7]), np.array([0, 1, 2, 2])).merged
-        2
-    """
+    """Compare the winning latent class of every sample (n) with its label (n)."""
     label_names, label = np.unique(labels, return_inverse=True)
     class_names, winner = np.unique(winners, return_inverse=True)
     cells, joint = np.unique(label * len(class_names) + winner, return_counts=True)

@@ -49,8 +49,6 @@ class Counted:
 
 @dataclass(slots=True, eq=False)
 class _Reference:
-    """The last full look."""
-
     unit: Tensor
     nearest: Tensor
     open: int

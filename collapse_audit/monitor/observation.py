@@ -113,14 +113,7 @@ class Observation:
         return {key: _finite(value) for key, value in values.items()}
 
     def to_scalars(self, prefix: str = "prototypes/") -> dict[str, float]:
-        """Flat numbers for a tracker, such as ``prototypes/unique_fraction``.
-
-        Args:
-            prefix: In front of every name.
-
-        Returns:
-            What was measured; nothing else.
-        """
+        """Flat numbers for a tracker, such as ``prototypes/unique_fraction``: what was measured."""
         measured = {key: v for key, v in self.to_dict().items() if key not in ("step", "alarms")}
         return {f"{prefix}{name}": value for name, value in _leaves(measured, "")}
 

@@ -152,11 +152,7 @@ class PrototypeMonitor:
         return observation
 
     def _observe(
-        self,
-        step: int,
-        loss: float | Tensor | None,
-        logits: Tensor | None,
-        features: Tensor | None,
+        self, step: int, loss: float | Tensor | None, logits: Tensor | None, features: Tensor | None
     ) -> Observation:
         started = perf_counter()
         stored = self._head()

@@ -61,7 +61,6 @@ def _find_layer(module: nn.Module) -> nn.Module:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Whether a module itself holds a weight matrix."""
     if hasattr(module, "weight_v"):
         return True
     weight = getattr(module, "weight", None)

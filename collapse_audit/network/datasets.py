@@ -8,7 +8,7 @@ import os
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -268,18 +268,8 @@ def _array_file(path: Path) -> Samples:
             f"it holds {', '.join(arrays) or 'nothing'}."
         )
     values = arrays[held[0]]
-    per_sample = {name: arrays[name] for name in ("labels", "index") if name in arrays}
-    for name, array in per_sample.items():
-        if array.shape != values.shape[:1] or array.dtype.kind not in "iu":
-            raise SourceError(
-                f"{path}: {name} must be {len(values)} integers, "
-                f"got {array.dtype} of shape {array.shape}."
-            )
-    labels, places = (
-        per_sample[name].astype(np.int64) if name in per_sample else None
-        for name in ("labels", "index")
-    )
     _check_values(path, held[0], values)
+    labels, places = (integers_of(arrays, name, len(values), path) for name in ("labels", "index"))
     return Samples(
         images=values if held[0] == "images" else None,
         features=values if held[0] == "features" else None,
@@ -287,6 +277,20 @@ def _array_file(path: Path) -> Samples:
         labels=labels,
         places=places,
     )
+
+
+def integers_of(
+    arrays: Mapping[str, npt.NDArray[Any]], name: str, n: int, path: Path
+) -> npt.NDArray[np.int64] | None:
+    """Labels or places of n samples, if a file holds them; what is no n integers is refused."""
+    if name not in arrays or not n:
+        return None
+    found = arrays[name]
+    if found.shape != (n,) or found.dtype.kind not in "iu":
+        raise SourceError(
+            f"{path}: {name} must be {n} integers, got {found.dtype} of shape {found.shape}."
+        )
+    return found.astype(np.int64)
 
 
 def _check_values(path: Path, name: str, values: npt.NDArray[Any]) -> None:

@@ -39,15 +39,10 @@ class Loading(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureBatch:
-    """Some samples on their way to the prototypes.
+    """Some samples on their way to the prototypes."""
 
-    Attributes:
-        rows: Backbone features (n x width), or logits (n x k).
-        index: Their places in the data source.
-    """
-
-    rows: Tensor
-    index: npt.NDArray[np.intp]
+    rows: Tensor  # backbone features (n x width), or logits (n x k)
+    index: npt.NDArray[np.intp]  # places in the data source
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -251,10 +251,7 @@ def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 def _build(
-    state: dict[str, Tensor],
-    name: str | None,
-    arguments: Mapping[str, Any] | None,
-    listed: object,
+    state: dict[str, Tensor], name: str | None, arguments: Mapping[str, Any] | None, listed: object
 ) -> nn.Module:
     """The model asked for, else the one that is on record, else the one the tensors tell."""
     if name is None and not arguments and isinstance(listed, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.devices import pick_device
-from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
-from collapse_audit.network.cache import check_origin, save_features
-from collapse_audit.network.datasets import Samples, choose, open_samples
-from collapse_audit.network.extraction import (
-    FeatureBatch,
-    Loading,
-    array_batches,
-    image_batches,
+from collapse_audit.errors import (
+    CheckpointError,
+    CollapseAuditWarning,
+    ParameterError,
+    SourceError,
 )
+from collapse_audit.files import write_atomically
+from collapse_audit.network.datasets import Samples, choose, open_samples
+from collapse_audit.network.extraction import FeatureBatch, Loading, array_batches, image_batches
 from collapse_audit.network.head_model import HeadModel, load_head_model
 from collapse_audit.network.preprocessing import Preprocessing, preprocessing_for
 
@@ -160,6 +160,7 @@ def cached_features(
     """Backbone features in float32: from the file ``cache`` if it exists, else into it."""
     # Features of other weights, data by name, limit, seed or preprocessing are a SourceError.
     import torch
+    from safetensors.numpy import save
 
     chosen = preprocessing or _default_preprocessing(model)
     origin = {
@@ -174,7 +175,7 @@ def cached_features(
     if cache.suffix != ".safetensors":
         raise ParameterError(f"{cache}: features are kept in a .safetensors file.")
     if cache.is_file():
-        check_origin(cache, origin)
+        _check_origin(cache, origin)
         return open_samples(cache)
     samples = open_samples(data)
     index = choose(len(samples), limit=limit, seed=seed)
@@ -195,8 +196,25 @@ def cached_features(
     arrays = {"features": np.concatenate(rows), "index": np.concatenate(places)}
     if samples.labels is not None:
         arrays["labels"] = samples.labels[arrays["index"]]
-    save_features(cache, arrays, origin=origin)
+    write_atomically(cache, save(arrays, metadata=origin))
     return Samples(features=arrays["features"], labels=arrays.get("labels"), places=arrays["index"])
+
+
+def _check_origin(path: Path, origin: Mapping[str, str]) -> None:
+    """Refuse a file of features that were made of something else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise SourceError(f"{path}: not a readable safetensors file ({error}).") from error
+    for name, value in origin.items():
+        if found.get(name) != value:
+            raise SourceError(
+                f"{path}: these features were made with {name} {found.get(name)!r}, not {value!r}.",
+                hint="Delete the file, or give another one with features=FILE.",
+            )
 
 
 def _fingerprint(backbone: nn.Module | None) -> str:

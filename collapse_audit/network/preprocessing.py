@@ -43,14 +43,7 @@ class Preprocessing:
         return replace(self, resize=round(self.resize * side / self.crop), crop=side)
 
     def __call__(self, image: Image | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Prepare one image.
-
-        Args:
-            image: A PIL image of any mode, or an array as :func:`to_image` takes it.
-
-        Returns:
-            3 x height x width.
-        """
+        """Prepare one image, as :func:`to_image` takes it (3 x height x width)."""
         picture = to_image(image).convert("RGB")
         if self.resize is not None:
             picture = _crop(_resize(picture, self.resize, self.interpolation), self.crop)

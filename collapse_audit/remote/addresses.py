@@ -23,21 +23,13 @@ _HF = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file somewhere else.
+    """A file somewhere else."""
 
-    Attributes:
-        name: What to call it in messages and reports: a manifest id, or an address without
-            credentials and query.
-        urls: Where it is; those after the first are mirrors.
-        sha256: Of the file, where the manifest knows it; enforced.
-        size: In bytes, where the manifest knows it; enforced.
-        hub_name: File name under which torch.hub would have saved it, if only this file has it.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    sha256: str | None = None
-    size: int | None = None
+    name: str  # in messages and reports: a manifest id, or an address without credentials and query
+    urls: tuple[str, ...]  # where it is; those after the first are mirrors
+    sha256: str | None = None  # where the manifest knows it; enforced
+    size: int | None = None  # in bytes, likewise
+    # file name under which torch.hub would have saved it, if only this file has it
     hub_name: str | None = None
 
     @property
@@ -77,33 +69,13 @@ class Remote:
 
 
 def is_remote(source: str | Path) -> bool:
-    """Whether a source is an address and not a path.
-
-    Args:
-        source: What the user typed.
-
-    Returns:
-        True for ``scheme://...`` with a scheme of two letters or more (``C:`` is a drive).
-
-    Example:
-        >>> is_remote("hf://org/repo/head.safetensors"), is_remote("runs/checkpoint.pth")
-        (True, False)
-    """
+    """Whether a source is ``scheme://...``, of two letters or more (``C:`` is a drive)."""
     return isinstance(source, str) and _SCHEME.match(source) is not None
 
 
 def remote_of_url(url: str) -> Remote:
-    """The remote file of an address.
-
-    Args:
-        url: ``https://``, ``hf://org/repo[@revision]/file``, or any scheme fsspec knows.
-
-    Returns:
-        It, named by its redacted address.
-
-    Raises:
-        SourceError: If it is no address, or names no file.
-    """
+    """The file of an address, named by it, redacted; a SourceError if that names no file."""
+    # ``https://``, ``hf://org/repo[@revision]/file``, or any scheme fsspec knows
     scheme, mark, rest = url.partition("://")
     url = scheme.lower() + mark + rest
     web = scheme.lower() in {"http", "https", "hf"}
@@ -132,17 +104,8 @@ def remote_of_url(url: str) -> Remote:
 
 
 def remote_of_entry(entry: CheckpointEntry) -> Remote:
-    """The remote file of a manifest row.
-
-    Args:
-        entry: The row.
-
-    Returns:
-        Its address, mirrors and checksum, named by its id.
-
-    Raises:
-        SourceError: If nothing is public, it must be fetched by hand, or its query is not set.
-    """
+    """Address, mirrors and checksum of a manifest row, named by its id."""
+    # a SourceError if nothing is public, it must be fetched by hand, or its query is not set
     if entry.url is None or entry.fetch != "http":
         raise SourceError(
             f"{entry.id}: cannot be fetched automatically.",
@@ -159,11 +122,7 @@ def remote_of_entry(entry: CheckpointEntry) -> Remote:
     # In the fragment the query is sent, but is no part of the identity: signatures change.
     urls = tuple(f"{url}#?{query}" if query else url for url in (entry.url, *entry.mirrors))
     return Remote(
-        name=entry.id,
-        urls=urls,
-        sha256=entry.sha256,
-        size=entry.size,
-        hub_name=entry.original_name,
+        name=entry.id, urls=urls, sha256=entry.sha256, size=entry.size, hub_name=entry.original_name
     )
 
 

@@ -16,13 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from collapse_audit.files import (
-    is_plain_file,
-    read_json,
-    sha256_of,
-    write_atomically,
-    write_json,
-)
+from collapse_audit.files import is_plain_file, read_json, sha256_of, write_atomically, write_json
 from collapse_audit.remote.addresses import Remote
 from collapse_audit.remote.remote_files import FileVersion
 from collapse_audit.remote.settings import RemoteSettings

@@ -22,10 +22,7 @@ _BLOCK = 1 << 23
 
 
 class FsspecFile:
-    """A :class:`~collapse_audit.remote.remote_files.RemoteFile` of an fsspec file system.
-
-    File systems that cannot seek fetch the whole file themselves.
-    """
+    """A RemoteFile of an fsspec file system; one that cannot seek fetches the whole file itself."""
 
     def __init__(self, url: str, settings: RemoteSettings) -> None:
         self.shown = redact(url)

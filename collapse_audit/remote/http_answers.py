@@ -102,7 +102,6 @@ def first_byte(answer: Response) -> int | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, what caused it, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

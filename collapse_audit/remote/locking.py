@@ -16,17 +16,9 @@ _SCHEMA = "collapse-audit/lock"
 
 
 def check_and_record(remote: Remote, digests: dict[str, str], settings: RemoteSettings) -> None:
-    """Compare what was fetched with the lock file; record what is not in it yet.
-
-    Args:
-        remote: The source.
-        digests: SHA-256 of each thing fetched: ``"file"``, or ``"tensor:KEY"``.
-        settings: Where the lock file is.
-
-    Raises:
-        IntegrityError: If something is not what it was; the message has both hashes.
-        SourceError: If the lock file is damaged.
-    """
+    """Compare what was fetched with the lock file; record what is not in it yet."""
+    # digests: SHA-256 of each thing fetched, ``"file"`` or ``"tensor:KEY"``. An IntegrityError with
+    # both hashes if something is not what it was; a SourceError if the lock file is damaged.
     path = settings.lock_file.absolute()
     if not _new(remote, digests, _read(path), path):
         return
@@ -56,7 +48,6 @@ def _new(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The lock file, or an empty one."""
     if not path.exists():
         return {"schema": _SCHEMA, "schema_version": 1, "sources": {}}
     content = read_json(path)

@@ -20,78 +20,32 @@ Kind = Literal["range", "file", "partial"]
 
 @dataclass(frozen=True, slots=True)
 class CacheItem:
-    """One file of the cache.
+    """One file of the cache."""
 
-    Attributes:
-        source: Where it came from, without credentials and query.
-        kind: ``"range"`` for a part, ``"file"``, or ``"partial"`` for what an interrupted run has
-            left.
-        part: First byte and length of a part, such as ``"65536-32768"``; empty for whole files.
-        size: Bytes on the disk.
-        sha256: As recorded; empty for a partial file.
-        path: Where it is.
-    """
-
-    source: str
-    kind: Kind
-    part: str
-    size: int
-    sha256: str
+    source: str  # where it came from, without credentials and query
+    kind: Kind  # a part, a whole file, or what an interrupted run has left
+    part: str  # first byte and length of a part, such as ``65536-32768``; else empty
+    size: int  # bytes on the disk
+    sha256: str  # as recorded; empty for a partial file
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether an item of the cache is what was stored.
-
-    Attributes:
-        item: The item.
-        problem: What is wrong with it; empty if nothing is.
-    """
-
-    item: CacheItem
-    problem: str
-
-
 def cache_items(settings: RemoteSettings) -> tuple[CacheItem, ...]:
-    """Everything in the cache, by source.
-
-    Args:
-        settings: Where the cache is.
-
-    Returns:
-        Its items; none if there is no cache yet.
-    """
+    """Everything in the cache, by source; nothing if there is no cache yet."""
     found = (item for folder in _folders(settings) for item in _items(folder))
     return tuple(sorted(found, key=lambda item: (item.source, len(item.part), item.path)))
 
 
-def verify_cache(settings: RemoteSettings) -> tuple[Verdict, ...]:
-    """Compute every checksum again.
-
-    Args:
-        settings: Where the cache is.
-
-    Returns:
-        A verdict for each item; a partial file is none, for nothing takes it for complete.
-    """
+def verify_cache(settings: RemoteSettings) -> list[tuple[CacheItem, str]]:
+    """Each item, its checksum computed again, and what is wrong with it; empty if nothing is."""
+    # a partial file is none, for nothing takes it for complete
     items = (item for item in cache_items(settings) if item.kind != "partial")
-    return tuple(Verdict(item, _problem(item)) for item in items)
+    return [(item, _problem(item)) for item in items]
 
 
 def clear_cache(settings: RemoteSettings, keys: tuple[str, ...] | None = None) -> int:
-    """Remove what the cache holds; lock files stay.
-
-    Args:
-        settings: Where the cache is.
-        keys: Folders of :attr:`Remote.key` to remove; ``None`` for all.
-
-    Returns:
-        Bytes set free.
-
-    Raises:
-        SourceError: If something cannot be removed.
-    """
+    """Remove folders (by :attr:`Remote.key`) or all, but no lock files; the bytes set free."""
+    # a SourceError if something cannot be removed
     freed = 0
     for folder in _folders(settings):
         if keys is not None and folder.name not in keys:

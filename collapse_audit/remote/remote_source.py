@@ -20,23 +20,11 @@ _BAR_FROM_BYTES = 1 << 20
 
 
 def open_source(remote: Remote, settings: RemoteSettings, reporter: Reporter) -> RemoteSource:
-    """Open a remote file; of a file that is not in a cache yet the first bytes are fetched.
-
-    Files whose SHA-256 the manifest knows are fetched whole, for only the whole file can be
-    compared with it; so are those of servers that cannot send a part of a file.
-
-    Args:
-        remote: The file.
-        settings: Cache, limits and patience.
-        reporter: Told when a file must be downloaded whole, and how large it is.
-
-    Returns:
-        The file.
-
-    Raises:
-        SourceError: If it cannot be fetched.
-        IntegrityError: If it is not the file of the manifest or of the lock file.
-    """
+    """Open a remote file; of a file that is not in a cache yet the first bytes are fetched."""
+    # Files whose SHA-256 the manifest knows are fetched whole, for only the whole file can be
+    # compared with it; so are those of servers that cannot send a part of a file. A SourceError if
+    # it cannot be fetched; an IntegrityError if it is not the file of the manifest or of the lock
+    # file.
     path = cached_file(remote, settings) or file_of_other_tools(remote, reporter)
     if path is None and remote.sha256 is not None:
         path = fetch_file(remote, settings, reporter, why="its SHA-256 is to be verified")
@@ -44,15 +32,8 @@ def open_source(remote: Remote, settings: RemoteSettings, reporter: Reporter) ->
 
 
 def is_cached(remote: Remote, settings: RemoteSettings) -> bool:
-    """Whether something of a file is on this machine: in the cache, or fetched by another tool.
-
-    Args:
-        remote: The file.
-        settings: Where the cache is.
-
-    Returns:
-        True if it is; offline mode may still lack the part that is wanted.
-    """
+    """Whether something of a file is on this machine: in the cache, or fetched by another tool."""
+    # offline mode may still lack the part that is wanted
     return (
         RangeCache(remote, settings).version.size is not None
         or cached_file(remote, settings) is not None
@@ -61,14 +42,7 @@ def is_cached(remote: Remote, settings: RemoteSettings) -> bool:
 
 
 class RemoteSource:
-    """A remote file as a :class:`~collapse_audit.containers.byte_source.ByteSource`.
-
-    :func:`open_source` makes one. What was read is in the cache, and nothing is fetched twice.
-
-    Attributes:
-        remote: Where the file is, and what to call it.
-        size: Its length in bytes.
-    """
+    """A remote file as a ByteSource; what was read is kept in the cache."""
 
     def __init__(
         self, remote: Remote, settings: RemoteSettings, reporter: Reporter, path: Path | None
@@ -88,19 +62,7 @@ class RemoteSource:
         return self._local.path if self._local else None
 
     def read(self, start: int, n: int) -> bytes:
-        """Read a part, from the cache or the server.
-
-        Args:
-            start: First byte.
-            n: Number of bytes.
-
-        Returns:
-            Exactly that many.
-
-        Raises:
-            SourceError: If they lie outside the file, the server does not give them, the file has
-                changed, or offline mode is on and the cache does not hold them.
-        """
+        """Exactly ``n`` bytes from ``start`` on, from the cache or the server, or a SourceError."""
         if not 0 <= start <= start + n <= self.size:
             raise SourceError(
                 f"{self.remote.name}: has {self.size:,} bytes, but {n:,} from {start:,} on were "

@@ -15,15 +15,10 @@ Update = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Tells what is being fetched.
+    """Tells what is being fetched."""
 
-    Attributes:
-        notes: Whether to print notes, such as a fallback to a full download.
-        bars: Whether to draw progress bars; never drawn where stderr is no terminal.
-    """
-
-    notes: bool = True
-    bars: bool = True
+    notes: bool = True  # such as a fallback to a full download
+    bars: bool = True  # never drawn where stderr is no terminal
 
     def note(self, text: str) -> None:
         """Print one line."""

@@ -48,17 +48,9 @@ class RemoteSettings:
         insecure_http: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> RemoteSettings:
-        """Settings of the command line, completed from the environment.
-
-        Args:
-            cache_dir: ``--cache-dir``; else ``COLLAPSE_AUDIT_CACHE``, else the platform's folder.
-            offline: ``--offline``; ``COLLAPSE_AUDIT_OFFLINE`` and ``HF_HUB_OFFLINE`` do the same.
-            insecure_http: ``--insecure-http``; no variable turns this on.
-            environ: Environment variables; by default those of the process.
-
-        Returns:
-            The settings.
-        """
+        """Settings of the command line, completed from the environment."""
+        # COLLAPSE_AUDIT_CACHE names the folder, else it is the platform's; COLLAPSE_AUDIT_OFFLINE
+        # and HF_HUB_OFFLINE turn offline on, and nothing insecure_http
         env = os.environ if environ is None else environ
         named = env.get("COLLAPSE_AUDIT_CACHE")
         chosen = cache_dir or (Path(named) if named else platform_cache_dir(env))

@@ -9,13 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from collapse_audit.errors import SourceError
-from collapse_audit.files import (
-    is_plain_file,
-    read_json,
-    refuse_special,
-    sync_folder,
-    write_json,
-)
+from collapse_audit.files import is_plain_file, read_json, refuse_special, sync_folder, write_json
 from collapse_audit.remote.remote_files import RangesUnusableError, RemoteFile, too_large
 from collapse_audit.remote.reporting import Reporter
 from collapse_audit.remote.settings import RemoteSettings

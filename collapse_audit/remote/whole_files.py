@@ -21,15 +21,7 @@ from collapse_audit.words import megabytes, redact
 
 
 def cached_file(remote: Remote, settings: RemoteSettings) -> Path | None:
-    """The whole file, if the cache holds it.
-
-    Args:
-        remote: The file.
-        settings: Where the cache is.
-
-    Returns:
-        Its path; ``None`` if it is not there or was never completed.
-    """
+    """The whole file in the cache; ``None`` if it is not there or was never completed."""
     folder = folder_of(remote, settings)
     index, name = Index.read(folder, remote.lock_key), f"{WHOLE}/{remote.file_name}"
     path = folder / name
@@ -41,15 +33,8 @@ def cached_file(remote: Remote, settings: RemoteSettings) -> Path | None:
 
 
 def file_of_other_tools(remote: Remote, reporter: Reporter) -> Path | None:
-    """The whole file, if torch.hub or huggingface_hub has fetched it; their folders are only read.
-
-    Args:
-        remote: The file.
-        reporter: Told which file is used.
-
-    Returns:
-        Its path; ``None`` if it is not there, or is not the one of the manifest.
-    """
+    """The whole file, if torch.hub or huggingface_hub has it; their folders are only read."""
+    # ``None`` also if it is not the one of the manifest
     path = _in_hf_cache(remote.urls[0])
     if path is None and remote.hub_name is not None:
         candidate = _torch_hub_folder() / remote.hub_name
@@ -69,21 +54,9 @@ def file_of_other_tools(remote: Remote, reporter: Reporter) -> Path | None:
 def fetch_file(
     remote: Remote, settings: RemoteSettings, reporter: Reporter, *, why: str = ""
 ) -> Path:
-    """Fetch the whole file into the cache, unless it is there.
-
-    Args:
-        remote: The file.
-        settings: Cache, limits and patience.
-        reporter: Told the size before the transfer begins.
-        why: Reason for the whole file, for the note.
-
-    Returns:
-        Its path.
-
-    Raises:
-        SourceError: If it cannot be fetched.
-        IntegrityError: If it is not the file of the manifest or of the lock file.
-    """  # noqa: DOC501  (not_in_cache makes one)
+    """Fetch the whole file into the cache, unless it is there; ``why`` is for the note."""
+    # A SourceError if it cannot be fetched; an IntegrityError if it is not the file of the manifest
+    # or of the lock file.
     if path := cached_file(remote, settings):
         return path
     if settings.offline:

@@ -24,23 +24,10 @@ def text_columns(
     gap: str = "  ",
     most: int | None = None,
 ) -> list[str]:
-    """Lay cells out in columns as wide as their widest cell.
-
-    Args:
-        titles: The first line; there is none if empty.
-        rows: The cells; their control characters are escaped.
-        layout: One word per column, ``<`` or ``>`` for left or right, with the smallest width
-            behind it if there is one: ``"< >9"``. All to the left by default.
-        gap: What stands between two columns.
-        most: Rows shown; a last line tells how many more there are.
-
-    Returns:
-        The lines.
-
-    Example:
-        >>> text_columns(("head", "K"), [("a", "64"), ("dino", "65,536")], "< >")
-        ['head       K', 'a         64', 'dino  65,536']
-    """
+    """Lay cells, control characters escaped, out in columns as wide as their widest cell."""
+    # layout: one word per column, ``<`` or ``>`` for left (the default) or right, with the smallest
+    # width behind it if there is one: ``"< >9"``. most: rows shown; a last line tells how many more
+    # there are. No titles: no first line.
     cells = [[printable(cell, None) for cell in row] for row in rows]
     shown = [*([titles] if titles else []), *cells[:most]]
     words = layout.split() or ["<"] * max(map(len, shown), default=0)

@@ -18,16 +18,8 @@ _FORMULA = re.compile("(^|;)(?=\\s*[=+@\\uff1d\\uff0b\\uff0d\\uff20-])")
 
 
 def to_csv(*reports: ReportDocument) -> str:
-    """Write one row per head, for spreadsheets and data frames.
-
-    Lists have no place in a row: the histogram and the sweep are in the JSON.
-
-    Args:
-        *reports: Reports that obey the schema.
-
-    Returns:
-        A header and one line per head; what a report does not hold is an empty cell.
-    """
+    """One row per head, for spreadsheets and data frames; what a report lacks is an empty cell."""
+    # Lists have no place in a row: the histogram and the sweep are in the JSON.
     return rows_to_csv([flat_row(report, head) for report in reports for head in report["heads"]])
 
 

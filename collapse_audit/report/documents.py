@@ -262,6 +262,21 @@ class InfoHead(TypedDict):
     notes: list[str]
 
 
+class KeyCount(TypedDict):
+    """A key of the outermost dictionary, and the tensors below it."""
+
+    key: str
+    tensors: int
+
+
+class ModuleCount(TypedDict):
+    """A module, its tensors and their values."""
+
+    module: str
+    tensors: int
+    values: int
+
+
 class _Matrix(TypedDict):
     key: str
     shape: list[int]
@@ -276,8 +291,8 @@ class InfoDocument(TypedDict):
     source: dict[str, str | None]
     container: str
     size: int
-    top_level: list[dict[str, str | int]]
-    tree: list[dict[str, str | int]]
+    top_level: list[KeyCount]
+    tree: list[ModuleCount]
     heads: list[InfoHead]
     centre_keys: list[str]
     matrices: list[_Matrix]

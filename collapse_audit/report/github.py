@@ -21,20 +21,7 @@ _ESCAPE_PROPERTY: Final = str.maketrans({**_DATA, ":": "%3A", ",": "%2C"})
 
 
 def annotation(level: Literal["error", "warning", "notice"], title: str, message: str) -> str:
-    """One workflow command.
-
-    Args:
-        level: How it is shown.
-        title: Its bold first line.
-        message: The text below.
-
-    Returns:
-        One line, without its end.
-
-    Example:
-        >>> annotation("error", "M: 5%", "fell")
-        '::error title=M%3A 5%25::fell'
-    """
+    """One workflow command, without the end of its line: a bold title, and a text below."""
     return f"::{level} title={title.translate(_ESCAPE_PROPERTY)}::{message.translate(_ESCAPE_DATA)}"
 
 

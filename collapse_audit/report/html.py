@@ -8,27 +8,15 @@ from collapse_audit.report.json_text import to_json
 
 
 def to_html(*reports: ReportDocument) -> str:
-    """Write reports as a page to keep, mail or attach to a CI run.
-
-    Args:
-        *reports: Reports that obey the schema.
-
-    Returns:
-        A complete document in UTF-8 with inline style and SVG, light or dark as the reader's
-        system is, and the JSON of each report folded in at its end. It loads nothing.
-    """
+    """Write reports as a page to keep, mail or attach to a CI run."""
+    # A complete document in UTF-8 with inline style and SVG, light or dark as the reader's system
+    # is, and the JSON of each report folded in at its end. It loads nothing.
     return _render("report.html.jinja", reports=reports, to_json=to_json)
 
 
 def to_html_fragment(report: ReportDocument) -> str:
-    """Write the headline and the main numbers of every head, for the output cell of a notebook.
-
-    Args:
-        report: A report that obeys the schema.
-
-    Returns:
-        A ``<div>`` without style of its own, so that the notebook's theme applies.
-    """
+    """Headline and main numbers of every head, for the output cell of a notebook."""
+    # without style of its own, so that the notebook's theme applies
     return _render("fragment.html.jinja", report=report)
 
 

@@ -12,26 +12,9 @@ _NUMBERS = re.compile(rf"\[\n\s+({_NUMBER}(?:,\n\s+{_NUMBER})*)\n\s+\]")
 
 
 def to_json(document: Mapping[str, object] | Sequence[Mapping[str, object]]) -> str:
-    """Write a report, a schema or an error document, or a list of them.
-
-    ASCII only, so that no terminal or pipe encoding can damage it, and with arrays of numbers on
-    one line each, so that the diff of two baselines stays readable.
-
-    Args:
-        document: Anything JSON can hold; NaN and infinity are refused.
-
-    Returns:
-        JSON text ending in a newline.
-
-    Example:
-        >>> print(to_json({"heads": [[1, 843], [2, 10]]}), end="")
-        {
-          "heads": [
-            [1, 843],
-            [2, 10]
-          ]
-        }
-    """
+    """A report, a schema or an error document, or a list of them, as JSON; NaN is refused."""
+    # ASCII only, so that no terminal or pipe encoding can damage it, and with arrays of numbers on
+    # one line each, so that the diff of two baselines stays readable.
     text = json.dumps(document, indent=2, allow_nan=False)
     text = text.replace("##[", "#\\u0023[")  # an order to a runner of GitHub, anywhere in a line
     return _NUMBERS.sub(_on_one_line, text) + "\n"

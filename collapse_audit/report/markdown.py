@@ -11,14 +11,7 @@ from collapse_audit.report.mlcd_cells import MLCD_TITLES, mlcd_headline, mlcd_ro
 
 
 def to_markdown(report: ReportDocument) -> str:
-    """Write a report as GitHub-flavoured Markdown: one section per head.
-
-    Args:
-        report: A report that obeys the schema.
-
-    Returns:
-        Markdown without raw HTML; names out of files are escaped.
-    """
+    """A report as GitHub-flavoured Markdown without raw HTML: one section per head."""
     parameters, source = report["parameters"], report["source"]
     blocks = [[f"# Prototype audit of {escape(words.source_name(report))}"]]
     for head in report["heads"]:

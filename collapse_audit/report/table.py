@@ -21,16 +21,8 @@ _BAR = "\N{FULL BLOCK}"
 
 
 def to_table(report: ReportDocument, *, width: int = WIDEST) -> str:
-    """Write a report for a terminal: one block per head.
-
-    Args:
-        report: A report that obeys the schema.
-        width: Columns to use, brought into [72, 100].
-
-    Returns:
-        Text of which no line is longer than ``width``. The bars of the histogram are the only
-        characters outside ASCII.
-    """
+    """A report for a terminal, one block per head; no line is longer than ``width`` (72 to 100)."""
+    # The bars of the histogram are the only characters outside ASCII.
     width = min(max(width, NARROWEST), WIDEST)
     lines = [words.shorten(f"collapse-audit {report['tool']['version']}", width)]
     lines += _row("source", words.shorten(words.source_name(report), width - _LABEL), width)
@@ -42,7 +34,6 @@ def to_table(report: ReportDocument, *, width: int = WIDEST) -> str:
 
 
 def _head(head: HeadDocument, parameters: Parameters, width: int) -> Iterator[str]:
-    """The block of one head."""
     size = (
         f": K = {words.count(head['k'])} prototypes, D = {words.count(head['d'])}, "
         f"{words.shorten(head['dtype'], 20)}"

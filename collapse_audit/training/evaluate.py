@@ -37,6 +37,23 @@ class Probes:
     linear: float  # logistic regression on standardised backbone features
 
 
+def audit_rows(rows: Tensor, *, full: bool = True) -> dict[str, Any]:
+    """Audit prototype rows (k x d); the log of a run does without the sweep that ``full`` adds."""
+    from collapse_audit.head_audit import audit_prototypes
+
+    prototypes = Prototypes.from_weight(rows.detach().clone())
+    audit = audit_prototypes(prototypes, epsilon=0.025, sweep=full, nearest=False)
+    head = audit.head_report()
+    return {
+        "k": prototypes.k,
+        "unique": dict(head["unique"]),
+        "unique_fraction": audit.num_unique / prototypes.k,
+        "largest_redundancy_factor": int(audit.redundancy_factors.max()),
+        "sweep": head["sweep"] if full else [],
+        "groups": audit.groups,  # of every prototype (k)
+    }
+
+
 def class_distribution(
     network: Network, data: Data, objective: Objective, groups: npt.NDArray[np.int64]
 ) -> dict[str, float]:
@@ -88,12 +105,10 @@ def probe(network: Network, data: Data) -> Probes | None:
     )
 
 
-def summarise(
-    network: Network, data: Data, objective: Objective, audit: dict[str, Any]
-) -> dict[str, Any]:
+def summarise(network: Network, data: Data, objective: Objective) -> dict[str, Any]:
     """Numbers of one head for the before/after table; the probes are ``None`` without labels."""
-    groups = np.asarray(audit["groups"], dtype=np.int64)
-    numbers = {name: value for name, value in audit.items() if name != "groups"}
+    numbers = audit_rows(network.prototypes)
+    groups = numbers.pop("groups")
     probes = probe(network, data)
     return (
         numbers

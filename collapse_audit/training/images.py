@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from collapse_audit.errors import ParameterError, SourceError
+from collapse_audit.network.datasets import integers_of
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.random_streams import batch_index, generator
 
@@ -59,10 +60,7 @@ class ImageData:
 
 
 def image_data(
-    config: HeadTrainingConfig,
-    arrays: dict[str, npt.NDArray[Any]],
-    path: Path,
-    fingerprint: str,
+    config: HeadTrainingConfig, arrays: dict[str, npt.NDArray[Any]], path: Path, fingerprint: str
 ) -> ImageData:
     """Take the ``images`` of a file (n x h x w, or n x h x w x 3, uint8); the rest is optional."""
     if config.backbone == "small":
@@ -76,28 +74,15 @@ def image_data(
         if "test_images" in arrays
         else pixels[:0]
     )
+    labels = integers_of(arrays, "labels", len(arrays["images"]), path)
     return ImageData(
         pixels=pixels,
         train=_resized(pixels, config.image_size),
         test=_resized(held_out, config.image_size),
-        train_labels=labels_of(arrays, "labels", len(arrays["images"]), path, config.limit),
-        test_labels=labels_of(arrays, "test_labels", len(held_out), path),
+        train_labels=None if labels is None else labels[: config.limit],
+        test_labels=integers_of(arrays, "test_labels", len(held_out), path),
         fingerprint=fingerprint,
     )
-
-
-def labels_of(
-    arrays: dict[str, npt.NDArray[Any]], name: str, n: int, path: Path, most: int | None = None
-) -> npt.NDArray[np.int64] | None:
-    """Classes of the first of n samples, or of all, where a file holds samples and classes."""
-    if name not in arrays or not n:
-        return None
-    labels = arrays[name]
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise SourceError(
-            f"{path}: {name} must be {n} integers, got {labels.dtype} of shape {labels.shape}."
-        )
-    return labels[:most].astype(np.int64)
 
 
 def _channels_first(images: npt.NDArray[Any], name: str, path: Path) -> Tensor:

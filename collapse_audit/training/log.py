@@ -6,13 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from collapse_audit.errors import SourceError
-from collapse_audit.training.audits import audit_rows
 from collapse_audit.training.checkpointing import write_text
 from collapse_audit.training.data import Data
-from collapse_audit.training.evaluate import class_distribution
+from collapse_audit.training.evaluate import audit_rows, class_distribution
 from collapse_audit.training.loop import TrainingState
 
 
@@ -31,9 +28,7 @@ class RunLog:
     def audit(self, state: TrainingState, data: Data, losses: dict[str, float]) -> dict[str, float]:
         """Log losses, M and perplexities of the teacher; the three numbers for the progress bar."""
         audit = audit_rows(state.teacher.prototypes, full=False)
-        classes = class_distribution(
-            state.teacher, data, state.objective, np.asarray(audit["groups"])
-        )
+        classes = class_distribution(state.teacher, data, state.objective, audit["groups"])
         unique = audit["unique"]["greedy"]
         self.write(
             {

@@ -208,11 +208,7 @@ def _cosine(start: float, end: float, done: float) -> float:
 
 def _mean_losses(losses: list[tuple[float, float]]) -> dict[str, float]:
     objective, regulariser = (math.fsum(part) / len(losses) for part in zip(*losses, strict=True))
-    return {
-        "loss": objective + regulariser,
-        "objective": objective,
-        "regulariser": regulariser,
-    }
+    return {"loss": objective + regulariser, "objective": objective, "regulariser": regulariser}
 
 
 @contextmanager

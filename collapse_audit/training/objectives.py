@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from collapse_audit.mlcd.vmf import vmf_log_normaliser
 from collapse_audit.training.config import HeadTrainingConfig
-from collapse_audit.training.sinkhorn import sinkhorn_knopp
 
 
 class Objective(nn.Module):
@@ -171,6 +170,17 @@ def cross_view_entropy(log_probability: Tensor, targets: Tensor) -> Tensor:
     pairs = product(range(len(targets)), range(len(log_probability)))
     terms = [-(targets[t] * log_probability[s]).sum(dim=-1).mean() for t, s in pairs if t != s]
     return torch.stack(terms).mean()
+
+
+def sinkhorn_knopp(logits: Tensor, iterations: int) -> Tensor:
+    """Scale exp(logits) (n x k) so that prototypes share the samples evenly; each row sums to 1."""
+    # In log space, so that no temperature overflows (``exp`` does, beyond logits of 88). SwAV and
+    # DINOv2 take 3 iterations; the marginals over prototypes are met in the limit.
+    log_plan = logits
+    for _ in range(iterations):
+        log_plan = log_plan - log_plan.logsumexp(dim=0, keepdim=True)
+        log_plan = log_plan - log_plan.logsumexp(dim=1, keepdim=True)
+    return log_plan.exp()
 
 
 def _scores(logits: Tensor, temperature: float, kappa: Tensor | None, d: int) -> Tensor:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,6 @@ import yaml
 from collapse_audit.devices import pick_device
 from collapse_audit.errors import CheckpointError, ParameterError
 from collapse_audit.settings import read_settings
-from collapse_audit.training.audits import audit_rows
 from collapse_audit.training.checkpointing import (
     load_network,
     load_state,
@@ -29,8 +31,10 @@ from collapse_audit.training.data import Data, load_data
 from collapse_audit.training.evaluate import summarise
 from collapse_audit.training.log import RunLog
 from collapse_audit.training.loop import DivergedError, TrainingState, make_state, state_from, train
-from collapse_audit.training.memory import enough_memory, peak_memory
 from collapse_audit.version import __version__
+from collapse_audit.words import printable
+
+_TOO_LITTLE = re.compile("memory|Storage size")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +45,6 @@ class TrainingResult:
     before: dict[str, Any]  # numbers of the head the run started from
     after: dict[str, Any]  # numbers of the head it ended with
     stopped: str  # why the run stopped early; empty if it did not
-    # Peak memory of the steps, networks and optimiser included, above what was held before, in 10^6
-    # bytes; ``None`` where it cannot be measured. Of a resumed run, its last part.
-    peak_megabytes: float | None = None
 
     @property
     def head(self) -> Path:
@@ -82,7 +83,7 @@ def run_training(
             hint="HeadTrainingConfig.from_file(Path(name)) reads one.",
         )
     folder = Path(folder)
-    with enough_memory():
+    with _enough_memory():
         data = load_data(config)
         state = _starting_state(config, data)  # may refuse: before the folder is this run's
         with sole_use(folder):
@@ -94,16 +95,15 @@ def _run(
     state: TrainingState, data: Data, config: HeadTrainingConfig, folder: Path, *, quiet: bool
 ) -> TrainingResult:
     """Start or continue in a folder that is this run's, to the end, and write what came out."""
-    before = _summary(state, data)
+    before = summarise(state.teacher, data, state.objective)
     saved = folder / "state.pt"
     if saved.exists():
         load_state(state, saved)
     else:
         save_state(state, saved)
-    with peak_memory(torch.device(pick_device(config.device))) as peak:
-        stopped = _train(state, data, config, folder, quiet=quiet)
-    memory = None if peak.megabytes is None else peak.megabytes + _megabytes(state)
-    result = TrainingResult(folder, before, _summary(state, data), stopped, memory)
+    stopped = _train(state, data, config, folder, quiet=quiet)
+    after = summarise(state.teacher, data, state.objective)
+    result = TrainingResult(folder, before, after, stopped)
     _write_results(result, config, data, state)
     return result
 
@@ -131,10 +131,18 @@ def _train(
     return ""
 
 
-def _megabytes(state: TrainingState) -> float:
-    """Size of the two networks, which exist before the first step, in 10^6 bytes."""
-    tensors = [*state.student.state_dict().values(), *state.teacher.state_dict().values()]
-    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors)) / 1e6
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turn memory that cannot be had, which is an error of many kinds, into one of the settings."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _TOO_LITTLE.search(str(error)):
+            raise
+        raise ParameterError(
+            f"There is too little memory ({printable(' '.join(str(error).split()), 160)}).",
+            hint="Lower k, d, hidden, views, pool, limit or batch_size.",
+        ) from error
 
 
 def _starting_state(config: HeadTrainingConfig, data: Data) -> TrainingState:
@@ -180,11 +188,6 @@ def _check_same(path: Path, config: HeadTrainingConfig, data: Data) -> None:
             f"{path.parent}: the data are not those the run began with.",
             hint="Restore them, or choose another folder.",
         )
-
-
-def _summary(state: TrainingState, data: Data) -> dict[str, Any]:
-    audit = audit_rows(state.teacher.prototypes)
-    return summarise(state.teacher, data, state.objective, audit)
 
 
 def _write_results(

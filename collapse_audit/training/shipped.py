@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from collapse_audit.files import replacing
-from collapse_audit.training.audits import audit_rows
 from collapse_audit.training.checkpointing import load_network, save_head, write_text
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import Data, load_data
+from collapse_audit.training.evaluate import audit_rows
 from collapse_audit.training.run import provenance, run_training
 
 RECIPES = {
@@ -55,7 +55,6 @@ def shipped_audit(head: Path, name: str) -> dict[str, Any]:
 
 
 def _write_features(head: Path, path: Path, config: HeadTrainingConfig, data: Data) -> None:
-    """Backbone features of the held-out digits, by the stored weights."""
     network = load_network(head, config, data.width, images=data.images)
     with torch.no_grad():
         features = network.backbone(data.test).half().numpy()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.files import read_json, replacing, write_json
+from collapse_audit.files import read_json, replacing
 from collapse_audit.report.columns import pipe_table
 from collapse_audit.training.checkpointing import sole_use, write_text
 from collapse_audit.training.config import HeadTrainingConfig, setting_type
@@ -34,7 +34,6 @@ _COLUMNS = {
     "kNN": ("probes", "knn"),
     "linear": ("probes", "linear"),
 }
-_MEMORY = "memory MB"
 _TRUTH = {"true": True, "false": False}
 
 
@@ -90,16 +89,15 @@ def sweep_table(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw M and peak memory against K, or M/K against the weight if only that varies, as SVG."""
+    """Draw M against K, or M/K against the weight if only that varies, as SVG."""
     # One line per remaining combination of settings. With several seeds a line is their mean and
-    # every run a dot. Memory is left out if it is not known for every run.
+    # every run a dot.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     over_k = "k" in rows[0]
-    memory = over_k and all(row[_MEMORY] is not None for row in rows)
-    figure = Figure(figsize=(9 if memory else 5, 4), layout="constrained")
-    axes, *more = figure.subplots(1, 2 if memory else 1, squeeze=False)[0]
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
     axis, number = ("k", "M") if over_k else ("weight", "M/K")
     lines = _draw_lines(axes, rows, axis, number)
     ticks = sorted({row[axis] for row in rows})
@@ -111,13 +109,8 @@ def draw_sweep(rows: Sequence[dict[str, Any]], path: Path) -> None:
         linear = min((x for x in ticks if x > 0), default=1.0)
         axes.set_xscale("symlog", linthresh=linear)
         axes.set(xlabel="weight of the regulariser", ylabel="unique share M / K", ylim=(0, 1.05))
-    for beside in more:
-        _draw_lines(beside, rows, axis, _MEMORY)
-        beside.set(xscale="log", xlabel="prototypes K", ylabel="peak memory, MB")
-        beside.set_ylim(bottom=0)
-    for each in (axes, *more):
-        each.set_xticks(ticks, [f"{x:g}" for x in ticks])
-        each.minorticks_off()
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.minorticks_off()
     if lines > 1 or over_k:
         axes.legend()
     with replacing(path) as file, rc_context({"svg.hashsalt": "collapse-audit"}):
@@ -128,7 +121,7 @@ def _draw_lines(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, number: s
     """One line per combination of settings, through the means over seeds; how many there are."""
     lines: dict[str, dict[float, list[float]]] = {}
     for row in rows:
-        settings = [key for key in row if key not in {*_COLUMNS, _MEMORY, axis, "seed", "stopped"}]
+        settings = [key for key in row if key not in {*_COLUMNS, axis, "seed", "stopped"}]
         label = ", ".join(str(row[key]) for key in settings) or number
         lines.setdefault(label, {}).setdefault(row[axis], []).append(row[number])
     for label, by_x in lines.items():
@@ -141,17 +134,15 @@ def _draw_lines(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, number: s
 
 def _numbers(config: HeadTrainingConfig, folder: Path, *, quiet: bool) -> dict[str, Any]:
     """Numbers of a run: trained, resumed, or read back if it is finished."""
-    finished, measured = read_json(folder / "audit.json") or {}, folder / "memory.json"
+    finished = read_json(folder / "audit.json") or {}
     if finished.get("config") != config.to_dict():  # of another run, then, which is refused
         result = run_training(config, folder, resume=True, quiet=quiet)
         finished = {"after": result.after, "stopped": result.stopped or None}
-        write_json(measured, {_MEMORY: result.peak_megabytes})
     found = {name: look_up(finished.get("after"), keys) for name, keys in _COLUMNS.items()}
     numbers = {
         name: value if isinstance(value, int | float) else math.nan for name, value in found.items()
     }
-    memory = (read_json(measured) or {}).get(_MEMORY)
-    return numbers | {_MEMORY: memory, "stopped": finished.get("stopped")}
+    return numbers | {"stopped": finished.get("stopped")}
 
 
 def _write_results(rows: list[dict[str, Any]], folder: Path) -> None:

@@ -37,11 +37,7 @@ class PatchTokens:
 
 
 def tokens_of(
-    config: HeadTrainingConfig,
-    arrays: dict[str, npt.NDArray[Any]],
-    n: int,
-    width: int,
-    path: Path,
+    config: HeadTrainingConfig, arrays: dict[str, npt.NDArray[Any]], n: int, width: int, path: Path
 ) -> PatchTokens | None:
     """The tokens in the arrays of a file, for the first n samples; ``None`` if it holds none."""
     present = [name for name in _NAMES if name in arrays]

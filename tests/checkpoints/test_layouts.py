@@ -37,9 +37,9 @@ def check(path: Path, layout: Layout) -> None:
         assert loaded.tensor_keys == head.tensor_keys
         assert (loaded.branch, loaded.name) == (head.branch, head.name)
     description = describe_source(resolve_source(path))
-    assert description.default is not None
-    assert (description.default.branch, description.default.name) == layout.default
-    assert description.family == layout.family
+    (default,) = (head for head in description["heads"] if head["default"])
+    assert (default["branch"], default["name"]) == layout.default
+    assert description["source"]["family"] == layout.family
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

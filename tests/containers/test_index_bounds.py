@@ -79,7 +79,7 @@ from collapse_audit.sources import describe_source, resolve_source
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
 try:
-    describe_source(resolve_source(sys.argv[1])).to_dict()
+    describe_source(resolve_source(sys.argv[1]))
 except CollapseAuditError:
     pass
 """

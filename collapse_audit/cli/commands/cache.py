@@ -57,11 +57,11 @@ def verify(context: click.Context, fetching: RemoteSettings) -> None:
     """Compute every checksum again; exit code 1 if something is damaged."""
     from collapse_audit.remote import verify_cache
 
-    verdicts = verify_cache(fetching)
-    damaged = [verdict for verdict in verdicts if verdict.problem]
-    for verdict in damaged:
-        click.echo(f"damaged  {verdict.item.source}  {verdict.item.part}: {verdict.problem}")
-    click.echo(f"{len(verdicts) - len(damaged)} of {len(verdicts)} items are intact.")
+    found = verify_cache(fetching)
+    damaged = [(item, problem) for item, problem in found if problem]
+    for item, problem in damaged:
+        click.echo(f"damaged  {item.source}  {item.part}: {problem}")
+    click.echo(f"{len(found) - len(damaged)} of {len(found)} items are intact.")
     if damaged:
         context.exit(1)
 

@@ -15,8 +15,8 @@ from collapse_audit.report.columns import text_columns
 from collapse_audit.words import printable
 
 if TYPE_CHECKING:
-    from collapse_audit.checkpoints import CheckpointDescription
     from collapse_audit.remote import RemoteSettings
+    from collapse_audit.report.documents import InfoDocument
 
 _ROWS_SHOWN = 24
 
@@ -47,64 +47,70 @@ def info_command(
     )
     description = describe_source(resolved)
     if as_json:
-        click.echo(to_json(description.to_dict()), nl=False)
+        click.echo(to_json(description), nl=False)
     else:
         click.echo("\n".join(printable(line, 5000) for line in _lines(description, every=every)))
 
 
-def _lines(description: CheckpointDescription, *, every: bool) -> Iterable[str]:
-    yield f"{description.spec}: {description.container}, {description.size:,} bytes"
-    if description.family:
-        yield f"layout of {description.family}"
+def _lines(description: InfoDocument, *, every: bool) -> Iterable[str]:
+    source, heads = description["source"], description["heads"]
+    yield f"{source['spec']}: {description['container']}, {description['size']:,} bytes"
+    if source["family"]:
+        yield f"layout of {source['family']}"
     yield ""
     yield from text_columns(
         ("module", "tensors", "values"),
-        [(module, f"{count:,}", f"{values:,}") for module, count, values in description.tree],
+        [(m["module"], f"{m['tensors']:,}", f"{m['values']:,}") for m in description["tree"]],
         "< > >",
         most=_ROWS_SHOWN,
     )
-    empty = [key for key, count in description.top_level if not count]
+    empty = [count["key"] for count in description["top_level"] if not count["tensors"]]
     if empty:
         yield f"without tensors: {', '.join(empty)}"
     yield ""
-    if description.heads:
+    if heads:
         yield from _heads(description)
     else:
         yield "no prototypes in this file"
-    if every or not description.heads:
+    if every or not heads:
         yield ""
         yield from _matrices(description, most=None if every else _ROWS_SHOWN)
-    yield from (f"note: {note}" for note in description.notes)
+    yield from (f"note: {note}" for note in description["notes"])
 
 
-def _heads(description: CheckpointDescription) -> Iterable[str]:
+def _heads(description: InfoDocument) -> Iterable[str]:
+    heads = description["heads"]
     rows = [
         (
-            head.name + ("*" if head in description.audited else ""),
-            head.branch or "-",
-            f"{head.k:,}",
-            str(head.d),
-            head.dtype,
+            head["name"] + ("*" if head["audited"] else ""),
+            head["branch"] or "-",
+            f"{head['k']:,}",
+            str(head["d"]),
+            head["dtype"],
         )
-        for head in description.heads
+        for head in heads
     ]
     yield from text_columns(("head", "branch", "K", "D", "dtype"), rows, "< < > > <")
     yield ""
-    for head in description.heads:
-        yield f"{head.name} ({head.branch or 'one network'}): {', '.join(head.tensor_keys)}"
-        if head.aliases:
-            yield f"  the same weight: {', '.join(head.aliases)}"
-        yield from (f"  note: {note}" for note in head.notes)
-    if description.centre_keys:
-        yield f"centre: {', '.join(description.centre_keys)}"
-    if description.audited:
+    for head in heads:
+        network = head["branch"] or "one network"
+        yield f"{head['name']} ({network}): {', '.join(head['tensor_keys'])}"
+        if head["aliases"]:
+            yield f"  the same weight: {', '.join(head['aliases'])}"
+        yield from (f"  note: {note}" for note in head["notes"])
+    if description["centre_keys"]:
+        yield f"centre: {', '.join(description['centre_keys'])}"
+    if any(head["audited"] for head in heads):
         yield "* audited unless --head or --branch says otherwise"
     else:
         yield "nothing tells which one holds the prototypes: choose with --head"
 
 
-def _matrices(description: CheckpointDescription, *, most: int | None) -> Iterable[str]:
-    rows = [(key, " x ".join(map(str, shape)), dtype) for key, shape, dtype in description.matrices]
+def _matrices(description: InfoDocument, *, most: int | None) -> Iterable[str]:
+    rows = [
+        (matrix["key"], " x ".join(map(str, matrix["shape"])), matrix["dtype"])
+        for matrix in description["matrices"]
+    ]
     if not rows:
         yield "no matrix in this file"
         return

@@ -34,7 +34,6 @@ def list_command(family: str | None, with_head: bool, as_json: bool) -> None:
 
 
 def _cells(entry: CheckpointEntry) -> tuple[str, ...]:
-    """One row of the table."""
     published = ", ".join(f"{p.unique}{'*' if p.second_hand else ''}" for p in entry.published)
     cells = (entry.backbone, entry.k, entry.d, published or None)
     return (

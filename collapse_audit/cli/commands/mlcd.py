@@ -123,7 +123,6 @@ def _measure(
 
 
 def _reading(model: HeadModel, options: MLCDOptions, device: str) -> dict[str, Any]:
-    """Which samples are read, and how."""
     return {
         "preprocessing": _preprocessing(model, options),
         "limit": options.limit,
