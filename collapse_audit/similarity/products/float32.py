@@ -6,7 +6,13 @@ import numpy as np
 
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.products.bounds import format_bound, measured_bound
-from collapse_audit.similarity.products.panel import HostPanel, Operand, Tile, as_slice
+from collapse_audit.similarity.products.panel import (
+    HostPanel,
+    Operand,
+    Tile,
+    as_slice,
+    torch_row_maxima,
+)
 from collapse_audit.similarity.products.rows import Float32, Index, RowSource, blocks
 
 
@@ -50,6 +56,11 @@ class TorchFloat32Panel(Float32Panel):
         left, right = (torch.from_numpy(side.rows_of(self)) for side in (rows, columns))
         torch.mm(left, right.T, out=torch.from_numpy(out))
         return out
+
+    def row_maxima(self, tile: Tile, width: int) -> Tile:
+        """Largest scores of each row in stretches of columns (rows x stretches)."""
+        found = torch_row_maxima(tile, width)
+        return super().row_maxima(tile, width) if found is None else found
 
 
 class RecheckPanel(Float32Panel):

@@ -209,12 +209,18 @@ class TorchPanel(HostPanel):
         return self._buffer[: rows * columns].view(rows, columns)
 
     def row_maxima(self, tile: Tile, width: int) -> Tile:
-        """Largest codes of each row in stretches of columns; torch uses all threads for it."""
-        import torch
+        """Largest codes of each row in stretches of columns (rows x stretches)."""
+        found = torch_row_maxima(tile, width)
+        return super().row_maxima(tile, width) if found is None else found
 
-        if tile.shape[1] % width:
-            return super().row_maxima(tile, width)
-        return np.asarray(torch.from_numpy(tile).view(len(tile), -1, width).amax(2).numpy())
+
+def torch_row_maxima(tile: Tile, width: int) -> Tile | None:
+    """Row maxima in stretches of equal width on all threads; ``None`` if the last is shorter."""
+    import torch
+
+    if tile.shape[1] % width:
+        return None
+    return np.asarray(torch.from_numpy(tile).view(len(tile), -1, width).amax(2).numpy())
 
 
 def as_slice(index: Index) -> Index | slice:
