@@ -34,6 +34,8 @@ _TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 # What torch.distributed.checkpoint writes into the header of each file of a distributed run.
 _SHARDING = "DCP_SHARDING_INFO"
@@ -62,7 +64,7 @@ def read_safetensors(source: ByteSource, name: str) -> Checkpoint:
         name: What to call it in messages.
 
     Returns:
-        Its tensors. Those of types that no head is read in (float8, complex) are only named.
+        Its tensors. Those of types that no head is read in (complex, four bits) are only named.
 
     Raises:
         CheckpointError: If the header is damaged or promises bytes that the file does not have.
