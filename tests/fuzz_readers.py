@@ -3,7 +3,8 @@
 Programs for the index machine (tests/fuzz_programs.py) and damaged files of every container
 (tests/fuzz_files.py) are read from the disk, from memory in parts, and, some, from a web server.
 All ways must give the same. What torch (with weights_only, or else with Python's own unpickler),
-safetensors or numpy read must come out bit by bit, or be refused for one of :data:`REASONS`. Every
+safetensors or numpy read must come out bit by bit, or be refused for one of :data:`REASONS`; what
+we read in a folder must be what torch.distributed.checkpoint or safetensors read there. Every
 refusal is a CollapseAuditError, within seconds and without much memory, and nothing is run. Each
 file is made from a seed and its number alone, so a failure can be made again.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import pickle
 import random
 import re
 import resource
@@ -39,6 +41,7 @@ from tests.loopback_server import LoopbackServer
 SECONDS, MEMORY = 2.0, 400e6
 READS = 8  # for the index, and for each tensor
 NAME = "program"
+FOLDERS = frozenset({"dcp", "run", "shards"})  # what the other readers of folders are called
 RUNS_CODE = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn"})
 
 #: Why we may refuse what another reader takes: what our message says, and what is in the file.
@@ -172,7 +175,9 @@ class Fuzz:
         if len({str(_comparable(outcome)) for outcome in found.values()}) > 1:
             self.failures.append(f"{name}: {found}"[:400])
         self.outcomes[f"{'refused' if isinstance(found['disk'], str) else 'read'} by us"] += 1
-        if kind and found["disk"] is not None:
+        if kind in FOLDERS and isinstance(found["disk"], dict):  # an index that is refused is not
+            self.compare(name, pickle.dumps(files), found["disk"], kind)  # shown to others
+        elif kind and kind not in FOLDERS and found["disk"] is not None:
             self.compare(name, files[main], found["disk"], kind)
 
     def outcome(self, name: str, read: Callable[[], Checkpoint]) -> Outcome | None:
@@ -219,6 +224,8 @@ class Fuzz:
                     self.outcomes[f"bytes that {by} makes up"] += 1
                 else:
                     self.failures.append(f"{name}: {by}: {key!r}: {what}")
+            elif kind in FOLDERS:  # others fill gaps, and convert
+                self.outcomes[f"tensors refused that {by} reads"] += 1
             elif 0 not in expected[1]:
                 reason = next((r for r, (says, holds) in REASONS.items()
                                if re.search(says, got) and holds in data), "")  # fmt: skip
@@ -278,7 +285,9 @@ def _sound(oracle: Oracle) -> list[tuple[str, str, Files, str]]:
     """The files that are to be changed, and who else reads them."""
     answer = oracle.ask("checkpoints") or {}
     others = {"zip": "torch", "zip of protocol 4": "torch", "legacy": "torch", "npy": "numpy",
-              "safetensors": "safetensors", "npz": "numpy", "packed npz": "numpy"}  # fmt: skip
+              "safetensors": "safetensors", "npz": "numpy", "packed npz": "numpy",
+              "sharded": "shards", "safetensors of a run": "run", "distributed": "dcp",
+              "distributed by torch": "dcp"}  # fmt: skip
     found, place = [], 0
     for name, main, sizes in answer["checkpoints"]:
         files: Files = {}

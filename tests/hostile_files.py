@@ -729,6 +729,31 @@ def an_index_of_a_tensor_that_is_not_there(folder: Path) -> Path:
     return index({"b": "model.safetensors"}, folder)
 
 
+def shards(folder: Path, *parts: bytes) -> Path:
+    for number, data in enumerate(parts, 1):
+        (folder / f"model-0000{number}-of-0000{len(parts)}.safetensors").write_bytes(data)
+    return folder
+
+
+@kind("two files hold different values", described=True)
+def shards_of_which_two_hold_one_head(folder: Path) -> Path:
+    one = safetensors({KEY: entry()})
+    return shards(folder, one, one[:-4] + bytes(4))
+
+
+@kind()
+def shards_of_which_two_hold_the_same(folder: Path) -> Path:
+    return shards(folder, *[safetensors({KEY: entry()})] * 2)
+
+
+@kind("has two types")
+def shards_of_two_types(folder: Path) -> Path:
+    place = {"saved_offsets": [K // 2, 0]}
+    second = {KEY: entry((K // 2, 2 * D), 0, 96) | {"dtype": "F16"}}
+    about = {"__metadata__": {"DCP_SHARDING_INFO": json.dumps({KEY: place})}}
+    return shards(folder, safetensors({KEY: entry()}), safetensors(second | about))
+
+
 def run(
     says: str, *, described: bool = True, **options: object
 ) -> Callable[[Callable[[], list[tuple[tuple[int, int], tuple[int, int]]]]], object]:

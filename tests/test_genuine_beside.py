@@ -128,7 +128,7 @@ def test_a_scale_that_is_not_applied_is_said(
     weight = HEAD.to(torch.float8_e4m3fn)
     state = {"prototypes.weight": weight, scale: torch.ones(24, 2), "prototypes.input_scale": HEAD}
     (note,) = both("a.pth", saved(state))["notes"]
-    assert note.startswith(f"the scale {scale} beside the float8 weight was not applied")
+    assert note.startswith(f"the scale {scale} beside the float8 weight is not applied")
     plain = both("b.pth", saved(state | {"prototypes.weight": HEAD}))
     assert plain["notes"] == ()
 

@@ -97,7 +97,7 @@ def _scales_beside(checkpoint: Checkpoint, head: HeadLocation) -> tuple[str, ...
         return ()
     stem = head.weight_key.removesuffix("weight")
     return tuple(
-        f"the scale {printable(key, 80)} beside the float8 weight was not applied: where it differs "
+        f"the scale {printable(key, 60)} beside the float8 weight is not applied: where it differs "
         "within a prototype, the directions are not those of the network"
         for key, tensor in checkpoint.tensors.items()
         if key.startswith(stem) and _SCALE.fullmatch(key, len(stem)) and tensor.size != 1

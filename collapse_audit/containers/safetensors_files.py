@@ -106,7 +106,8 @@ def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Check
             start = offsets.get(tensor.key, (0,) * len(tensor.shape))
             piece = Piece(start, tensor.shape, tensor.read, (shard, tensor.storage))
             pieces.setdefault(tensor.key, []).append(piece)
-            types[tensor.key] = tensor.dtype
+            if types.setdefault(tensor.key, tensor.dtype) != tensor.dtype:
+                raise _damaged(f"{name}: {printable(shard)}", f"{tensor.key!r} has two types")
     tensors = [gathered((key,), types[key], parts, name) for key, parts in pieces.items()]
     return replace(Checkpoint.flat(name, "sharded", size, tensors), unread=tuple(other))
 
