@@ -20,24 +20,29 @@ from collapse_audit.remote.transfers import discard, exclusive, fetch_part, publ
 from collapse_audit.words import megabytes, redact
 
 
-def cached_file(remote: Remote, settings: RemoteSettings) -> Path | None:
-    """The whole file, if the cache holds it.
+def cached_file(remote: Remote, settings: RemoteSettings) -> tuple[Path, str] | None:
+    """The whole file, if the cache holds it as it was stored.
 
     Args:
         remote: The file.
         settings: Where the cache is.
 
     Returns:
-        Its path; ``None`` if it is not there or was never completed.
+        Its path and SHA-256, computed anew; ``None`` if it is not there, was never completed, or
+        is damaged.
     """
     folder = folder_of(remote, settings)
     index, name = Index.read(folder, remote.lock_key), f"{WHOLE}/{remote.file_name}"
     path = folder / name
     if index is None or name not in index.files or not is_plain_file(path):
         return None
-    if remote.sha256 not in {None, index.files[name]}:
+    digest = index.files[name]
+    if remote.sha256 not in {None, digest} or path.stat().st_size != index.version.size:
         return None
-    return path if path.stat().st_size == index.version.size else None
+    try:
+        return (path, digest) if sha256_of(path) == digest else None
+    except OSError:  # it cannot be opened
+        return None
 
 
 def file_of_other_tools(remote: Remote, reporter: Reporter) -> Path | None:
@@ -84,8 +89,8 @@ def fetch_file(
         SourceError: If it cannot be fetched.
         IntegrityError: If it is not the file of the manifest or of the lock file.
     """  # noqa: DOC501  (not_in_cache makes one)
-    if path := cached_file(remote, settings):
-        return path
+    if held := cached_file(remote, settings):
+        return held[0]
     if settings.offline:
         raise not_in_cache(remote.name)
 
@@ -95,7 +100,9 @@ def fetch_file(
         return _fetch(remote, file, settings, reporter, why)
 
     with exclusive(folder_of(remote, settings), settings):
-        return cached_file(remote, settings) or try_mirrors(remote, fetch, reporter)
+        if held := cached_file(remote, settings):  # by another process
+            return held[0]
+        return try_mirrors(remote, fetch, reporter)
 
 
 def _fetch(
