@@ -155,11 +155,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_bounded(path: Path) -> bytes:
+def read_bounded(path: Path, limit: int = _LARGEST_TEXT) -> bytes:
     """Read a text that is never large; a pipe into which nobody writes ends at once.
 
     Args:
         path: The file, or a pipe.
+        limit: Bytes that it may have; 64 MiB by default.
 
     Returns:
         Its content.
@@ -172,8 +173,8 @@ def read_bounded(path: Path) -> bytes:
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait)) as file:
         if wait:
             os.set_blocking(file.fileno(), True)
-        data = file.read(_LARGEST_TEXT + 1)
-    if len(data) > _LARGEST_TEXT:
+        data = file.read(limit + 1)
+    if len(data) > limit:
         raise OSError(errno.EFBIG, "too large for a text of ours", str(path))
     return data
 
