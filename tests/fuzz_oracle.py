@@ -164,18 +164,23 @@ class _Walk:
 
         from collapse_audit.containers.limits import DEPTH, ENTRIES, KEY_CHARACTERS
         from collapse_audit.containers.pickled import key_name
+        from collapse_audit.containers.tensors import WIDTHS
 
         if sum(map(len, path)) > KEY_CHARACTERS:
             return
         if isinstance(node, torch.Tensor):
             lazy = node.is_neg() or node.is_conj() or node.is_quantized
+            if str(node.dtype).removeprefix("torch.") not in WIDTHS:
+                return  # by no name: another tensor may have a key that looks alike
             if node.layout is torch.strided and node.device.type == "cpu" and not lazy:
                 found.setdefault("/".join(path), node.detach())
             else:
                 self.exotic.append("a tensor of another kind")
         elif isinstance(node, dict | list | tuple):
+            if id(node) in self._above or len(path) >= DEPTH:
+                return
             self._entered[id(node)] += 1
-            if id(node) in self._above or len(path) >= DEPTH or self._entered[id(node)] > ENTRIES:
+            if self._entered[id(node)] > ENTRIES:
                 return
             self._above.append(id(node))
             for key, child in node.items() if isinstance(node, dict) else enumerate(node):

@@ -151,9 +151,11 @@ def tensor_of_array(array: Any, dtype: Any) -> TensorRef | None:
             return None
     held, sizes = _ARRAY_TYPES.get(code), tuple(map(natural, shape))
     count = math.prod(sizes)
-    if isinstance(raw, Opaque):  # protocols before 3 write bytes as a call
-        named = raw.kind == "_codecs.encode" and len(raw.arguments) == 2
-        raw = str(raw.arguments[0]).encode("latin-1") if named else None if count else b""
+    match raw:  # protocols before 3 write bytes as a call
+        case Opaque(kind="_codecs.encode", arguments=(str(text), _)):
+            raw = text.encode("latin-1")
+        case Opaque() if not count:
+            raw = b""
     if held is None or not isinstance(raw, bytes) or len(raw) != count * int(code[1:]):
         return None
     if (held, name) == ("float32", "bfloat16") and not any(raw[::4]) and not any(raw[1::4]):
