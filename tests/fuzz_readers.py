@@ -15,7 +15,7 @@ Where each class of hostile input has its generator; all have a seed:
 2. wrong values: here (checksums, storages, pieces), and tests/containers/test_views.py
 3. hangs and memory: here, with a limit on each file, and tests/hostile_files.py
 4. numbers and depth: here (``_NUMBERS`` of tests/fuzz_programs.py), tests/test_settings.py for TOML
-   and YAML, tests/test_hostile_reports.py for reports, tests/test_hostile_addresses.py for headers
+   and YAML, tests/test_hostile_reports.py for reports, tests/test_hostile_answers.py for headers
 5. the cache: tests/test_hostile_cache.py
 6. names of temporary files, links, pipes, devices: tests/test_hostile_cache.py
 7. addresses: tests/test_hostile_addresses.py
