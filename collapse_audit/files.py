@@ -109,16 +109,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_bounded(path: Path) -> bytes:
-    """A text of at most 64 MiB, or an ``OSError`` if it is larger or cannot be read."""
+def read_bounded(path: Path, limit: int = _LARGEST_TEXT) -> bytes:
+    """A text of at most ``limit`` bytes, or an ``OSError`` if it is larger or cannot be read."""
     # a pipe into which nobody writes ends at once
     wait = getattr(os, "O_NONBLOCK", 0)  # to open a pipe takes until somebody writes into it
     # Path.open takes no opener
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait)) as file:
         if wait:
             os.set_blocking(file.fileno(), True)
-        data = file.read(_LARGEST_TEXT + 1)
-    if len(data) > _LARGEST_TEXT:
+        data = file.read(limit + 1)
+    if len(data) > limit:
         raise OSError(errno.EFBIG, "too large for a text of ours", str(path))
     return data
 

@@ -20,10 +20,16 @@ from collapse_audit.checkpoints import (
     select_default,
     select_heads,
 )
-from collapse_audit.containers import Checkpoint, InMemory, limits, read_checkpoint, read_path
+from collapse_audit.containers import (
+    Checkpoint,
+    InMemory,
+    LocalFile,
+    limits,
+    read_checkpoint,
+    read_path,
+)
 from collapse_audit.errors import NoPrototypesError, ParameterError, SourceError
 from collapse_audit.examples import embedded_head
-from collapse_audit.files import sha256_of
 from collapse_audit.manifest import CheckpointEntry, candidate_file_names, fetch_hint, load_manifest
 from collapse_audit.prototypes import Branch, Prototypes
 from collapse_audit.remote import (
@@ -57,7 +63,7 @@ class ResolvedSource:
     checkpoint: Checkpoint
     file: str  # its name
     entry: CheckpointEntry | None = None  # of the manifest, if the source is an id
-    path: Path | None = None  # of the file on this machine, if it is one file here
+    local: LocalFile | None = None  # the file on this machine, if it is one file here
     digest: str | None = None  # the checksum, if it is known already
     remote: Remote | None = None  # if it is somewhere else
     settings: RemoteSettings | None = None  # with which it is fetched
@@ -111,7 +117,7 @@ class ResolvedSource:
 
     def sha256(self, progress: Progress | None = None) -> str | None:
         """Checksum of the file; ``None`` of a folder, and of an address that was read in parts."""
-        return self.digest if self.path is None else sha256_of(self.path, progress)
+        return self.local.sha256(progress) if self.local and not self.digest else self.digest
 
 
 def resolve_source(
@@ -154,7 +160,7 @@ def resolve_source(
         )
     if entry is None:
         path = embedded_head()
-        return ResolvedSource(DEMO, read_path(path, DEMO), path.name, path=path)
+        return ResolvedSource(DEMO, read_path(path, DEMO), path.name, local=LocalFile(path))
     settings = settings or RemoteSettings.from_environment()
     return _open_entry(entry, checkpoint_dir, settings, reporter)
 
@@ -255,8 +261,8 @@ def _open_path(typed: str, checkpoint_dir: Path | None, ids: Sequence[str] = ())
         if path.is_dir():
             return ResolvedSource(spec, read_path(path, printable(typed)), path.name)
         if path.is_file():
-            checkpoint = read_path(path, printable(typed))
-            return ResolvedSource(spec, checkpoint, path.name, path=path)
+            local = LocalFile(path)  # as it is before its index is read
+            return ResolvedSource(spec, read_path(path, printable(typed)), path.name, local=local)
         if path.exists():
             raise SourceError(f"{printable(typed)}: is not a regular file.")
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -279,8 +285,9 @@ def _open_entry(
         for name in candidate_file_names(entry):
             path = folder / name
             if path.is_file():
+                local = LocalFile(path)
                 checkpoint = read_path(path, entry.id)
-                return ResolvedSource(entry.id, checkpoint, name, entry=entry, path=path)
+                return ResolvedSource(entry.id, checkpoint, name, entry=entry, local=local)
     missing = SourceError(
         f"{entry.id}: its file is not on this machine.", hint=fetch_hint(entry, folders[0])
     )
@@ -311,7 +318,8 @@ def _open_remote(
         checkpoint=checkpoint,
         file=remote.file_name,
         entry=entry,
-        path=source.local_path,
+        local=source.local,
+        digest=source.sha256,
         remote=remote,
         settings=settings,
     )

@@ -6,10 +6,12 @@ import argparse
 import io
 import json
 import pickle
+import pickletools
 import random
 import re
 import struct
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,6 +72,7 @@ def checkpoints() -> dict[str, tuple[str, Files]]:
     import numpy as np
     import safetensors.torch
     import torch
+    from torch.distributed import checkpoint as distributed
 
     weight = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
     tree = {
@@ -96,6 +99,10 @@ def checkpoints() -> dict[str, tuple[str, Files]]:
             {"w": weight[6:].clone()}, {"DCP_SHARDING_INFO": json.dumps(info)}
         ),
     }
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+        state = {"model": {"a": weight, "b": weight.bfloat16(), "n": torch.arange(5)}, "step": 3}
+        distributed.save(state, checkpoint_id=folder, no_dist=True)
+        by_torch = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
     run = pieces_of_a_run([((0, 0), weight[:5].clone()), ((5, 0), weight[5:].clone())], (12, 8))
     return {
         "zip": ("a.pth", {"a.pth": saved(tree)}),
@@ -117,6 +124,7 @@ def checkpoints() -> dict[str, tuple[str, Files]]:
         "sharded": ("model.safetensors.index.json", index | shards),
         "safetensors of a run": ("", halves),
         "distributed": (".metadata", run),
+        "distributed by torch": (".metadata", by_torch),
     }
 
 
@@ -148,6 +156,11 @@ def mutated(files: Files, draw: random.Random) -> Files:
     """Files of which one is changed; inside a zip archive often its index, or its directory."""
     name = draw.choice([*files, next(iter(files))])
     data, way = files[name], draw.random()
+    if len(files) > 1 and way < 0.1:  # two of them exchanged
+        other = draw.choice(list(files))
+        return files | {name: files[other], other: files[name]}
+    if name == ".metadata" and way < 0.6:
+        return files | {name: _with_other_numbers(data, draw)}
     if data.startswith(b"PK") and way < 0.4:
         data = _with_mutated_index(data, draw)
     elif data.startswith(b"PK") and way < 0.6:
@@ -160,6 +173,23 @@ def mutated(files: Files, draw: random.Random) -> Files:
     else:
         data = mutate(data, draw)
     return files | {name: data}
+
+
+def _with_other_numbers(data: bytes, draw: random.Random) -> bytes:
+    """A pickle in which one or two sizes or offsets are others, often those of another thing."""
+    result = bytearray(data)
+    found = [
+        (operation.arg.n, place + 1)
+        for operation, _, place in pickletools.genops(data)
+        if operation.name in {"BININT", "BININT1", "BININT2"}
+    ]
+    for _ in range(draw.choice((1, 1, 2))):
+        width, at = draw.choice(found)
+        held = int.from_bytes(data[at : at + width], "little")
+        others = [int.from_bytes(data[i : i + n], "little") for n, i in found]
+        number = draw.choice((draw.choice(others), held + 1, held - 1, 0, -1))
+        result[at : at + width] = (number % 256**width).to_bytes(width, "little")
+    return bytes(result)
 
 
 def _with_mutated_index(data: bytes, draw: random.Random) -> bytes:

@@ -14,6 +14,7 @@ import pickle
 import select
 import subprocess
 import sys
+import tempfile
 import types
 from collections import Counter
 from pathlib import Path
@@ -34,6 +35,7 @@ _MORE = {
 _REBUILD = (
     "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter",
     "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_cpu_tensor",
+    "_rebuild_device_tensor_from_numpy",
 )  # fmt: skip
 
 
@@ -93,7 +95,13 @@ class _Restricted(pickle.Unpickler):  # noqa: S301 - made to be safe
     """Python's own unpickler with names that build data."""
 
     def find_class(self, module: str, name: str) -> Any:
+        import numpy as np
         import torch
+
+        if (module, name) == ("numpy._core.multiarray", "_reconstruct"):
+            return np._core.multiarray._reconstruct
+        if module == "numpy" and name in {"ndarray", "dtype"}:
+            return getattr(np, name)
 
         if (found := _MORE.get(f"{module} {name}")) is not None:
             return found
@@ -156,18 +164,23 @@ class _Walk:
 
         from collapse_audit.containers.limits import DEPTH, ENTRIES, KEY_CHARACTERS
         from collapse_audit.containers.pickled import key_name
+        from collapse_audit.containers.tensors import WIDTHS
 
         if sum(map(len, path)) > KEY_CHARACTERS:
             return
         if isinstance(node, torch.Tensor):
             lazy = node.is_neg() or node.is_conj() or node.is_quantized
+            if str(node.dtype).removeprefix("torch.") not in WIDTHS:
+                return  # by no name: another tensor may have a key that looks alike
             if node.layout is torch.strided and node.device.type == "cpu" and not lazy:
                 found.setdefault("/".join(path), node.detach())
             else:
                 self.exotic.append("a tensor of another kind")
         elif isinstance(node, dict | list | tuple):
+            if id(node) in self._above or len(path) >= DEPTH:
+                return
             self._entered[id(node)] += 1
-            if id(node) in self._above or len(path) >= DEPTH or self._entered[id(node)] > ENTRIES:
+            if self._entered[id(node)] > ENTRIES:
                 return
             self._above.append(id(node))
             for key, child in node.items() if isinstance(node, dict) else enumerate(node):
@@ -191,6 +204,9 @@ def _raw(tensor: Any) -> bytes:
         return b""
     if tensor.dtype is torch.bfloat16:  # as the package gives it
         tensor = tensor.float()
+    elif "float8" in str(tensor.dtype):  # of which the NaNs are all alike
+        tensor = tensor.float()
+        tensor = torch.where(tensor.isnan(), torch.nan, tensor)
     raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return bytes(map(bool, raw)) if tensor.dtype is torch.bool else bytes(raw)
 
@@ -221,6 +237,89 @@ def _safetensors_answer(data: bytes) -> dict[str, Any]:
         return {"by": None, "why": [repr(error)[:200]], "data": b""}
 
 
+class _OfDcp(pickle.Unpickler):  # noqa: S301 - made to be safe
+    """Reads the index of a run with the names that torch writes into it, and no others."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        of_run = module.startswith("torch.distributed.checkpoint.") and name in _CLASSES
+        plain = module == "torch" and name in _TYPES
+        if of_run or plain or (module, name) in _OTHERS:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+_CLASSES = frozenset({
+    "Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata", "StorageMeta",
+    "ChunkStorageMetadata", "TensorProperties", "_MEM_FORMAT_ENCODING", "_StorageInfo",
+})  # fmt: skip
+_TYPES = frozenset({"Size", "float32", "float64", "float16", "bfloat16", "int64", "bool"})
+_OTHERS = frozenset({("torch.serialization", "_get_layout"), ("pathlib", "PosixPath")})
+
+
+def _folder_answer(kind: str, data: bytes) -> dict[str, Any]:
+    """What torch.distributed.checkpoint or safetensors read in a folder, one tensor at a time."""
+    import torch
+
+    from collapse_audit.containers.pickled import key_name
+
+    found, failures = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in pickle.loads(data).items():  # noqa: S301 - of the parent
+            (Path(folder) / name).write_bytes(content)
+        try:
+            readers = _of_shards(folder) if kind == "shards" else _of_run(folder, kind)
+        except BaseException as error:  # noqa: BLE001
+            return {"by": None, "why": [repr(error)[:200]], "data": b""}
+        for path, read in readers:
+            try:
+                tensor = read()
+            except BaseException as error:  # noqa: BLE001
+                failures.append(repr(error)[:200])
+                continue
+            if isinstance(tensor, torch.Tensor):
+                found["/".join(map(key_name, path))] = tensor
+        answer = _answer(kind, found)  # safe_open maps the file
+    return answer | {"exotic": failures[:3]}
+
+
+def _of_shards(folder: str) -> list[tuple[tuple[Any, ...], Any]]:
+    import safetensors
+
+    (index,) = Path(folder).glob("*.index.json")
+    where = json.loads(index.read_bytes())["weight_map"]
+
+    def read(file: str, key: str) -> Any:
+        with safetensors.safe_open(Path(folder) / file, "pt") as shard:
+            return shard.get_tensor(key)
+
+    return [((key,), functools.partial(read, file, key)) for key, file in where.items()]
+
+
+def _of_run(folder: str, kind: str) -> list[tuple[tuple[Any, ...], Any]]:
+    import torch
+    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint import filesystem
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+    module = types.ModuleType("restricted")
+    module.load = lambda file: _OfDcp(file).load()
+    filesystem.pickle = module
+    reader = dcp.FileSystemReader if kind == "dcp" else HuggingFaceStorageReader
+    described = reader(folder).read_metadata()
+
+    def read(key: Any, held: Any) -> Any:
+        state = {key: torch.zeros(held.size, dtype=held.properties.dtype)}
+        dcp.load(state, storage_reader=reader(folder), no_dist=True)
+        return state[key]
+
+    paths = described.planner_data or {}
+    return [
+        (paths.get(key) or (key,), functools.partial(read, key, held))
+        for key, held in described.state_dict_metadata.items()
+        if isinstance(held, dcp.metadata.TensorStorageMetadata)
+    ]
+
+
 def _checkpoints(_: bytes) -> dict[str, Any]:
     from tests.fuzz_files import checkpoints
 
@@ -243,6 +342,7 @@ def main() -> None:
         "torch": _torch_answer,
         "numpy": _numpy_answer,
         "safetensors": _safetensors_answer,
+        **{kind: functools.partial(_folder_answer, kind) for kind in ("dcp", "run", "shards")},
         "checkpoints": _checkpoints,
         "hello": lambda _: {"data": b""},
     }

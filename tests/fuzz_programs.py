@@ -8,6 +8,7 @@ or replaced. Each is made from its number and a seed alone.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 import random
@@ -22,7 +23,7 @@ WIDTHS = {
 MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
     "float32": 4, "float64": 8, "bfloat16": 2, "int64": 8, "uint16": 2, "uint8": 1, "bool": 1,
-    "float8_e4m3fn": 1,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e8m0fnu": 1,
 }  # fmt: skip
 _TYPES = {
     "Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16",
@@ -308,6 +309,10 @@ class Program:
         if self.chance(0.15) and self.get("tensor"):
             return
         draw, chosen = self.draw, self.draw.choice(self.storages)
+        if not self.plain and self.chance(0.05):
+            self.array()
+            self.keep("tensor")
+            return
         way = "_v3" if chosen.kind == "Untyped" else draw.choice(("_v2", "_v2", "_v2", ""))
         dtype, room = draw.choice(list(_DTYPES)), chosen.numel
         if way == "_v3":
@@ -341,6 +346,42 @@ class Program:
         if self.odd(0.02):
             self.state()
         self.keep("tensor")
+
+    def array(self) -> None:
+        """A tensor of a device: its values as numpy writes them into a pickle."""
+        draw = self.draw
+        code, dtype = draw.choice((("f4", "float32"), ("f8", "float64"), ("b1", "bool"),
+                                   ("i2", "int16"), ("f4", "bfloat16"),
+                                   ("f2", "float32")))  # fmt: skip
+        shape = draw.choice(((), (3,), (2, 3), (0, 4), (1, 4)))
+        size = int(code[1]) * math.prod(shape)
+        raw = bytes(size) if code == "b1" else draw.randbytes(size)
+        if dtype == "bfloat16" and self.chance(0.8):
+            raw = b"".join(b"\0\0" + raw[i : i + 2] for i in range(0, size, 4))
+        if self.odd(0.1):
+            raw, shape = draw.choice(((raw[1:], shape), (raw, (draw.choice(_NUMBERS),))))
+        order = draw.choice((b"\x88", b"\x89"))
+
+        def kind() -> None:
+            self.call("numpy dtype", [lambda: self.text(code), *[lambda: self.put(b"\x89")] * 2])
+            mark = ">" if self.odd(0.05) else "<"
+            parts: list[Push] = [lambda: self.number(3), lambda: self.text(mark)]
+            parts += [lambda: self.put(b"N")] * 3
+            self.sequence([*parts, *[lambda: self.number(-1)] * 2, lambda: self.number(0)])
+            self.put(b"b")
+
+        def values() -> None:
+            self.call("numpy._core.multiarray _reconstruct",
+                      [lambda: self.name("numpy ndarray"), lambda: self.numbers((0,)),
+                       lambda: self.put(b"C\1b")])  # fmt: skip
+            self.sequence([lambda: self.number(1), lambda: self.numbers(shape), kind,
+                           lambda: self.put(order),
+                           lambda: self.put(b"B" + struct.pack("<I", len(raw)) + raw)])  # fmt: skip
+            self.put(b"b")
+
+        self.call("torch._utils _rebuild_device_tensor_from_numpy",
+                  [values, lambda: self.name(f"torch {dtype}"), lambda: self.text("cpu"),
+                   lambda: self.put(b"\x89")])  # fmt: skip
 
     def wrapped(self, name: str, parts: list[Push]) -> None:
         kind = self.draw.choice(("torch Tensor", "torch.nn.parameter Parameter"))

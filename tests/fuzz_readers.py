@@ -3,15 +3,33 @@
 Programs for the index machine (tests/fuzz_programs.py) and damaged files of every container
 (tests/fuzz_files.py) are read from the disk, from memory in parts, and, some, from a web server.
 All ways must give the same. What torch (with weights_only, or else with Python's own unpickler),
-safetensors or numpy read must come out bit by bit, or be refused for one of :data:`REASONS`. Every
+safetensors or numpy read must come out bit by bit, or be refused for one of :data:`REASONS`; what
+we read in a folder must be what torch.distributed.checkpoint or safetensors read there. Every
 refusal is a CollapseAuditError, within seconds and without much memory, and nothing is run. Each
 file is made from a seed and its number alone, so a failure can be made again.
+
+Where each class of hostile input has its generator; all have a seed:
+
+1. one file, two answers: here, of all containers, three readers of ours beside torch, Python,
+   numpy, safetensors and torch.distributed.checkpoint
+2. wrong values: here (checksums, storages, pieces), and tests/containers/test_views.py
+3. hangs and memory: here, with a limit on each file, and tests/hostile_files.py
+4. numbers and depth: here (``_NUMBERS`` of tests/fuzz_programs.py), tests/test_settings.py for TOML
+   and YAML, tests/test_hostile_reports.py for reports, tests/test_hostile_answers.py for headers
+5. the cache: tests/test_hostile_cache.py
+6. names of temporary files, links, pipes, devices: tests/test_hostile_cache.py
+7. addresses: tests/test_hostile_addresses.py
+8. names as text of others: tests/test_hostile_names.py
+9. genuine files: tests/test_genuine_beside.py, tests/containers/test_same_everywhere.py
+10. faults of processes: tests/test_hostile_rewriting.py, tests/test_monitor.py
+11. the trainer: tests/test_training_run.py
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import pickle
 import random
 import re
 import resource
@@ -37,8 +55,9 @@ from tests.fuzz_programs import program_file
 from tests.loopback_server import LoopbackServer
 
 SECONDS, MEMORY = 2.0, 400e6
-READS = 8  # for the index, and for each tensor
+READS, READ_BYTES = 8, 1 << 16  # for the index, and for each tensor; of a long index
 NAME = "program"
+FOLDERS = frozenset({"dcp", "run", "shards"})  # what the other readers of folders are called
 RUNS_CODE = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn"})
 
 #: Why we may refuse what another reader takes: what our message says, and what is in the file.
@@ -167,12 +186,15 @@ class Fuzz:
         if main and address:
             ways["address"] = lambda: address.read(files, main)
         found = {way: self.outcome(f"{name}, {way}", read) for way, read in ways.items()}
-        if opened.reads > READS * (1 + len(found["disk"] or ())):
+        blocks = opened.size // READ_BYTES  # of an index in the middle of a file
+        if opened.reads > READS * (1 + len(found["disk"] or ())) + blocks:
             self.failures.append(f"{name}: {opened.reads} reads")
         if len({str(_comparable(outcome)) for outcome in found.values()}) > 1:
             self.failures.append(f"{name}: {found}"[:400])
         self.outcomes[f"{'refused' if isinstance(found['disk'], str) else 'read'} by us"] += 1
-        if kind and found["disk"] is not None:
+        if kind in FOLDERS and isinstance(found["disk"], dict):  # an index that is refused is not
+            self.compare(name, pickle.dumps(files), found["disk"], kind)  # shown to others
+        elif kind and kind not in FOLDERS and found["disk"] is not None:
             self.compare(name, files[main], found["disk"], kind)
 
     def outcome(self, name: str, read: Callable[[], Checkpoint]) -> Outcome | None:
@@ -219,6 +241,8 @@ class Fuzz:
                     self.outcomes[f"bytes that {by} makes up"] += 1
                 else:
                     self.failures.append(f"{name}: {by}: {key!r}: {what}")
+            elif kind in FOLDERS:  # others fill gaps, and convert
+                self.outcomes[f"tensors refused that {by} reads"] += 1
             elif 0 not in expected[1]:
                 reason = next((r for r, (says, holds) in REASONS.items()
                                if re.search(says, got) and holds in data), "")  # fmt: skip
@@ -278,7 +302,9 @@ def _sound(oracle: Oracle) -> list[tuple[str, str, Files, str]]:
     """The files that are to be changed, and who else reads them."""
     answer = oracle.ask("checkpoints") or {}
     others = {"zip": "torch", "zip of protocol 4": "torch", "legacy": "torch", "npy": "numpy",
-              "safetensors": "safetensors", "npz": "numpy", "packed npz": "numpy"}  # fmt: skip
+              "safetensors": "safetensors", "npz": "numpy", "packed npz": "numpy",
+              "sharded": "shards", "safetensors of a run": "run", "distributed": "dcp",
+              "distributed by torch": "dcp"}  # fmt: skip
     found, place = [], 0
     for name, main, sizes in answer["checkpoints"]:
         files: Files = {}

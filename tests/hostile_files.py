@@ -342,6 +342,48 @@ def other_values_by_an_attribute() -> bytes:
     return items((text(KEY), function + b"(" + tensor() + b"\x89}" + state + b"tR"))
 
 
+def device_tensor(raw: bytes, shape: tuple[int, ...] = (K, D)) -> bytes:
+    """A tensor of a device, whose values numpy has written into the pickle."""
+    array = name("numpy._core.multiarray", "_reconstruct") + name("numpy", "ndarray")
+    array += numbers((0,)) + b"C\1b\x87R(" + number(1) + numbers(shape)
+    array += name("numpy", "dtype") + text("f4") + b"\x89\x89\x87R(" + number(3) + text("<")
+    array += b"NNN" + number(-1) * 2 + number(0) + b"tb\x89" + raw + b"tb"
+    call = name("torch._utils", "_rebuild_device_tensor_from_numpy")
+    return call + b"(" + array + name("torch", "float32") + text("xla:0") + b"\x89tR"
+
+
+def raw(data: bytes) -> bytes:
+    return b"B" + struct.pack("<I", len(data)) + data
+
+
+@pth()
+def a_tensor_of_a_device() -> bytes:
+    return items((text(KEY), device_tensor(raw(ROWS.tobytes()))))
+
+
+@pth("no prototypes in this file", described=True)
+def a_tensor_of_a_device_with_a_value_too_few() -> bytes:
+    return items((text(KEY), device_tensor(raw(ROWS.tobytes()[4:]))))
+
+
+@pth("no prototypes in this file", described=True)
+def a_tensor_of_a_device_of_endless_text() -> bytes:
+    lists = b"]q\0" + b"0](h\0h\0eq\0" * 100
+    encoded = name("_codecs", "encode") + b"h\0" + text("latin1") + b"\x86R"
+    return beside(lists)[:-1] + b"0" + items((text(KEY), device_tensor(encoded)))[2:]
+
+
+@pth("no prototypes in this file", described=True)
+def a_tensor_of_a_device_of_2_to_the_60_values() -> bytes:
+    return items((text(KEY), device_tensor(raw(b""), (1 << 40, 1 << 20))))
+
+
+@pth()
+def many_tensors_of_a_device_of_one_array() -> bytes:
+    large = device_tensor(raw(bytes(4 << 20)), (1 << 20,)) + b"q\0"
+    return beside(b"](" + large + b"h\0" * 5000 + b"e")
+
+
 @pth("described twice")
 def one_storage_of_two_types() -> bytes:
     return items(HEAD, (text("other"), tensor(of=storage(kind="Int"))))
@@ -709,6 +751,11 @@ def an_index_that_leads_to_the_root(folder: Path) -> Path:
     return index({KEY: "/etc/passwd"}, folder)
 
 
+@kind("names a file that cannot be")
+def an_index_of_half_a_character(folder: Path) -> Path:
+    return index({KEY: "\ud800"}, folder)
+
+
 @kind("in several files")
 def an_index_that_names_itself(folder: Path) -> Path:
     return index({KEY: "model.safetensors.index.json"}, folder)
@@ -727,6 +774,31 @@ def an_index_of_no_text(folder: Path) -> Path:
 @kind("does not hold")
 def an_index_of_a_tensor_that_is_not_there(folder: Path) -> Path:
     return index({"b": "model.safetensors"}, folder)
+
+
+def shards(folder: Path, *parts: bytes) -> Path:
+    for number, data in enumerate(parts, 1):
+        (folder / f"model-0000{number}-of-0000{len(parts)}.safetensors").write_bytes(data)
+    return folder
+
+
+@kind("two files hold different values", described=True)
+def shards_of_which_two_hold_one_head(folder: Path) -> Path:
+    one = safetensors({KEY: entry()})
+    return shards(folder, one, one[:-4] + bytes(4))
+
+
+@kind()
+def shards_of_which_two_hold_the_same(folder: Path) -> Path:
+    return shards(folder, *[safetensors({KEY: entry()})] * 2)
+
+
+@kind("has two types")
+def shards_of_two_types(folder: Path) -> Path:
+    place = {"saved_offsets": [K // 2, 0]}
+    second = {KEY: entry((K // 2, 2 * D), 0, 96) | {"dtype": "F16"}}
+    about = {"__metadata__": {"DCP_SHARDING_INFO": json.dumps({KEY: place})}}
+    return shards(folder, safetensors({KEY: entry()}), safetensors(second | about))
 
 
 def run(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save as save_safetensors
 
+from collapse_audit.containers import read_path
 from collapse_audit.errors import CollapseAuditError
 from collapse_audit.remote import SILENT, RemoteSettings
 from collapse_audit.sources import ResolvedSource, resolve_source
@@ -88,23 +89,87 @@ def test_other_types_beside_the_weights_leave_the_head_and_are_read_or_said(
     assert ("beside" in found["keys"]) or "tensors of" in " ".join(found["notes"])
 
 
-@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
-def test_a_head_in_float8_is_said(both: Callable[[str, bytes], Answer], dtype: str) -> None:
-    state = {"prototypes.weight": HEAD.to(getattr(torch, dtype)), "bias": torch.ones(2)}
-    for name, data in (("a.pth", saved(state)), ("a.safetensors", save_safetensors(state))):
-        assert "not read were tensors of" in both(name, data)["error"]
+FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 
 
-def test_a_head_that_is_a_device_tensor_is_said(both: Callable[[str, bytes], Answer]) -> None:
-    class Elsewhere:
-        def __reduce__(self) -> Any:
-            rebuild = torch._utils._rebuild_device_tensor_from_numpy
-            return rebuild, (HEAD.numpy(), torch.float32, "cpu", False)
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_all_256_codes_of_float8_are_read_as_torch_reads_them(tmp_path: Path, dtype: str) -> None:
+    codes = torch.arange(256, dtype=torch.uint8).view(getattr(torch, dtype))
+    state = {"codes": codes}
+    files = (
+        saved(state),
+        saved(state, _use_new_zipfile_serialization=False),
+        save_safetensors(state),
+    )
+    for data in files:
+        (tmp_path / "a").write_bytes(data)
+        found = read_path(tmp_path / "a", "a").tensors["codes"]
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found.read(), codes.float().numpy(), strict=True)
 
-    found = both("a.pth", saved({"prototypes.weight": Elsewhere(), "bias": torch.ones(2)}))
-    assert "_rebuild_device_tensor_from_numpy" in found["error"]
-    beside = {"prototypes.weight": HEAD, "other": Elsewhere()}
-    assert "_rebuild_device_tensor" in " ".join(both("b.pth", saved(beside))["notes"])
+
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_a_head_in_float8_is_read(both: Callable[[str, bytes], Answer], dtype: str) -> None:
+    weight = HEAD.to(getattr(torch, dtype))
+    expected = both("a.pth", saved({"prototypes.weight": weight.float()}))
+    state = {"prototypes.weight": weight, "prototypes.weight_scale": torch.tensor(0.03)}
+    for name, data in (("b.pth", saved(state)), ("b.safetensors", save_safetensors(state))):
+        found = both(name, data)
+        assert found["heads"] == expected["heads"]
+        assert found["notes"] == ()  # one scalar turns no prototype
+
+
+@pytest.mark.parametrize(
+    "scale", ["prototypes.weight_scale", "prototypes.weight_scale_inv", "prototypes.scale_weight"]
+)
+def test_a_scale_that_is_not_applied_is_said(
+    both: Callable[[str, bytes], Answer], scale: str
+) -> None:
+    weight = HEAD.to(torch.float8_e4m3fn)
+    state = {"prototypes.weight": weight, scale: torch.ones(24, 2), "prototypes.input_scale": HEAD}
+    (note,) = both("a.pth", saved(state))["notes"]
+    assert note.startswith(f"the scale {scale} beside the float8 weight is not applied")
+    plain = both("b.pth", saved(state | {"prototypes.weight": HEAD}))
+    assert plain["notes"] == ()
+
+
+class Elsewhere:
+    """A tensor of a device whose values torch writes as a numpy array."""
+
+    def __init__(self, values: np.ndarray, dtype: torch.dtype) -> None:
+        self.made = torch._utils._rebuild_device_tensor_from_numpy, (values, dtype, "cpu", False)
+
+    def __reduce__(self) -> Any:
+        return self.made
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "bfloat16", "int64", "uint8", "bool"]
+)
+def test_a_tensor_of_a_device_is_read_as_torch_reads_it(
+    tmp_path: Path, protocol: int, dtype: str
+) -> None:
+    kind = getattr(torch, dtype)
+    for held in (HEAD, HEAD.t(), HEAD[:0], HEAD[0, 0]):
+        values = held.to(kind).float().numpy() if dtype == "bfloat16" else held.to(kind).numpy()
+        state = {"prototypes.weight": Elsewhere(values, kind)}
+        torch.save(state, tmp_path / "a.pth", pickle_protocol=protocol)
+        theirs = torch.load(tmp_path / "a.pth", weights_only=False)["prototypes.weight"]
+        ours = read_path(tmp_path / "a.pth", "a").tensors["prototypes.weight"]
+        assert ours.dtype == dtype
+        expected = (theirs.float() if dtype == "bfloat16" else theirs).numpy()
+        np.testing.assert_array_equal(ours.read(), expected, strict=True)
+
+
+def test_a_head_that_is_a_tensor_of_a_device_is_read(both: Callable[[str, bytes], Answer]) -> None:
+    elsewhere = Elsewhere(HEAD.numpy(), torch.float32)
+    found = both("a.pth", saved({"prototypes.weight": elsewhere, "bias": torch.ones(2)}))
+    assert found == both("b.pth", saved({"prototypes.weight": HEAD, "bias": torch.ones(2)}))
+    other = Elsewhere(HEAD.numpy(), torch.float64)  # torch converts it when it reads
+    beside = both("c.pth", saved({"prototypes.weight": HEAD, "other": other}))
+    assert "_rebuild_device_tensor_from_numpy" in " ".join(beside["notes"])
+    assert "_rebuild_device_tensor" in both("d.pth", saved({"prototypes.weight": other}))["error"]
 
 
 @pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from collapse_audit.auditing import audit_source
 from collapse_audit.errors import CollapseAuditError, SourceError
-from collapse_audit.files import read_bounded, replacing, write_atomically
+from collapse_audit.files import read_bounded, replacing, sha256_of, write_atomically
 from collapse_audit.remote import (
     SILENT,
     Remote,
@@ -26,6 +31,7 @@ from collapse_audit.remote import (
     remote_of_url,
     verify_cache,
 )
+from collapse_audit.sources import resolve_source
 
 CASES = 300
 VALUES: list[Any] = [
@@ -130,6 +136,83 @@ def test_pipes_and_links_in_the_cache_end_in_one_line_or_are_not_followed(
     assert victim.read_bytes() == b"mine"
     if kind != "link" and path.exists():
         assert stat.S_IFMT(path.lstat().st_mode) == before
+
+
+def damaged(path: Path, data: bytes, draw: random.Random) -> None:
+    """Put something else into the place of a file of the cache."""
+    at = draw.randrange(len(data))
+    kind = draw.choice(["bit", "bit", "block", "short", "long", "other", "link", "pipe", "folder"])
+    other = path.with_name("elsewhere")
+    other.write_bytes(b"mine")
+    contents = {
+        "bit": data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :],
+        "block": data[:at] + draw.randbytes(min(512, len(data) - at)) + data[at + 512 :],
+        "short": data[:at],
+        "long": data + b"x",
+        "other": data[::-1],
+    }
+    path.unlink()
+    if kind == "link":
+        path.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(contents[kind])
+
+
+@pytest.mark.parametrize("part", ["whole", "ranges"])
+def test_a_damaged_file_of_the_cache_is_fetched_again_or_said(
+    server: Any, settings: RemoteSettings, small_dino: bytes, part: str
+) -> None:
+    server.files["a.pth"] = small_dino
+    remote = remote_of_url(server.url("a.pth"))
+
+    def audited(settings: RemoteSettings) -> bytes:
+        resolved = resolve_source(server.url("a.pth"), settings=settings, reporter=SILENT)
+        (head,) = resolved.load(resolved.select(branch="teacher", head=None))
+        return head.rows.tobytes()
+
+    right = audited(settings)
+    folder = settings.cache_dir / "files" / remote.key
+    refused = 0
+    for seed in range(CASES // 3):
+        shutil.rmtree(folder)
+        if part == "whole":
+            path = fetch_file(remote, settings, SILENT)
+        else:
+            audited(settings)
+            path = random.Random(seed).choice(sorted((folder / "ranges").iterdir()))
+        damaged(path, path.read_bytes(), random.Random(seed))
+        before = server.sent
+        with suppress(CollapseAuditError):
+            assert audited(replace(settings, offline=True)) == right
+        assert server.sent == before
+        try:
+            assert audited(settings) == right
+        except SourceError as error:
+            # in the place of a pipe or folder
+            refused += 1 if "cannot be written" in str(error) else CASES
+        else:
+            assert server.sent > before
+    assert refused < CASES // 9
+
+
+def test_a_whole_file_is_hashed_once_for_an_audit(
+    server: Any, settings: RemoteSettings, small_dino: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["a.pth"] = small_dino
+    fetch_file(remote_of_url(server.url("a.pth")), settings, SILENT)
+    hashed: list[Path] = []
+    for place in ("remote.whole_files", "containers.byte_source"):
+        monkeypatch.setattr(
+            f"collapse_audit.{place}.sha256_of",
+            lambda path, *_: hashed.append(path) or sha256_of(path),
+        )
+    (audited,) = audit_source(server.url("a.pth"), settings=settings, reporter=SILENT)
+    assert audited.source.sha256 == hashlib.sha256(small_dino).hexdigest()
+    assert len(hashed) == 1
 
 
 def test_a_partial_file_that_is_a_link_is_not_written_through(

@@ -314,7 +314,7 @@ def test_any_scheme_of_fsspec_works(settings: RemoteSettings, small_dino: bytes)
     assert source.read(70_000, 1000) == small_dino[70_000:71_000]
     assert source.read(0, source.size) == small_dino
     assert source.sibling("dino.json").read(0, 2) == b"{}"
-    assert source.local_path is None
+    assert source.local is None
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_a_file_of_torch_hub_is_read_and_not_written(
     remote = Remote("x", ("https://example.org/full.pth",), hub_name="full.pth")
     closed = dataclasses.replace(settings, offline=True)
     source = open_source(remote, closed, Reporter(bars=False))
-    assert source.local_path == folder / "full.pth"
+    assert source.local.path == folder / "full.pth"
     assert source.read(10, 90) == small_dino[10:100]
     assert "x: using " in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["full.pth"]

@@ -214,12 +214,12 @@ def test_without_true_ranges_the_whole_file_is_read_and_that_is_said_first(
 ) -> None:
     server.ranges = ranges
     source = open_source(remote, settings, Reporter(bars=False))
-    assert source.local_path is not None
-    assert source.local_path.read_bytes() == DATA
+    assert source.local is not None
+    assert source.local.path.read_bytes() == DATA
     assert source.read(MB, 100) == DATA[MB : MB + 100]
     assert "downloading the whole file, 3.0 MB (the server" in capsys.readouterr().err
     server.forget()
-    assert open_source(remote, settings, SILENT).local_path == source.local_path
+    assert open_source(remote, settings, SILENT).local.path == source.local.path
     assert [item.kind for item in cache_items(settings)] == ["file"]
     assert server.requests == []
 
@@ -230,10 +230,10 @@ def test_a_server_that_stops_sending_parts_is_read_whole_and_the_reader_never_kn
 ) -> None:
     source = open_source(remote, settings, SILENT)
     assert source.read(MB, 100) == DATA[MB : MB + 100]
-    assert source.local_path is None
+    assert source.local is None
     server.ranges = ranges
     assert source.read(2 * MB, 100) == DATA[2 * MB : 2 * MB + 100]
-    assert source.local_path is not None
+    assert source.local is not None
     assert [item.kind for item in cache_items(settings)] == ["file"]
 
 
@@ -257,7 +257,7 @@ def test_a_file_whose_checksum_is_known_is_fetched_whole_and_compared(
     assert cache_items(settings) == ()
     right = dataclasses.replace(remote, sha256=hashlib.sha256(DATA).hexdigest())
     source = open_source(right, settings, SILENT)
-    assert source.local_path is not None
+    assert source.local is not None
     assert source.read(5, 5) == DATA[5:10]
 
 
@@ -362,7 +362,7 @@ def test_a_file_that_came_with_the_first_answer_needs_no_ranges(
     source = open_source(remote_of_url(server.url("x.json")), settings, SILENT)
     assert source.read(49_000, 1_000) == DATA[49_000:50_000]
     assert len(server.requests) == 1
-    assert source.local_path is None
+    assert source.local is None
 
 
 # -- files that change, caches that are damaged ---------------------------------------------
@@ -470,7 +470,7 @@ def test_a_part_is_not_resumed_with_other_bytes(
     item.path.write_bytes(bytes(item.size))  # what a power failure may leave
     source = open_source(remote, settings, SILENT)
     assert source.read(MB, 2 * MB) == DATA[MB:]
-    assert source.local_path is None
+    assert source.local is None
 
 
 def test_two_readers_of_one_file_see_what_the_other_has_fetched(

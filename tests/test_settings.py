@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,43 @@ def test_what_is_wrong_is_one_line_with_the_name(
         read_settings(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: not valid")
     assert "\n" not in str(caught.value)
+
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+HOSTILE = {
+    "lists of one another": ("a.yaml", LAUGHS, "more than 100,000 values"),
+    "a list of itself": ("a.yaml", "a: &a [*a, *a]", "more than 100,000 values"),
+    "many values": ("a.yaml", f"a: [{'b,' * 200_000}]", "more than 100,000 values"),
+    "a number of many digits": ("a.yaml", f"a: 0x{'f' * 100_000}", "a number of over 70 digits"),
+    "a number of sixties": ("a.yaml", ":".join(["59"] * 200_000), "a number of over 70 digits"),
+    "a number of 64 bits": ("a.yaml", "a: {b: [0x8000000000000000]}", "a number of 64 bits"),
+    "a large number": ("a.toml", f"a = 0x{'f' * 100_000}", "a number of 64 bits or more"),
+    "a key of many parts": ("a.toml", f"{'a.' * 400_000}a = 1", "a key of over 300 parts"),
+    "a table of many parts": ("a.toml", f"[{'a.' * 400_000}a]", "a key of over 300 parts"),
+    "deep lists": ("a.toml", f"a = {'[' * 100_000}", "recursion"),
+    "deep maps": ("a.yaml", "{a: " * 100_000, "exceeded maximum nesting depth"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_settings_that_mean_harm_end_soon_in_one_line(tmp_path: Path, what: str) -> None:
+    name, text, message = HOSTILE[what]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    began = time.process_time()
+    with pytest.raises(ParameterError, match=message) as caught:
+        read_settings(tmp_path / name)
+    assert time.process_time() - began < 5
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_settings_without_end_are_not_read(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="too large"):
+        read_settings(Path("/dev/zero"))
+    (tmp_path / "a.toml").write_text("#" * 2_000_000)
+    with pytest.raises(SourceError, match="too large"):
+        read_settings(tmp_path / "a.toml")
+    os.mkfifo(tmp_path / "b.toml")
+    assert read_settings(tmp_path / "b.toml") == {}  # a pipe into which nobody writes
 
 
 def test_the_caller_chooses_the_error_for_what_a_file_holds(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def checkpoint(small_dino: bytes) -> Path:
 
 def test_a_path_is_found_as_typed(checkpoint: Path) -> None:
     assert resolve_source("dino.pth").spec == "dino.pth"
-    found = resolve_source(Path("./dino.pth")).path
+    found = resolve_source(Path("./dino.pth")).local.path
     assert found is not None
     assert found.samefile(checkpoint)
     assert load_prototypes("dino.pth").source == "dino.pth"
@@ -61,14 +61,14 @@ def test_an_absolute_path_is_not_put_into_reports(checkpoint: Path) -> None:
 
 def test_a_home_folder_is_expanded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(checkpoint.parent))
-    assert resolve_source("~/dino.pth").path == checkpoint
+    assert resolve_source("~/dino.pth").local.path == checkpoint
 
 
 def test_the_checkpoint_folder_is_searched_too(checkpoint: Path, elsewhere: Path) -> None:
     (elsewhere / "given").mkdir()
     checkpoint.rename(elsewhere / "given" / "dino.pth")
     resolved = resolve_source("dino.pth", checkpoint_dir=elsewhere / "given")
-    assert resolved.path == elsewhere / "given" / "dino.pth"
+    assert resolved.local.path == elsewhere / "given" / "dino.pth"
     assert resolved.spec == "dino.pth"
 
 
@@ -79,7 +79,7 @@ def test_the_folder_of_a_checkpoint_is_one(checkpoint: Path, elsewhere: Path) ->
     save_file({"prototypes.weight": weight}, elsewhere / "here" / "model.safetensors")
     checkpoint.unlink()
     resolved = resolve_source(elsewhere / "here")
-    assert (resolved.spec, resolved.path, resolved.sha256()) == ("here", None, None)
+    assert (resolved.spec, resolved.local, resolved.sha256()) == ("here", None, None)
     np.testing.assert_array_equal(load_prototypes(".").rows, weight)
 
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_a_link_is_that_of_its_target(checkpoint: Path) -> None:
 
 def test_the_demo_is_the_head_inside_the_package() -> None:
     resolved = resolve_source("demo")
-    assert (resolved.spec, resolved.path, resolved.family) == (
+    assert (resolved.spec, resolved.local.path, resolved.family) == (
         "demo",
         embedded_head(),
         "collapse_audit",
@@ -159,7 +159,7 @@ def test_the_file_of_an_id_is_found_under_each_of_its_names(
     (elsewhere / folder).mkdir()
     (elsewhere / folder / name).write_bytes(small_dino)
     found = resolve_source("dino_vits16", checkpoint_dir=elsewhere / "given")
-    assert found.path == elsewhere / folder / name
+    assert found.local.path == elsewhere / folder / name
     assert (found.spec, found.id, found.family) == ("dino_vits16", "dino_vits16", "dino")
     assert load_heads("dino_vits16", checkpoint_dir=elsewhere / "given")[0].k == 256
 
@@ -172,8 +172,8 @@ def test_the_folder_that_is_given_comes_before_the_cache(
         (elsewhere / folder / "dino_vits16.pth").write_bytes(small_dino)
     settings = RemoteSettings(cache_dir=elsewhere / "cache")
     found = resolve_source("dino_vits16", checkpoint_dir=elsewhere / "given", settings=settings)
-    assert found.path == elsewhere / "given" / "dino_vits16.pth"
-    assert resolve_source("dino_vits16", settings=settings).path == (
+    assert found.local.path == elsewhere / "given" / "dino_vits16.pth"
+    assert resolve_source("dino_vits16", settings=settings).local.path == (
         elsewhere / "cache" / "dino_vits16.pth"
     )
 

@@ -48,7 +48,7 @@ def test_an_address_is_resolved_like_a_file(
     url = server.url("dino.pth?sig=TOPSECRET")
     found, local = resolve_source(url, settings=online), resolve_source(checkpoint)
     assert (found.spec, found.file) == (server.url("dino.pth"), "dino.pth")
-    assert (found.id, found.family, found.path, found.sha256()) == (None, "dino", None, None)
+    assert (found.id, found.family, found.local, found.sha256()) == (None, "dino", None, None)
     assert [head.tensor_keys for head in found.heads] == [head.tensor_keys for head in local.heads]
     here, there = (
         source.load(source.select(branch="teacher", head=None)) for source in (local, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from collapse_audit.prototypes import Prototypes
 from collapse_audit.words import printable
 
 _NAMES_SHOWN = 3
+_SCALE = re.compile(r"_?(?:weight_)?scale(?:_inv|_weight)?")
 
 
 def load_located(
@@ -67,10 +69,23 @@ def _prototypes_of(
         raise PrototypeError(f"{spec}: {error.message}", hint=error.hint) from error
     return replace(
         prototypes,
-        dtype=head.dtype,  # as stored: bfloat16 was widened on the way
+        dtype=head.dtype,  # as stored: bfloat16 and float8 were widened on the way
         family=family,
         tensor_sha256=digests,
-        notes=(*head.notes, *notes_on(checkpoint)),
+        notes=(*head.notes, *_scales_beside(checkpoint, head), *notes_on(checkpoint)),
+    )
+
+
+def _scales_beside(checkpoint: Checkpoint, head: HeadLocation) -> tuple[str, ...]:
+    """A word about scales of weights of eight bits; a single number turns no prototype."""
+    if not head.dtype.startswith("float8"):
+        return ()
+    stem = head.weight_key.removesuffix("weight")
+    return tuple(
+        f"the scale {printable(key, 60)} beside the float8 weight is not applied: where it differs "
+        "within a prototype, the directions are not those of the network"
+        for key, tensor in checkpoint.tensors.items()
+        if key.startswith(stem) and _SCALE.fullmatch(key, len(stem)) and tensor.size != 1
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from collapse_audit.errors import SourceError
+from collapse_audit.files import sha256_of
 from collapse_audit.words import printable
 
 
@@ -26,7 +29,7 @@ class ByteSource(Protocol):
 
 
 class LocalFile:
-    """A file of this machine, opened anew for each read: nothing stays open."""
+    """A file of this machine, opened anew for each read; it must not change between them."""
 
     def __init__(self, path: Path) -> None:
         """Look at the file, which has to be a regular one."""
@@ -37,7 +40,7 @@ class LocalFile:
             raise _unreadable(path, error) from error
         if not stat.S_ISREG(found.st_mode):  # to open a pipe may take for ever
             raise SourceError(f"{printable(path)}: is not a regular file.")
-        self._size = found.st_size
+        self._size, self._state = found.st_size, _state(found)
 
     @property
     def size(self) -> int:
@@ -45,22 +48,37 @@ class LocalFile:
         return self._size
 
     def read(self, start: int, n: int) -> bytes:
-        """Exactly ``n`` bytes; a ``SourceError`` if the file has become shorter."""
+        """Exactly ``n`` bytes; a ``SourceError`` if the file is no longer what it was."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(start)
                 data = file.read(n)
                 while len(data) < n and (more := file.read(n - len(data))):
                     data += more  # one system call gives at most 2 GiB
+                self._check(os.fstat(file.fileno()))
         except OSError as error:
             raise _unreadable(self.path, error) from error
         if len(data) != n:
             raise SourceError(
-                f"{printable(self.path)}: has {self._size:,} bytes, but {n:,} from {start:,} on "
-                "could not be read.",
-                hint="Does another program write it? Run it again when that is done.",
+                f"{printable(self.path)}: {n:,} bytes from {start:,} on are beyond it."
             )
         return data
+
+    def sha256(self, progress: Callable[[str, int, int], object] | None = None) -> str:
+        """The SHA-256 of all of it, read once; a ``SourceError`` if it has changed."""
+        try:
+            digest = sha256_of(self.path, progress)
+            self._check(self.path.stat())
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        return digest
+
+    def _check(self, found: os.stat_result) -> None:
+        if _state(found) != self._state:
+            raise SourceError(
+                f"{printable(self.path)}: changed while it was read.",
+                hint="Does another program write it? Run it again when that is done.",
+            )
 
 
 class InMemory:
@@ -104,6 +122,11 @@ class Part:
         if start + n > self._length:
             raise SourceError(f"{n:,} bytes from {start:,} on lie beyond {self._length:,}.")
         return self._source.read(self._start + start, n)
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    """What tells one state of a file from another."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _unreadable(path: Path, error: OSError) -> SourceError:

@@ -23,6 +23,7 @@ from collapse_audit.containers.pickled import (
     TensorRef,
     storage_of,
     tensor_of,
+    tensor_of_array,
 )
 from collapse_audit.containers.stack_machine import (
     CONSTANTS,
@@ -35,6 +36,7 @@ from collapse_audit.containers.stack_machine import (
 from collapse_audit.errors import CheckpointError, CollapseAuditError, UnsafePickleError
 from collapse_audit.words import printable
 
+_BYTES_COPIED = 64  # in one operation
 _WRAPPED_CALLS = 64  # calls that make a call: two in genuine files
 _DICTIONARIES = frozenset({"OrderedDict", "dict", "defaultdict", "Counter"})
 _VALUE_ATTRIBUTES = frozenset({"data", "real", "imag"})
@@ -196,14 +198,19 @@ class _Machine(StackMachine):
         match function.name:
             case "_rebuild_tensor_v2" | "_rebuild_tensor":
                 tensor = tensor_of(arguments)
-                return Opaque(str(function)) if _is_lazy(arguments[6:]) else tensor
+                return self._left(function) if _is_lazy(arguments[6:]) else tensor
             case "_rebuild_tensor_v3":
                 tensor = tensor_of(arguments, arguments[6])
-                return Opaque(str(function)) if _is_lazy(arguments[7:]) else tensor
+                return self._left(function) if _is_lazy(arguments[7:]) else tensor
             case "_rebuild_device_tensor_from_cpu_tensor":  # (tensor, type, device, ...)
                 tensor, dtype = arguments[:2]
                 as_stored = isinstance(tensor, TensorRef) and str(dtype) == f"torch.{tensor.dtype}"
-                return tensor if as_stored else Opaque(str(function))
+                return tensor if as_stored else self._left(function)
+            case "_rebuild_device_tensor_from_numpy":  # (array, type, device, ...)
+                if (made := tensor_of_array(*arguments[:2])) is None:
+                    return self._left(function)
+                self._count(len(made.storage.data or b"") // _BYTES_COPIED)
+                return made
             case "_rebuild_parameter_with_state":
                 self._check_attributes(arguments[3])
                 return arguments[0]
@@ -220,6 +227,11 @@ class _Machine(StackMachine):
                 made = self._call(arguments[0], ())
                 held = arguments[2] if len(arguments) > 2 else None
                 return self._fill(made, self._pairs((held,))) if isinstance(held, dict) else made
+        return Opaque(str(function), arguments=arguments)
+
+    def _left(self, function: Name) -> Opaque:
+        """A tensor that is not read, which the reader of the result hears about."""
+        self.unread[str(function)] = None
         return Opaque(str(function))
 
     def _pairs(self, arguments: tuple[Any, ...]) -> list[Any]:

@@ -20,7 +20,7 @@ _KNOWN = re.compile(
       | pathlib\..*
       | torch\.(?:Size|Tensor|device|dtype|Generator|strided|contiguous_format|preserve_format
                 |\w+Storage|b?float\w*|q?u?int\w*|complex\w*|double|half|long|short|bool)
-      | torch\._utils\._rebuild_(?:tensor|parameter|device_tensor_from_cpu|from_type)\w*
+      | torch\._utils\._rebuild_(?:tensor|parameter|device_tensor_from|from_type)\w*
       | torch\._tensor\._rebuild_from_type_v2
       | torch\.nn\.parameter\.(?:Parameter|Buffer)
       | torch\.storage\.(?:Untyped|Typed)Storage

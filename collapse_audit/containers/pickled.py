@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import ChainMap, Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from collapse_audit.containers.limits import DEPTH, DIMENSIONS, ENTRIES, KEY_CHARACTERS
 from collapse_audit.errors import CheckpointError
@@ -22,6 +25,11 @@ STORAGE_TYPES = {
     "QInt32Storage": "qint32",
 }  # fmt: skip
 
+_ARRAY_TYPES = {
+    "f8": "float64", "f4": "float32", "f2": "float16", "i8": "int64", "i4": "int32", "i2": "int16",
+    "i1": "int8", "u1": "uint8", "b1": "bool",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StorageRef:
@@ -32,6 +40,7 @@ class StorageRef:
     numel: int
     offset: int  # first value, for a view of a larger block (files before torch 0.4)
     root_numel: int  # of the whole block
+    data: bytes | None = None  # its bytes, where they stand in the pickle itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +72,7 @@ class Opaque:
     kind: str  # name of its type, or of the function that would have made it
     state: Any = None  # what it would have been given to restore itself
     items: dict[Any, Any] = field(default_factory=dict)  # put into it, if it is a dictionary
+    arguments: tuple[Any, ...] = ()  # of the call that would have made it
 
     @property
     def attributes(self) -> Mapping[Any, Any]:
@@ -118,6 +128,43 @@ def tensor_of(arguments: tuple[Any, ...], dtype: Any = None) -> TensorRef:
         shape=sizes,
         strides=steps,
     )
+
+
+def tensor_of_array(array: Any, dtype: Any) -> TensorRef | None:
+    """A tensor whose values stand in the pickle, if they do as numpy writes an array of a type."""
+    match array, dtype:
+        case (
+            Opaque(
+                kind="numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct",
+                state=(
+                    _,
+                    tuple(shape),
+                    Opaque(kind="numpy.dtype", arguments=(str(code), *_), state=(_, "<" | "|", *_)),
+                    bool(columns_first),
+                    raw,
+                ),
+            ),
+            Name(name=name),
+        ):
+            pass
+        case _:
+            return None
+    held, sizes = _ARRAY_TYPES.get(code), tuple(map(natural, shape))
+    count = math.prod(sizes)
+    match raw:  # protocols before 3 write bytes as a call
+        case Opaque(kind="_codecs.encode", arguments=(str(text), _)):
+            raw = text.encode("latin-1")
+        case Opaque() if not count:
+            raw = b""
+    if held is None or not isinstance(raw, bytes) or len(raw) != count * int(code[1:]):
+        return None
+    if (held, name) == ("float32", "bfloat16") and not any(raw[::4]) and not any(raw[1::4]):
+        raw, held = np.frombuffer(raw, np.uint16)[1::2].tobytes(), name  # numpy has no bfloat16
+    if held != name or len(sizes) > DIMENSIONS:
+        return None
+    faster = [math.prod(sizes[:i] if columns_first else sizes[i + 1 :]) for i in range(len(sizes))]
+    block = StorageRef(hashlib.sha256(raw).hexdigest(), held, count, 0, count, raw)
+    return TensorRef(block, held, 0, sizes, tuple(faster))
 
 
 def tensors_below(root: Node) -> Iterator[tuple[tuple[str, ...], TensorRef]]:

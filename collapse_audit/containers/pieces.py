@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,18 +46,29 @@ def gathered(
     whole = shape if shape is not None else tuple(map(max, zip(*ends, strict=True)))
     if any(end > n for reach in ends for end, n in zip(reach, whole, strict=True)):
         raise _damaged(where, "a piece reaches beyond the whole")
-    distinct = {(piece.start, piece.shape): piece for piece in pieces if 0 not in piece.shape}
-    if sum(math.prod(piece.shape) for piece in distinct.values()) != math.prod(whole):
+    distinct: dict[
+        tuple[tuple[int, ...], ...], dict[Hashable, Piece]
+    ] = {}  # by block, by place: of copies
+    for piece in pieces:
+        if 0 not in piece.shape:
+            distinct.setdefault((piece.start, piece.shape), {})[piece.place] = piece
+    if sum(math.prod(shape) for _, shape in distinct) != math.prod(whole):
         raise _damaged(where, f"its {len(distinct)} pieces do not make up {list(whole)}")
+
+    def read_alike(copies: Iterable[Piece]) -> tuple[tuple[slice, ...], Values]:
+        first, *others = copies
+        values = first.read()
+        if any(other.read().tobytes() != values.tobytes() for other in others):
+            raise _damaged(where, "two files hold different values of one piece")
+        return first.place_in_whole, values
 
     def read() -> Values:
         if not distinct:
             return shaped(as_values(b"", dtype), whole)
-        if len(distinct) == 1:
-            (piece,) = distinct.values()
-            return piece.read().reshape(whole)
         # all of them before the whole is made: an index can claim any size
-        parts = [(piece.place_in_whole, piece.read()) for piece in distinct.values()]
+        parts = [read_alike(copies.values()) for copies in distinct.values()]
+        if len(parts) == 1:
+            return parts[0][1].reshape(whole)
         filled = np.zeros(whole, bool)
         for place, _ in parts:
             if filled[place].any():
@@ -68,7 +79,7 @@ def gathered(
             values[place] = part.reshape(values[place].shape)
         return values
 
-    storage = tuple(sorted(str(piece.place) for piece in distinct.values()))
+    storage = tuple(sorted(str(place) for copies in distinct.values() for place in copies))
     return StoredTensor(path, whole, dtype, storage, read)
 
 

@@ -34,6 +34,8 @@ _TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 # What torch.distributed.checkpoint writes into the header of each file of a distributed run.
 _SHARDING = "DCP_SHARDING_INFO"
@@ -50,7 +52,7 @@ class Header:
 
 def read_safetensors(source: ByteSource, name: str) -> Checkpoint:
     """Describe the tensors of one file; each is read when asked for."""
-    # those of types that no head is read in (float8, complex) are only named
+    # those of types that no head is read in (complex, four bits) are only named
     header = read_header(source, name)
     found = Checkpoint.flat(name, "safetensors", source.size, header.tensors)
     return replace(found, metadata=header.metadata, unread=header.unread)
@@ -77,7 +79,8 @@ def read_safetensors_pieces(files: Mapping[str, ByteSource], name: str) -> Check
             start = offsets.get(tensor.key, (0,) * len(tensor.shape))
             piece = Piece(start, tensor.shape, tensor.read, (shard, tensor.storage))
             pieces.setdefault(tensor.key, []).append(piece)
-            types[tensor.key] = tensor.dtype
+            if types.setdefault(tensor.key, tensor.dtype) != tensor.dtype:
+                raise _damaged(f"{name}: {printable(shard)}", f"{tensor.key!r} has two types")
     tensors = [gathered((key,), types[key], parts, name) for key, parts in pieces.items()]
     return replace(Checkpoint.flat(name, "sharded", size, tensors), unread=tuple(other))
 

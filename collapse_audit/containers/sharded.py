@@ -53,8 +53,10 @@ def _weight_map(text: bytes, name: str) -> dict[str, str]:
 def check_names(files: Iterable[str], name: str) -> None:
     """Refuse file names that lead out of the folder."""
     for file in files:
-        if not file or {"/", "\\", "\0"}.intersection(file) or file in {".", ".."}:
+        absurd = not file.isprintable()  # also half a character, which no address can have
+        if not file or absurd or {"/", "\\"}.intersection(file) or file in {".", ".."}:
+            what = "a file that cannot be" if absurd else "a file of another folder"
             raise CheckpointError(
-                f"{name}: names a file of another folder, {printable(file)!r}; it was not opened.",
+                f"{name}: names {what}, {printable(file)!r}; it was not opened.",
                 hint="Nothing writes this: get the checkpoint from its source again.",
             )

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,13 +17,18 @@ from collapse_audit.words import printable
 Container: TypeAlias = Literal["zip", "legacy", "safetensors", "sharded", "dcp", "npy", "npz"]
 Values: TypeAlias = npt.NDArray[Any]
 
+# Floats of eight bits: bits of the fraction, and the bias of the exponent.
+_FLOAT8 = {
+    "float8_e4m3fn": (3, 7), "float8_e4m3fnuz": (3, 8),
+    "float8_e5m2": (2, 15), "float8_e5m2fnuz": (2, 16),
+}  # fmt: skip
 #: Bytes of one value, for every type that a tensor of a checkpoint is read in.
-WIDTHS = {
+WIDTHS = dict.fromkeys(_FLOAT8, 1) | {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
     "int64": 8, "int32": 4, "int16": 2, "int8": 1,
     "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
 }  # fmt: skip
-FLOATING = frozenset({"float16", "bfloat16", "float32", "float64"})
+FLOATING = frozenset({"float16", "bfloat16", "float32", "float64", *_FLOAT8})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +41,7 @@ class StoredTensor:
     dtype: str  # that it is stored in, such as ``bfloat16``
     storage: Hashable  # equal for two tensors exactly if they are the same values of the same file
     # reads the values, and nothing but them: a numpy array of the shape, native byte order;
-    # bfloat16 comes as the float32 that has the same values
+    # bfloat16 and float8 come as the float32 that has the same values
     read: Callable[[], Values]
 
     @property
@@ -99,7 +105,9 @@ def not_read(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 def as_values(raw: bytes | memoryview, dtype: str, *, little: bool = True) -> Values:
-    """Contiguous bytes of a type of :data:`WIDTHS` as a flat array; bfloat16 as float32."""
+    """Contiguous bytes as a flat array; those of bfloat16 and float8 as float32."""
+    if dtype in _FLOAT8:
+        return _values_of_codes(dtype).take(np.frombuffer(raw, np.uint8))
     bits = np.dtype("uint16" if dtype == "bfloat16" else dtype)
     stored = np.frombuffer(raw, bits.newbyteorder("<" if little else ">"))
     values: Values = stored.astype(bits, copy=False)
@@ -119,3 +127,23 @@ def shaped(values: Values, shape: tuple[int, ...]) -> Values:
 def widen_bfloat16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """The float32 values of bfloat16 bit patterns; exact, because bfloat16 is the upper half."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@cache
+def _values_of_codes(dtype: str) -> npt.NDArray[np.float32]:
+    """The float32 values of the 256 codes of a type of eight bits; exact."""
+    bits, bias = _FLOAT8[dtype]
+    codes = np.arange(256)
+    exponent, fraction = (codes & 127) >> bits, codes & ((1 << bits) - 1)
+    fraction += (exponent > 0) << bits
+    steps = np.maximum(exponent, 1) - bias - bits
+    values: npt.NDArray[np.float32] = np.ldexp(fraction.astype(np.float32), steps)
+    values[128:] *= -1
+    if dtype.endswith("uz"):  # finite, with an unsigned zero
+        values[128] = np.nan
+    elif bits == 3:  # finite
+        values[127::128] = np.nan
+    else:
+        values[124::128] = np.inf, -np.inf
+        values[(codes & 127) > 124] = np.nan
+    return values

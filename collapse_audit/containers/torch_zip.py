@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
+from collapse_audit.containers.byte_source import InMemory
 from collapse_audit.containers.index_machine import Index, read_index
 from collapse_audit.containers.limits import INDEX_BYTES, TENSORS
 from collapse_audit.containers.pickled import Opaque, TensorRef, is_module, key_name, tensors_below
@@ -94,6 +95,8 @@ def torch_checkpoint(
         where = f"{name}: {printable('/'.join(path))}"
         view = (tensor.storage.key, tensor.offset, tensor.shape, tensor.strides)
         values = partial(read, tensor, where)
+        if (data := tensor.storage.data) is not None:
+            values = partial(read_view, tensor, len(data), InMemory(data).read, name=where)
         tensors.append(StoredTensor(path, tensor.shape, tensor.dtype, view, values))
         if len(tensors) > TENSORS:
             raise CheckpointError(

@@ -89,7 +89,8 @@ def _check_shape(document: dict[str, Any], name: str) -> None:
         for key, kind in _HEAD_KEYS.items():
             if not isinstance(head, dict) or not isinstance(head.get(key), kind):
                 raise ReportError(f"{name}: is damaged: heads[{number}] has no {key}.")
-        head.setdefault("branch", None)
+        if not isinstance(head.setdefault("branch", None), str | None):
+            raise ReportError(f"{name}: is damaged: the branch of heads[{number}] is no text.")
 
 
 def _refuse_constant(constant: str) -> NoReturn:

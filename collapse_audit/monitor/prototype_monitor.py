@@ -253,8 +253,9 @@ def _begin_run(path: Path) -> int:
     """Number of the next run in a file; a line that an earlier one did not finish is ended."""
     text, runs = path.read_text("utf-8", errors="replace") if path.is_file() else "", 0
     for line in text.splitlines():
-        with suppress(ValueError, TypeError, AttributeError):
-            runs = max(runs, json.loads(line).get("run", 1))
+        with suppress(ValueError, AttributeError, RecursionError):
+            run = json.loads(line).get("run", 1)
+            runs = max(runs, run if type(run) is int and run < 1 << 63 else 0)
     if text and not text.endswith("\n"):
         with path.open("a", encoding="utf-8") as stream:
             stream.write("\n")

@@ -25,10 +25,14 @@ def open_source(remote: Remote, settings: RemoteSettings, reporter: Reporter) ->
     # compared with it; so are those of servers that cannot send a part of a file. A SourceError if
     # it cannot be fetched; an IntegrityError if it is not the file of the manifest or of the lock
     # file.
-    path = cached_file(remote, settings) or file_of_other_tools(remote, reporter)
+    with reporter.waiting(f"{remote.name}: comparing the cached file with its SHA-256"):
+        path, digest = cached_file(remote, settings) or (
+            file_of_other_tools(remote, reporter),
+            None,
+        )
     if path is None and remote.sha256 is not None:
         path = fetch_file(remote, settings, reporter, why="its SHA-256 is to be verified")
-    return RemoteSource(remote, settings, reporter, path)
+    return RemoteSource(remote, settings, reporter, path, digest)
 
 
 def is_cached(remote: Remote, settings: RemoteSettings) -> bool:
@@ -44,22 +48,25 @@ def is_cached(remote: Remote, settings: RemoteSettings) -> bool:
 class RemoteSource:
     """A remote file as a ByteSource; what was read is kept in the cache."""
 
+    # ``local`` is the whole file if it is on this machine, ``sha256`` its checksum once computed
+
     def __init__(
-        self, remote: Remote, settings: RemoteSettings, reporter: Reporter, path: Path | None
+        self,
+        remote: Remote,
+        settings: RemoteSettings,
+        reporter: Reporter,
+        path: Path | None,
+        sha256: str | None = None,
     ) -> None:
         self.remote = remote
+        self.sha256 = sha256
         self._settings = settings
         self._reporter = reporter
         self._cache = RangeCache(remote, settings)
         self._files: dict[str, RemoteFile] = {}
-        self._local = LocalFile(path) if path else None
+        self.local = LocalFile(path) if path else None
         self._read(0, 0)
-        self.size = self._local.size if self._local else self._cache.version.size or 0
-
-    @property
-    def local_path(self) -> Path | None:
-        """The whole file, if it is on this machine; it is then read from there."""
-        return self._local.path if self._local else None
+        self.size = self.local.size if self.local else self._cache.version.size or 0
 
     def read(self, start: int, n: int) -> bytes:
         """Exactly ``n`` bytes from ``start`` on, from the cache or the server, or a SourceError."""
@@ -77,14 +84,14 @@ class RemoteSource:
 
     def _read(self, start: int, n: int) -> bytes:
         """Read a part that exists; without true ranges, the whole file is fetched first."""
-        if self._local is None:
+        if self.local is None:
             try:
                 data = self._cache.read(start, n)
                 return self._fetch(start, n) if data is None else data
             except RangesUnusableError as error:
                 path = fetch_file(self.remote, self._settings, self._reporter, why=error.why)
-                self._local = LocalFile(path)
-        return self._local.read(start, n)
+                self.local = LocalFile(path)
+        return self.local.read(start, n)
 
     def _fetch(self, start: int, n: int) -> bytes:
         """Fetch what the cache lacks of a part."""

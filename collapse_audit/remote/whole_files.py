@@ -20,16 +20,20 @@ from collapse_audit.remote.transfers import discard, exclusive, fetch_part, publ
 from collapse_audit.words import megabytes, redact
 
 
-def cached_file(remote: Remote, settings: RemoteSettings) -> Path | None:
-    """The whole file in the cache; ``None`` if it is not there or was never completed."""
+def cached_file(remote: Remote, settings: RemoteSettings) -> tuple[Path, str] | None:
+    """The whole file in the cache and its SHA-256; ``None`` if it is not there, or is damaged."""
     folder = folder_of(remote, settings)
     index, name = Index.read(folder, remote.lock_key), f"{WHOLE}/{remote.file_name}"
     path = folder / name
     if index is None or name not in index.files or not is_plain_file(path):
         return None
-    if remote.sha256 not in {None, index.files[name]}:
+    digest = index.files[name]
+    if remote.sha256 not in {None, digest} or path.stat().st_size != index.version.size:
         return None
-    return path if path.stat().st_size == index.version.size else None
+    try:
+        return (path, digest) if sha256_of(path) == digest else None
+    except OSError:  # it cannot be opened
+        return None
 
 
 def file_of_other_tools(remote: Remote, reporter: Reporter) -> Path | None:
@@ -57,8 +61,8 @@ def fetch_file(
     """Fetch the whole file into the cache, unless it is there; ``why`` is for the note."""
     # A SourceError if it cannot be fetched; an IntegrityError if it is not the file of the manifest
     # or of the lock file.
-    if path := cached_file(remote, settings):
-        return path
+    if held := cached_file(remote, settings):
+        return held[0]
     if settings.offline:
         raise not_in_cache(remote.name)
 
@@ -68,7 +72,9 @@ def fetch_file(
         return _fetch(remote, file, settings, reporter, why)
 
     with exclusive(folder_of(remote, settings), settings):
-        return cached_file(remote, settings) or try_mirrors(remote, fetch, reporter)
+        if held := cached_file(remote, settings):  # by another process
+            return held[0]
+        return try_mirrors(remote, fetch, reporter)
 
 
 def _fetch(

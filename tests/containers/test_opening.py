@@ -176,7 +176,7 @@ def test_a_file_that_became_shorter_since_is_a_source_error(tmp_path: Path) -> N
     save_torch(path, {"teacher": head()})
     checkpoint = read_path(path, "growing.pth")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(SourceError, match=r"could not be read\. Does another program write it\?"):
+    with pytest.raises(SourceError, match=r"changed while it was read\. Does another"):
         checkpoint.tensors["teacher/head.last_layer.weight_v"].read()
 
 

@@ -96,7 +96,7 @@ def test_a_key_that_the_shard_does_not_hold_is_named(write: Write) -> None:
 @pytest.mark.parametrize("file", ["../x.bin", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "x\0"])
 def test_files_of_another_folder_are_never_opened(file: str, write: Write) -> None:
     index = write(*HALVES, more={"head.other": file})
-    with pytest.raises(CheckpointError, match=r"names a file of another folder.*it was not opened"):
+    with pytest.raises(CheckpointError, match=r"names a file (of|that) .*it was not opened"):
         load_prototypes(index)
 
 
