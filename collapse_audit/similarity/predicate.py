@@ -23,6 +23,8 @@ from collapse_audit.similarity.products.rows import Float64, Index, Mask, parts
 NONE = -1
 # Pairs gathered at once: two gathered blocks of this many rows stay in the second-level cache.
 _PAIRS_AT_ONCE = 512
+# Pairs at the threshold decided at once.
+_TIES_AT_ONCE = 1 << 16
 # Exact decisions remembered: copies of two rows at the threshold ask the same question each time.
 _REMEMBERED_PAIRS = 16384
 # More doubtful pairs than this in a tile are cheaper to settle by a float32 product first.
@@ -87,12 +89,25 @@ class ExactPairs:
         result = cosines > threshold.cosine
         # One more ulp for the rounding of the threshold itself.
         doubtful = np.flatnonzero(np.abs(cosines - threshold.cosine) <= self._bound + 2.0**-52)
-        for p in doubtful:
-            result[p] = self._closer_exactly(int(first[p]), int(second[p]), threshold)
+        for part in parts(len(doubtful), _TIES_AT_ONCE):
+            pairs = doubtful[part]
+            result[pairs] = self._closer_exactly(first[pairs], second[pairs], threshold)
         return result
 
-    def _closer_exactly(self, i: int, j: int, threshold: Threshold) -> bool:
+    def _closer_exactly(self, first: Index, second: Index, threshold: Threshold) -> Mask:
         """<x, y> > t |x| |y| in whole numbers; t is positive because epsilon is below 1."""
+        index, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+        whole, exact = _whole_numbers(self._rows[index])
+        i, j = place[: len(first)], place[len(first) :]
+        squares = np.einsum("kd,kd->k", whole, whole)
+        dots = np.einsum("pd,pd->p", whole[i], whole[j])
+        result = _exceeds(dots, squares[i], squares[j], threshold.exact_cosine)
+        for p in np.flatnonzero(~(exact[i] & exact[j])):
+            result[p] = self._long_closer_exactly(int(first[p]), int(second[p]), threshold)
+        return result
+
+    def _long_closer_exactly(self, i: int, j: int, threshold: Threshold) -> bool:
+        """The same for rows whose numbers are too long for float64."""
         x, y = self._rows[i], self._rows[j]
         key = (x.tobytes(), y.tobytes(), threshold.epsilon)
         if key not in self._known:
@@ -223,6 +238,29 @@ class Comparison:
         if answer is not None and answer[1].size > _MANY:
             return question(self._panels.recheck)
         return answer
+
+
+def _whole_numbers(rows: npt.NDArray[np.floating]) -> tuple[Float64, Mask]:
+    """Rows times powers of two that make them whole, and whether all their products are exact."""
+    mantissas, exponents = np.frexp(rows.astype(np.float64))
+    digits = np.ldexp(mantissas, 53).astype(np.int64)
+    trailing = np.frexp((digits & -digits).astype(np.float64))[1] - 1
+    lowest = np.where(digits != 0, exponents - 53 + trailing, np.iinfo(np.int32).max)
+    highest = np.where(digits != 0, exponents, np.iinfo(np.int32).min)
+    scale, top = lowest.min(axis=1), highest.max(axis=1)
+    bits = top.astype(np.int64) - scale
+    exact = 2 * bits + rows.shape[1].bit_length() <= 53
+    whole = np.ldexp(np.where(exact[:, None], rows.astype(np.float64), 0.0), -scale[:, None])
+    return whole, exact
+
+
+def _exceeds(dots: Float64, first: Float64, second: Float64, cosine: Fraction) -> Mask:
+    """Dot > cosine |x| |y|, from exact dots and squared lengths of whole numbers."""
+    square, part = cosine.denominator**2, cosine.numerator**2
+    largest = max(float(first.max()), float(second.max())) ** 2  # of the squared dots too
+    kind = np.int64 if largest * square < 2**62 else object
+    dots, first, second = (values.astype(np.int64).astype(kind) for values in (dots, first, second))
+    return np.asarray((dots > 0) & (dots * dots * square > part * first * second), dtype=np.bool_)
 
 
 def _as_integers(row: npt.NDArray[np.floating]) -> list[int]:
