@@ -134,5 +134,5 @@ def _done(state: Path) -> Iterable[tuple[str, ReproductionRow]]:
     except (KeyError, TypeError):
         raise ReportError(
             f"{state}: is not a state file of `collapse-audit reproduce`.",
-            hint="Name another file, state=FILE, or remove it.",
+            hint="Name another file, `state=FILE`, or remove it.",
         ) from None

@@ -337,7 +337,7 @@ def test_folders_of_other_runs_are_left_alone(config: HeadTrainingConfig, tmp_pa
     folder = tmp_path / "run"
     run_training(config, folder, quiet=True)
     head = (folder / "head.safetensors").read_bytes()
-    with pytest.raises(ParameterError, match=r"already holds a run. Add resume=True"):
+    with pytest.raises(ParameterError, match=r"already holds a run. Add `resume=True`"):
         run_training(config, folder, quiet=True)
     with pytest.raises(ParameterError, match="another configuration: k is 24 there, 25 here"):
         run_training(replace(config, k=25), folder, resume=True, quiet=True)

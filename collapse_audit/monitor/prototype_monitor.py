@@ -200,7 +200,7 @@ class PrototypeMonitor:
         if self._temperature is None:
             raise ParameterError(
                 "the MLCD of a batch needs the temperature of the head.",
-                hint="Pass PrototypeMonitor(..., temperature=0.04), or show it no logits.",
+                hint="Pass `temperature=0.04` to PrototypeMonitor, or show it no logits.",
             )
         from collapse_audit.mlcd import MLCDAccumulator
 

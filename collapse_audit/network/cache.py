@@ -36,5 +36,5 @@ def check_origin(path: Path, origin: Mapping[str, str]) -> None:
         if found.get(name) != value:
             raise SourceError(
                 f"{path}: these features were made with {name} {found.get(name)!r}, not {value!r}.",
-                hint="Delete the file, or give another one with features=FILE.",
+                hint="Delete the file, or give another one with `features=FILE`.",
             )

@@ -258,7 +258,7 @@ def _centre(
         if model.centre is None:
             raise CheckpointError(
                 f"{model.prototypes.source}: holds no centre for {model.prototypes.name}.",
-                hint="Use centre=estimate or centre=none.",
+                hint="Use `centre=estimate` or `centre=none`.",
             )
         return model.centre, told
     return "estimate" if centre == "estimate" else None, told

@@ -137,7 +137,7 @@ class RemoteSource:
         if data is None:
             raise SourceError(
                 f"{self.remote.name}: the cache does not keep what is written to it.",
-                hint="Check the disk, or choose another folder with cache_dir=FOLDER.",
+                hint="Check the disk, or choose another folder with `cache_dir=FOLDER`.",
             )
         return data
 

@@ -126,7 +126,7 @@ def load_network(path: Path, config: HeadTrainingConfig, width: int, *, images: 
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({printable(error)}).",
-            hint="init=FILE takes the head.safetensors of an earlier run.",
+            hint="`init=FILE` takes the head.safetensors of an earlier run.",
         ) from error
     network = make_network(config, width, images=images)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}

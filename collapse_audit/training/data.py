@@ -27,7 +27,7 @@ _FASHION_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
 # where Debian's package dataset-fashion-mnist puts the original files
 _FASHION_ROOT = "/usr/share/datasets/fashion-mnist"
 _FASHION_HINT = (
-    "Give data_root=FOLDER with Fashion-MNIST's original files "
+    "Give `data_root=FOLDER` with Fashion-MNIST's original files "
     "(Debian: apt install dataset-fashion-mnist)."
 )
 

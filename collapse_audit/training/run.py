@@ -151,7 +151,8 @@ def _claim(folder: Path, config: HeadTrainingConfig, data: Data, *, resume: bool
         _check_same(path, config, data)
         if not resume:
             raise ParameterError(
-                f"{folder}: already holds a run.", hint="Add resume=True, or choose another folder."
+                f"{folder}: already holds a run.",
+                hint="Add `resume=True`, or choose another folder.",
             )
         return
     if any(not entry.name.startswith(".") for entry in folder.iterdir()):
