@@ -12,7 +12,7 @@ from collapse_audit.errors import CollapseAuditError, ReportError
 from collapse_audit.files import read_json, write_json
 from collapse_audit.head_audit import CollapseAudit
 from collapse_audit.manifest import CheckpointEntry
-from collapse_audit.redundancy import DEFAULT_EPSILON
+from collapse_audit.prototypes import DEFAULT_EPSILON
 from collapse_audit.remote import RemoteSettings, Reporter
 from collapse_audit.report.columns import pipe_table
 

@@ -1,6 +1,6 @@
 """Reports against baselines and limits: report, thresholds -> Verdict; heads side by side."""
 
-from collapse_audit.gate.checking import check, require_gates
+from collapse_audit.gate.checking import DEFAULT_THRESHOLDS, check, require_gates
 from collapse_audit.gate.comparison import HeadsSideBySide, compare
 from collapse_audit.gate.files import parse_report, read_report, write_report
 from collapse_audit.gate.metrics import ALIASES, METRICS, find_metric
@@ -12,6 +12,7 @@ from collapse_audit.gate.verdict import Verdict
 
 __all__ = [
     "ALIASES",
+    "DEFAULT_THRESHOLDS",
     "DIFFERENCES",
     "METRICS",
     "MISSING_BASELINE",

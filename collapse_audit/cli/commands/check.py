@@ -13,7 +13,6 @@ import click
 
 from collapse_audit.cli.console import Session, check_output, emit, explained, say
 from collapse_audit.cli.options import (
-    EPSILON,
     AuditOptions,
     format_options,
     option_of,
@@ -36,7 +35,7 @@ from collapse_audit.gate import (
     require_gates,
     write_report,
 )
-from collapse_audit.prototypes import check_epsilon
+from collapse_audit.prototypes import DEFAULT_EPSILON, check_epsilon
 from collapse_audit.report import VerdictDocument, to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
@@ -124,7 +123,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @click.option(
     "--epsilon",
     type=float,
-    help=f"Cosine distance strictly below which two are duplicates; {EPSILON} by default.",
+    help=f"Cosine distance strictly below which two are duplicates; {DEFAULT_EPSILON} by default.",
 )
 @option_of(AuditOptions, "head")
 @option_of(AuditOptions, "branch")
@@ -199,7 +198,7 @@ def _run(
     chosen = settings.epsilon if epsilon is None else epsilon
     writes = update_baseline or missing == "create"
     options = AuditOptions(
-        epsilon=check_epsilon(EPSILON if chosen is None else chosen),
+        epsilon=check_epsilon(DEFAULT_EPSILON if chosen is None else chosen),
         # a baseline is a full report; a check measures what its thresholds ask for
         sweep=writes or _asks_for(thresholds, "sweep"),
         nearest=writes or _asks_for(thresholds, "nearest_cosine", "exact_duplicates"),
