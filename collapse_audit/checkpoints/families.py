@@ -7,15 +7,6 @@ from collections.abc import Iterable
 
 from collapse_audit.containers import Checkpoint
 
-#: Every name that :func:`guess_family` can return.
-GUESSED = (
-    "collapse_audit", "vissl_swav", "vissl_dino", "lightly_dino", "lightly_ibot", "lightly_swav",
-    "solo_dino", "solo_swav", "solo_deepclusterv2", "mmselfsup_swav", "mmpretrain_dino",
-    "spt_dino", "sonata", "wespeaker_dino", "3dspeaker_sdpn", "simgcd", "temi", "uno", "smog",
-    "mugs", "ibot", "franca", "dinov2", "dinov3", "capi", "msn", "deepclusterv2", "swav", "esvit",
-    "carp", "dino",
-)  # fmt: skip
-
 
 def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
     """The method that wrote a checkpoint.
@@ -25,7 +16,7 @@ def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
         names: Names of the heads found in it.
 
     Returns:
-        One of :data:`GUESSED`, or ``None``. SeLa-v2 files look like those of DeepCluster-v2 or
+        A family of the manifest, or ``None``. SeLa-v2 files look like those of DeepCluster-v2 or
         SwAV, PMSN's like MSN's, Web-SSL's like DINOv2's, and runs of DINO's code by others like
         DINO.
     """

@@ -14,7 +14,7 @@ from collapse_audit.remote.maintenance import (
     clear_cache,
     verify_cache,
 )
-from collapse_audit.remote.remote_source import RemoteSource, is_cached, open_source
+from collapse_audit.remote.remote_source import RemoteSource, open_source
 from collapse_audit.remote.reporting import SILENT, Reporter
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.whole_files import cached_file, fetch_file, file_of_other_tools
@@ -33,7 +33,6 @@ __all__ = [
     "clear_cache",
     "fetch_file",
     "file_of_other_tools",
-    "is_cached",
     "is_remote",
     "open_source",
     "remote_of_entry",

@@ -43,23 +43,6 @@ def open_source(remote: Remote, settings: RemoteSettings, reporter: Reporter) ->
     return RemoteSource(remote, settings, reporter, path)
 
 
-def is_cached(remote: Remote, settings: RemoteSettings) -> bool:
-    """Whether something of a file is on this machine: in the cache, or fetched by another tool.
-
-    Args:
-        remote: The file.
-        settings: Where the cache is.
-
-    Returns:
-        True if it is; offline mode may still lack the part that is wanted.
-    """
-    return (
-        RangeCache(remote, settings).version.size is not None
-        or cached_file(remote, settings) is not None
-        or file_of_other_tools(remote, SILENT) is not None
-    )
-
-
 class RemoteSource:
     """A remote file as a :class:`~collapse_audit.containers.byte_source.ByteSource`.
 

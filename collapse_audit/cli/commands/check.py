@@ -14,6 +14,7 @@ import click
 from collapse_audit.cli.console import Session, check_output, emit, explained, say
 from collapse_audit.cli.options import (
     AuditOptions,
+    OutputOptions,
     format_options,
     option_of,
     source_argument,
@@ -131,7 +132,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @format_options(_FORMATS, "Write the verdict to FILE instead of stdout.")
 @click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
 @option_of(AuditOptions, "device")
-@click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
+@option_of(OutputOptions, "progress")
 @remote_options
 @click.pass_context
 def check_command(
