@@ -10,11 +10,11 @@ from collapse_audit.report.documents import ERROR_SCHEMA, ErrorDocument
 
 
 def report_schema() -> dict[str, Any]:
-    """Read the schema (draft 2020-12) that every output of ``--format json`` obeys.
+    """Read the schema (draft 2020-12) of reports and of error documents.
 
     Returns:
-        A schema that accepts a report or an error document. Unknown keys are allowed
-        everywhere: a later minor version may add some, and readers must ignore them.
+        A schema that accepts a report, an error document or a list of them. Unknown keys are
+        allowed everywhere: a later minor version may add some, and readers must ignore them.
     """
     text = files("collapse_audit.report").joinpath("report_schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
@@ -22,7 +22,7 @@ def report_schema() -> dict[str, Any]:
 
 
 def error_document(kind: str, message: str, hint: str) -> ErrorDocument:
-    """Build what ``--format json`` prints when there is no report.
+    """Build what ``--format json`` prints when there is no result.
 
     Args:
         kind: Name of the error class, such as ``CheckpointError``.
