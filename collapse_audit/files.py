@@ -173,6 +173,8 @@ def read_bounded(path: Path) -> bytes:
         if wait:
             os.set_blocking(file.fileno(), True)
         data = file.read(_LARGEST_TEXT + 1)
+        if not data and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EPIPE, "a pipe that nobody writes into", str(path))
     if len(data) > _LARGEST_TEXT:
         raise OSError(errno.EFBIG, "too large for a text of ours", str(path))
     return data

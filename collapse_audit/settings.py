@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
+from collapse_audit.files import read_bounded
 from collapse_audit.words import printable
 
 
@@ -26,7 +27,7 @@ def read_settings(path: Path, error: type[CollapseAuditError] = ParameterError) 
     """
     toml = path.suffix == ".toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path).decode()
         return tomllib.loads(text) if toml else _load_yaml(text)
     except OSError as problem:
         raise SourceError(f"{path}: cannot be read ({problem.strerror}).") from problem

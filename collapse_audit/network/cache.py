@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.errors import SourceError
-from collapse_audit.files import write_atomically
+from collapse_audit.files import refuse_special, write_atomically
 
 
 def save_features(
@@ -28,6 +28,7 @@ def check_origin(path: Path, origin: Mapping[str, str]) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        refuse_special(path.resolve())
         with safe_open(path, framework="numpy") as file:
             found = file.metadata() or {}
     except (OSError, SafetensorError) as error:

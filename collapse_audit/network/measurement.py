@@ -173,7 +173,7 @@ def cached_features(
     }
     if cache.suffix != ".safetensors":
         raise ParameterError(f"{cache}: features are kept in a .safetensors file.")
-    if cache.is_file():
+    if cache.exists():
         check_origin(cache, origin)
         return open_samples(cache)
     samples = open_samples(data)
