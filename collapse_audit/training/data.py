@@ -92,7 +92,7 @@ def load_data(config: HeadTrainingConfig) -> Data:
     if len(data) < config.batch_size:
         raise ParameterError(
             f"{config.data}: {len(data)} training samples, but a batch holds {config.batch_size}.",
-            hint="Lower batch_size.",
+            hint="Lower `batch_size=N`.",
         )
     return data
 

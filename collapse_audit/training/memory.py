@@ -57,7 +57,7 @@ def enough_memory() -> Iterator[None]:
             raise
         raise ParameterError(
             f"There is too little memory ({printable(' '.join(str(error).split()), 160)}).",
-            hint="Lower k, d, hidden, views, pool, limit or batch_size.",
+            hint="Lower k, d, hidden, views, pool, limit or `batch_size=N`.",
         ) from error
 
 
