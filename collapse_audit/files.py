@@ -156,7 +156,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_bounded(path: Path) -> bytes:
-    """Read a text that is never large; a pipe into which nobody writes ends at once.
+    """Read a text that is never large; a pipe into which nobody writes is refused at once.
 
     Args:
         path: The file, or a pipe.
@@ -165,7 +165,7 @@ def read_bounded(path: Path) -> bytes:
         Its content.
 
     Raises:
-        OSError: If it cannot be read, or does not end.
+        OSError: If it cannot be read, does not end, or is a pipe that nobody writes into.
     """
     wait = getattr(os, "O_NONBLOCK", 0)  # to open a pipe takes until somebody writes into it
     # Path.open takes no opener
@@ -174,7 +174,7 @@ def read_bounded(path: Path) -> bytes:
             os.set_blocking(file.fileno(), True)
         data = file.read(_LARGEST_TEXT + 1)
         if not data and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EPIPE, "a pipe that nobody writes into", str(path))
+            raise OSError(errno.EINVAL, "a pipe that nobody writes into", str(path))
     if len(data) > _LARGEST_TEXT:
         raise OSError(errno.EFBIG, "too large for a text of ours", str(path))
     return data

@@ -196,7 +196,7 @@ def test_every_family_with_a_temperature_is_among_these_files() -> None:
 def test_a_file_whose_temperature_nobody_knows_asks_for_it(family: str | None) -> None:
     model = model_of(make_file("dino"), family)
 
-    with pytest.raises(ParameterError, match=r"temperature of .* is not known.* temperature=T"):
+    with pytest.raises(ParameterError, match=r"temperature of .* is not known.* `temperature=T`"):
         measure_mlcd(model, Samples(logits=np.zeros((2, K))))
     found = measure_mlcd(model, Samples(logits=np.zeros((2, K))), temperature=0.3)
     assert found.temperature == 0.3
