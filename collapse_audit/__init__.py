@@ -20,11 +20,11 @@ if TYPE_CHECKING:
         UnsafePickleError,
     )
     from collapse_audit.examples import embedded_head
-    from collapse_audit.gate import Verdict, check, compare
+    from collapse_audit.gate import HeadsSideBySide, Verdict, check, compare
     from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
     from collapse_audit.mlcd import MLCD, MLCDAccumulator
-    from collapse_audit.monitor import PrototypeMonitor
+    from collapse_audit.monitor import Observation, PrototypeMonitor
     from collapse_audit.network import HeadModel, load_head_model, measure_mlcd, open_samples
     from collapse_audit.plots import (
         plot_rank_frequency,
@@ -47,9 +47,11 @@ __all__ = [
     "CollapseAuditWarning",
     "HeadModel",
     "HeadTrainingConfig",
+    "HeadsSideBySide",
     "MLCDAccumulator",
     "ManifestError",
     "NoPrototypesError",
+    "Observation",
     "ParameterError",
     "PrototypeError",
     "PrototypeMonitor",
@@ -90,11 +92,11 @@ _NAMES = {
     "errors": "CheckpointError CollapseAuditError CollapseAuditWarning ManifestError "
     "NoPrototypesError ParameterError PrototypeError ReportError SourceError UnsafePickleError",
     "examples": "embedded_head",
-    "gate": "Verdict check compare",
+    "gate": "HeadsSideBySide Verdict check compare",
     "head_audit": "CollapseAudit Published Source audit_prototypes",
     "koleo": "koleo_data_loss koleo_proto_loss",
     "mlcd": "MLCD MLCDAccumulator",
-    "monitor": "PrototypeMonitor",
+    "monitor": "Observation PrototypeMonitor",
     "network": "HeadModel load_head_model measure_mlcd open_samples",
     "plots": "plot_rank_frequency plot_redundancy_factors plot_redundancy_vs_mass plot_sweep "
     "plot_usage",

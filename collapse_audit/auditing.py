@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from collapse_audit.checkpoints import select_default
 from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
-from collapse_audit.prototypes import Branch, Prototypes, check_epsilon
-from collapse_audit.redundancy import DEFAULT_EPSILON
+from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, Prototypes, check_epsilon
 from collapse_audit.similarity import Progress, silent
 from collapse_audit.sources import ResolvedSource, resolve_source
 

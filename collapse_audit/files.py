@@ -111,13 +111,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def read_bounded(path: Path, limit: int = _LARGEST_TEXT) -> bytes:
     """A text of at most ``limit`` bytes, or an ``OSError`` if it is larger or cannot be read."""
-    # a pipe into which nobody writes ends at once
+    # a pipe into which nobody writes is refused at once
     wait = getattr(os, "O_NONBLOCK", 0)  # to open a pipe takes until somebody writes into it
     # Path.open takes no opener
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait)) as file:
         if wait:
             os.set_blocking(file.fileno(), True)
         data = file.read(limit + 1)
+        if not data and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "a pipe that nobody writes into", str(path))
     if len(data) > limit:
         raise OSError(errno.EFBIG, "too large for a text of ours", str(path))
     return data

@@ -11,13 +11,8 @@ import numpy.typing as npt
 
 from collapse_audit import report
 from collapse_audit.errors import ParameterError
-from collapse_audit.prototypes import Prototypes, as_prototypes
-from collapse_audit.redundancy import (
-    DEFAULT_EPSILON,
-    SWEEP_EPSILONS,
-    Redundancy,
-    measure_redundancy,
-)
+from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
+from collapse_audit.redundancy import SWEEP_EPSILONS, Redundancy, measure_redundancy
 from collapse_audit.report_builder import head_document, report_document
 from collapse_audit.similarity import Progress, silent
 

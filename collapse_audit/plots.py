@@ -178,7 +178,7 @@ def plot_sweep(
     if not isinstance(levels, list | tuple) or not all(hasattr(p, "epsilon") for p in levels):
         raise ParameterError(f"plot_sweep takes an audit, or its sweep; got {_kind(sweep)}.")
     if not levels:
-        raise ParameterError("the sweep is empty.", hint="Audit with sweep=True.")
+        raise ParameterError("the sweep is empty.", hint="Audit with `sweep=True`.")
     ax = _axes(ax)
     points = sorted(levels, key=lambda point: point.epsilon)
     epsilons = [point.epsilon for point in points]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Branch: TypeAlias = Literal["teacher", "student"]
 Array: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+#: Arteaga et al. 2026, headline table; 12.8 degrees.
+DEFAULT_EPSILON: Final = 0.025
 
 # Rows whose largest entry leaves this range are rescaled, so that float64 products of two rows
 # neither overflow nor underflow. Only float64 weights can leave it.
@@ -187,7 +190,7 @@ def check_epsilon(epsilon: float) -> float:
     if not 0.0 < epsilon < 1.0:
         raise ParameterError(
             f"epsilon must be between 0 and 1 (a cosine distance), got {epsilon}.",
-            hint="The literature uses 0.025.",
+            hint=f"The literature uses {DEFAULT_EPSILON}.",
         )
     return float(epsilon)
 

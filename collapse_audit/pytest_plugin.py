@@ -11,6 +11,7 @@ Nothing heavy is imported before a test asks for it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from collapse_audit.head_audit import CollapseAudit
-    from collapse_audit.prototypes import Branch, Prototypes
+    from collapse_audit.prototypes import Prototypes
 
 Head: TypeAlias = "str | Path | npt.ArrayLike | torch.Tensor | Prototypes | CollapseAudit"
 
@@ -31,37 +32,59 @@ def assert_no_collapse(
     head: Head,
     *,
     min_unique_fraction: float = 0.9,
-    epsilon: float = 0.025,
-    branch: Branch = "teacher",
     fail_on: Iterable[str] = (),
     baseline: str | Path | None = None,
+    **options: Any,
 ) -> CollapseAudit:
     """Fail the test if too many prototypes of a head repeat each other.
 
     Args:
         head: What :func:`collapse_audit.audit` takes, or an audit that is already there.
-        min_unique_fraction: Smallest M / K that passes; 0.9 is where the training monitor raises
-            its first alarm.
-        epsilon: Cosine distance below which two prototypes are duplicates.
-        branch: Which network of a file.
+        min_unique_fraction: Smallest M / K that passes, from 0 to 1; 0.9 is where the training
+            monitor raises its first alarm.
         fail_on: Further thresholds, such as ``"redundancy_factors.max:+0"``.
-        baseline: A saved report to compare with, for the thresholds that need one.
+        baseline: A saved report to compare with. Unless a threshold says how, M must not fall and
+            the largest redundancy factor must not rise.
+        **options: Of :func:`collapse_audit.audit`, such as ``epsilon`` or ``branch``, for a head
+            that is no audit yet. By default it counts over several epsilons if a threshold asks
+            for that.
 
     Returns:
         The audit, if nothing failed.
+
+    Raises:
+        ParameterError: If the fraction is out of range, a threshold is malformed, or there are
+            options for an audit that is already there.
     """
     __tracebackhide__ = True
     from collapse_audit.auditing import audit
-    from collapse_audit.gate import check, read_report
+    from collapse_audit.errors import ParameterError
+    from collapse_audit.gate import (
+        DEFAULT_THRESHOLDS,
+        Change,
+        Gate,
+        Threshold,
+        check,
+        find_metric,
+        parse_threshold,
+        read_report,
+    )
     from collapse_audit.head_audit import CollapseAudit
 
+    if not 0 <= min_unique_fraction <= 1:
+        raise ParameterError(f"min_unique_fraction must be from 0 to 1, got {min_unique_fraction}.")
+    limit = f"unique_fraction<{min_unique_fraction}"
+    smallest = Fraction(str(min_unique_fraction))  # parsed, 0 would be refused: it never fails
+    thresholds: list[Threshold] = [Gate(limit, find_metric("unique_fraction"), "<", smallest)]
+    thresholds += map(parse_threshold, fail_on)
+    if baseline is not None and not any(isinstance(one, Change) for one in thresholds):
+        thresholds += map(parse_threshold, DEFAULT_THRESHOLDS)
     if not isinstance(head, CollapseAudit):
-        head = audit(head, epsilon=epsilon, branch=branch, sweep=False)
-    verdict = check(
-        head,
-        None if baseline is None else read_report(Path(baseline)),
-        [*([f"unique_fraction<{min_unique_fraction}"] if min_unique_fraction else []), *fail_on],
-    )
+        sweep = any(one.metric.group == "sweep" for one in thresholds)
+        head = audit(head, **{"sweep": sweep, **options})
+    elif options:
+        raise ParameterError(f"an audit that is already there takes no {', '.join(options)}.")
+    verdict = check(head, None if baseline is None else read_report(Path(baseline)), thresholds)
     if not verdict.passed:
         pytest.fail(_explain(head, str(verdict)), pytrace=False)
     return head

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.prototypes import Prototypes, as_prototypes
+from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
 from collapse_audit.similarity import (
     Bracket,
     Comparison,
@@ -26,7 +26,6 @@ from collapse_audit.similarity import (
 if TYPE_CHECKING:
     import torch
 
-DEFAULT_EPSILON = 0.025  # Arteaga et al. 2026, headline table; 12.8 degrees
 # Arteaga et al. 2026, figure 3 has 0.025 to 0.5; the two smaller ones show how tight copies are.
 SWEEP_EPSILONS = (0.005, 0.0125, 0.025, 0.05, 0.1, 0.25, 0.5)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from collapse_audit.errors import CollapseAuditError, ReportError
 from collapse_audit.files import read_json, write_json
 from collapse_audit.head_audit import CollapseAudit
 from collapse_audit.manifest import CheckpointEntry
-from collapse_audit.redundancy import DEFAULT_EPSILON
+from collapse_audit.prototypes import DEFAULT_EPSILON
 from collapse_audit.remote import RemoteSettings, Reporter
 from collapse_audit.report.columns import pipe_table
 
@@ -51,21 +51,31 @@ def reproduce(
     *,
     epsilon: float = DEFAULT_EPSILON,
     checkpoint_dir: Path | None = None,
+    explain: Callable[[CollapseAuditError], str] = str,
 ) -> tuple[ReproductionRow, ...]:
     """Measure every row that is not in the state yet; rows with a problem are tried again."""
-    # the state, a JSON file, is written after every row
+    # the state, a JSON file, is written after every row; explain: what is told of an error
     rows = dict(_done(state))
     result = []
     for entry in entries:
         row = rows.get(entry.id)
         if row is None or row.problem or row.epsilon != epsilon:
             reporter.note(f"{entry.id}: measuring")
-            row = _measure(entry, settings, reporter, epsilon, checkpoint_dir)
+            try:
+                row = _measure(entry, settings, reporter, epsilon, checkpoint_dir)
+            except CollapseAuditError as error:  # it must not stop the others
+                problem = explain(error).removeprefix(f"{entry.id}: ")
+                reporter.note(f"{entry.id}: {problem}")
+                row = replace(_row(entry, epsilon), problem=problem)
             rows[entry.id] = row
-            values = [asdict(row) for row in rows.values()]
-            write_json(state, {"schema": _SCHEMA, "schema_version": "1.0", "rows": values})
+            write_json(state, to_document(rows.values()))
         result.append(row)
     return tuple(result)
+
+
+def to_document(rows: Iterable[ReproductionRow]) -> dict[str, Any]:
+    """The rows in plain values, as the state and ``--format json`` hold them."""
+    return {"schema": _SCHEMA, "schema_version": "1.0", "rows": [asdict(row) for row in rows]}
 
 
 def to_markdown(rows: Sequence[ReproductionRow]) -> str:
@@ -97,23 +107,21 @@ def _measure(
     epsilon: float,
     checkpoint_dir: Path | None,
 ) -> ReproductionRow:
-    """One row; a problem with it must not stop the others."""
+    audits = audit_source(
+        entry.id,
+        epsilon=epsilon,
+        sweep=False,
+        nearest=False,
+        checkpoint_dir=checkpoint_dir,
+        settings=settings,
+        reporter=reporter,
+    )
+    return replace(_row(entry, epsilon), measured=tuple(map(_counts, audits)))
+
+
+def _row(entry: CheckpointEntry, epsilon: float) -> ReproductionRow:
     published = tuple(asdict(count) | {"k": count.k or entry.k} for count in entry.published)
-    try:
-        audits = audit_source(
-            entry.id,
-            epsilon=epsilon,
-            sweep=False,
-            nearest=False,
-            checkpoint_dir=checkpoint_dir,
-            settings=settings,
-            reporter=reporter,
-        )
-        measured = tuple(map(_counts, audits))
-        return ReproductionRow(entry.id, entry.family, epsilon, published, measured)
-    except CollapseAuditError as error:
-        reporter.note(f"{entry.id}: {error}")
-        return ReproductionRow(entry.id, entry.family, epsilon, published, problem=str(error))
+    return ReproductionRow(entry.id, entry.family, epsilon, published)
 
 
 def _counts(audit: CollapseAudit) -> Measured:
@@ -134,5 +142,5 @@ def _done(state: Path) -> Iterable[tuple[str, ReproductionRow]]:
     except (KeyError, TypeError):
         raise ReportError(
             f"{state}: is not a state file of `collapse-audit reproduce`.",
-            hint="Name another file, state=FILE, or remove it.",
+            hint="Name another file, `state=FILE`, or remove it.",
         ) from None

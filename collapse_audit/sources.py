@@ -37,7 +37,6 @@ from collapse_audit.remote import (
     RemoteSettings,
     Reporter,
     check_and_record,
-    is_cached,
     is_remote,
     open_source,
     remote_of_entry,
@@ -295,8 +294,6 @@ def _open_entry(
         remote = remote_of_entry(entry)
     except SourceError as error:
         raise missing from error
-    if settings.offline and not is_cached(remote, settings):
-        raise missing
     try:
         return _open_remote(remote, entry, settings, reporter)
     except SourceError as error:

@@ -32,9 +32,14 @@ def redact(url: str) -> str:
     return scheme.lower() + mark + re.split(r"[?#]", rest, maxsplit=1)[0]
 
 
+def redact_all(text: str) -> str:
+    """Somebody else's text with every address in it redacted, and queries without an address."""
+    return _QUERY_IN_TEXT.sub("", _URL_IN_TEXT.sub(lambda url: redact(url[0]), text))
+
+
 def scrub(text: object) -> str:
-    """Somebody else's message on one line, with every address in it redacted."""
-    return printable(" ".join(_URL_IN_TEXT.sub(lambda url: redact(url[0]), str(text)).split()))
+    """Somebody else's message on one line, redacted."""
+    return printable(" ".join(redact_all(str(text)).split()))
 
 
 class _Escapes(dict[int, str]):
@@ -49,6 +54,7 @@ class _Escapes(dict[int, str]):
 _ESCAPES = _Escapes()
 _STORES = frozenset({"hf", "s3", "s3a", "gs", "gcs", "memory", "file"})
 _URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
+_QUERY_IN_TEXT = re.compile(r"(?<=\w)\?\w[^\s'\"<>=]*=[^\s'\"<>]*")  # urllib3: "with url: /x?sig=1"
 
 
 def megabytes(size: int | None) -> str:

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import re
 
 import jsonschema
@@ -252,6 +253,11 @@ def test_an_interrupted_run_leaves_no_file_behind(run, tmp_path, monkeypatch):
         assert (code, out) == (130, "")
         assert err.endswith("error: interrupted\n")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_features_are_kept_in_no_pipe(refusal, tmp_path):
+    os.mkfifo(cache := tmp_path / "features.safetensors")
+    assert "no regular file" in refusal("demo", "--data", "digits", "--features", cache)
 
 
 def test_cached_features_give_the_same_numbers(mlcd_of, tmp_path):

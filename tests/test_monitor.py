@@ -281,7 +281,7 @@ def test_the_mlcd_of_a_shown_batch_is_measured_over_k_and_m() -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "no temperature": ({"temperature": None}, "needs the temperature of the head. Pass Prot"),
+    "no temperature": ({"temperature": None}, "needs the temperature of the head. Pass `temp"),
     "logits of NaN": ({"logits": torch.full((2, 4), math.nan)}, "NaN"),
     "logits of another K": ({"logits": torch.zeros(2, 7)}, "must be n x 4"),
 }

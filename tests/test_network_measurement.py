@@ -326,7 +326,7 @@ def test_samples_that_do_not_fit_the_head_are_refused(model):
         measure_mlcd(model, Samples(logits=np.zeros((3, 5))))
     with pytest.raises(ParameterError, match="sample 0 holds NaN"):
         measure_mlcd(model, Samples(logits=np.full((3, 12), np.nan)))
-    with pytest.raises(CheckpointError, match=r"holds no centre .* centre=estimate"):
+    with pytest.raises(CheckpointError, match=r"holds no centre .* `centre=estimate"):
         measure_mlcd(model, Samples(images=pictures()), centre="file")
     with pytest.raises(ParameterError, match="batch_size must be"):
         measure_mlcd(model, Samples(images=pictures()), batch_size=0)
@@ -402,5 +402,5 @@ def test_images_of_another_size_than_the_backbone_takes_name_the_option(shared_c
     model = load_head_model(
         shared_checkpoints / "dino_vit_mlcd.pth", backbone_arguments={"num_heads": 4}
     )
-    with pytest.raises(ParameterError, match=r"the backbone takes 32 x 32\. Use resize=32"):
+    with pytest.raises(ParameterError, match=r"the backbone takes 32 x 32\. Use `resize=32`"):
         model.features_of(torch.zeros(1, 3, 28, 28))

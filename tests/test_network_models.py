@@ -64,7 +64,7 @@ def test_the_dino_pair_agrees_with_the_official_code_layer_by_layer(shared_check
 
 
 def test_a_file_without_a_timm_twin_says_so(shared_checkpoints):
-    with pytest.raises(CheckpointError, match=r"no timm twin .* give them with data="):
+    with pytest.raises(CheckpointError, match=r"no timm twin .* give them with `data="):
         load_head_model(shared_checkpoints / "capi_student_ema.pth")
     # features and logits need no backbone
     assert load_head_model(shared_checkpoints / "capi_student_ema.pth", images=False).width == 48

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from collapse_audit import Prototypes, audit
+from collapse_audit import ParameterError, Prototypes, audit
 from collapse_audit.pytest_plugin import assert_no_collapse
 
 pytest_plugins = ["pytester"]
@@ -92,6 +92,46 @@ def test_more_thresholds_and_a_baseline_can_be_given(tmp_path: Path) -> None:
     assert_no_collapse(weight([2, 1, 1]), min_unique_fraction=0.7, **thresholds)
     with pytest.raises(pytest.fail.Exception, match=r"max:\+0  2         3      <= 2"):
         assert_no_collapse(weight([3, 1]), min_unique_fraction=0.5, **thresholds)
+
+
+def test_a_baseline_is_compared_beside_the_smallest_fraction(tmp_path: Path) -> None:
+    from collapse_audit.gate import write_report
+
+    baseline = tmp_path / "baseline.json"
+    write_report(audit(weight([2, 1, 1])).to_dict(), baseline)
+    for fail_on in ([], ["M<1.5"]):
+        assert_no_collapse(weight([2, 1, 1]), baseline=baseline, fail_on=fail_on,
+                           min_unique_fraction=0.7)  # fmt: skip
+        with pytest.raises(pytest.fail.Exception, match=r"unique.greedy:-0 +3 +2 +>= 3"):
+            assert_no_collapse(weight([2, 2]), baseline=baseline, fail_on=fail_on,
+                               min_unique_fraction=0.1)  # fmt: skip
+    with pytest.raises(pytest.fail.Exception, match=r"unique_fraction<0.8 +- +0.75 +>= 0.8"):
+        assert_no_collapse(weight([2, 1, 1]), baseline=baseline, min_unique_fraction=0.8)
+
+
+def test_what_the_thresholds_need_is_measured() -> None:
+    lone = assert_no_collapse(weight([1, 1]))
+    assert not lone.redundancy.sweep
+    swept = assert_no_collapse(weight([1, 1]), fail_on=["sweep[0.1].greedy<1"])
+    assert swept.redundancy.sweep
+    assert assert_no_collapse(weight([1, 1]), sweep=True).redundancy.sweep
+    assert assert_no_collapse(weight([1, 1]), epsilon=0.1).redundancy.epsilon == 0.1
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
+    with pytest.raises(ParameterError, match="min_unique_fraction must be from 0 to 1, got"):
+        assert_no_collapse(weight([1, 1]), min_unique_fraction=fraction)
+
+
+def test_options_for_an_audit_that_is_there_are_refused() -> None:
+    with pytest.raises(ParameterError, match="already there takes no epsilon"):
+        assert_no_collapse(audit(weight([1, 1])), epsilon=0.1)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.0, 1e-7])
+def test_a_smallest_fraction_of_zero_is_a_limit_that_every_head_meets(fraction: float) -> None:
+    assert assert_no_collapse(weight([30, 1]), min_unique_fraction=fraction).num_unique == 2
 
 
 def test_a_smallest_fraction_of_zero_leaves_the_other_thresholds() -> None:

@@ -138,6 +138,18 @@ def test_reproduce_prints_published_beside_measured_and_resumes(
 
 
 @pytest.mark.usefixtures("two_rows")
+def test_reproduce_names_a_row_once_and_the_options_of_the_command_line() -> None:
+    result = run(reproduce_command, "--format", "json", code=1)  # plain http is refused
+    document = json.loads(result.stdout)
+    kept = json.loads(Path("reproduce.json").read_text(encoding="utf-8"))
+    assert document == kept, "the state and the output are the same document"
+    problem = document["rows"][0]["problem"]
+    assert "or allow it with --insecure-http." in problem
+    assert not problem.startswith("dino_one")
+    assert f"\ndino_one: {problem}\n" in f"\n{result.stderr}"
+
+
+@pytest.mark.usefixtures("two_rows")
 def test_reproduce_takes_the_files_of_ids_out_of_a_folder(server: Any, small_dino: bytes) -> None:
     Path("ids").mkdir()
     Path("ids/dino_two.pth").write_bytes(small_dino)

@@ -22,7 +22,6 @@ from collapse_audit.remote import (
     cache_items,
     clear_cache,
     fetch_file,
-    is_cached,
     open_source,
     remote_files,
     remote_of_url,
@@ -119,14 +118,12 @@ def test_a_read_inside_what_is_stored_causes_no_request(
         assert reader.read(MB + 17, 900_000) == DATA[MB + 17 : MB + 900_017]
         assert reader.read(0, 60_000) == DATA[:60_000]
     assert server.requests == []
-    assert is_cached(remote, settings)
 
 
 def test_what_is_not_stored_is_missing_offline(
     server: Any, remote: Remote, settings: RemoteSettings, tmp_path: Path
 ) -> None:
     empty = dataclasses.replace(offline(settings), cache_dir=tmp_path / "empty")
-    assert not is_cached(remote, empty)
     with pytest.raises(SourceError, match=r"offline mode is on.*collapse-audit download"):
         open_source(remote, empty, SILENT)
     assert not empty.cache_dir.exists()

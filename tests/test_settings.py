@@ -97,3 +97,22 @@ def test_the_caller_chooses_the_error_for_what_a_file_holds(tmp_path: Path) -> N
 def test_a_file_that_cannot_be_read_is_the_files_fault(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"cannot be read \(No such file or directory\)"):
         read_settings(tmp_path / "absent.yaml", ManifestError)
+
+
+@pytest.mark.parametrize("name", ["a.toml", "a.yaml"])
+def test_a_pipe_is_read_if_somebody_writes_and_refused_at_once_if_not(
+    tmp_path: Path, name: str
+) -> None:
+    pipe, text = tmp_path / name, "k = 3" if name == "a.toml" else "k: 3"
+    os.mkfifo(pipe)
+    with pytest.raises(SourceError, match=r"cannot be read \(a pipe that nobody writes into\)"):
+        read_settings(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # so that writing needs no thread
+    pipe.write_text(text, encoding="utf-8")
+    assert read_settings(pipe) == {"k": 3}
+    os.close(reader)
+
+
+def test_a_device_without_an_end_is_refused() -> None:
+    with pytest.raises(SourceError, match=r"/dev/zero: cannot be read \(too large"):
+        read_settings(Path("/dev/zero"))

@@ -28,7 +28,7 @@ def test_products_that_break_their_bound_are_refused(monkeypatch, wrong):
     monkeypatch.setattr(DevicePanel, "tile", lambda *operands: wrong(tile(*operands)))
     with pytest.raises(DeviceError, match="products on cpu break their error bound") as caught:
         fresh_test("cpu")
-    assert caught.value.hint == "Use device=cpu, and report the device."
+    assert caught.value.hint == "Use `device=cpu`, and report the device."
 
 
 def test_a_device_that_fails_says_so_in_one_line(monkeypatch):
@@ -40,5 +40,5 @@ def test_a_device_that_fails_says_so_in_one_line(monkeypatch):
         fresh_test("cpu")
     assert str(caught.value) == (
         "device 'cpu' is there but fails: CUDA error: out of memory. "
-        "Use device=cpu; the result is the same."
+        "Use `device=cpu`; the result is the same."
     )

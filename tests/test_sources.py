@@ -185,7 +185,7 @@ def test_a_missing_file_of_an_id_is_said_with_its_address_and_its_place(
     entry = load_manifest().get("dino_vits16")
     assert entry.url is not None
     chosen = elsewhere / "given" if folder == "given" else None
-    with pytest.raises(SourceError, match="dino_vits16: its file is not on this machine") as caught:
+    with pytest.raises(SourceError, match="dino_vits16: not in the cache, and offline") as caught:
         resolve_source("dino_vits16", checkpoint_dir=chosen)
     assert entry.url in caught.value.hint
     assert f"{entry.expected_size_mb} MB" in caught.value.hint

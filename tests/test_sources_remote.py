@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from collapse_audit import sources
 from collapse_audit.errors import ParameterError, SourceError
 from collapse_audit.manifest import Manifest, PublishedCount, Recipe, load_manifest
-from collapse_audit.remote import RemoteSettings
+from collapse_audit.remote import RemoteSettings, whole_files
 from collapse_audit.sources import describe_source, find_remote, resolve_source
 
 
@@ -80,6 +82,28 @@ def test_what_a_source_holds_is_described_the_same_from_anywhere(
     for document in documents:
         document["source"] = documents[0]["source"]
     assert documents[0] == documents[1] == documents[2]
+
+
+def test_a_file_of_torch_hub_is_hashed_once_to_be_opened_offline(
+    row: str,
+    online: RemoteSettings,
+    small_dino: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest, hashed = sources.load_manifest(), []
+    digest = hashlib.sha256(small_dino).hexdigest()
+    entry = dataclasses.replace(manifest.entries[0], sha256=digest)
+    monkeypatch.setattr(
+        sources, "load_manifest", lambda: dataclasses.replace(manifest, entries=(entry,))
+    )
+    monkeypatch.setattr(whole_files, "sha256_of", lambda path: hashed.append(path) or digest)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    path = tmp_path / "torch" / "hub" / "checkpoints" / entry.original_name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(small_dino)
+    found = resolve_source(row, settings=dataclasses.replace(online, offline=True))
+    assert (found.path, hashed) == (path, [path])
 
 
 def test_where_a_source_is_can_be_told_without_opening_it(server: Any, row: str) -> None:

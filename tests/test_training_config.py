@@ -9,6 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from collapse_audit.cli import main
 from collapse_audit.cli.commands.train import train_command
 from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
 from collapse_audit.training.config import HeadTrainingConfig
@@ -67,6 +68,29 @@ def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> 
         HeadTrainingConfig.from_mapping(settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch-size", "1"], "--batch-size must be at least 2, got 1."),
+        (["--student-temperature", "0"], "--student-temperature must be above 0, got 0.0."),
+        (["--objective", "din"], "--objective: no 'din'. Did you mean dino?"),
+        (["--sweep", "batch-size=1,2"], "sweep: batch-size must be at least 2, got 1."),
+    ],
+)
+def test_the_command_line_names_the_flag(
+    tmp_path: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--out", str(tmp_path / "run"), *flags]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_a_file_of_settings_is_named_with_the_setting(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("batch-size: 1\n")
+    with pytest.raises(ParameterError, match=r"a\.yaml: batch-size must be at least 2, got 1"):
+        HeadTrainingConfig.from_file(path)
 
 
 STRANGE = [

@@ -337,7 +337,7 @@ def test_folders_of_other_runs_are_left_alone(config: HeadTrainingConfig, tmp_pa
     folder = tmp_path / "run"
     run_training(config, folder, quiet=True)
     head = (folder / "head.safetensors").read_bytes()
-    with pytest.raises(ParameterError, match=r"already holds a run. Add resume=True"):
+    with pytest.raises(ParameterError, match=r"already holds a run. Add `resume=True`"):
         run_training(config, folder, quiet=True)
     with pytest.raises(ParameterError, match="another configuration: k is 24 there, 25 here"):
         run_training(replace(config, k=25), folder, resume=True, quiet=True)
@@ -542,11 +542,12 @@ def test_data_that_are_not_there_are_refused(tmp_path: Path) -> None:
         load_data(HeadTrainingConfig(data="fashion-mnist", data_root=str(tmp_path)))
     with pytest.raises(ParameterError, match="10 training samples, but a batch holds 32"):
         load_data(HeadTrainingConfig(limit=10))
-    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
-        run_training(
-            HeadTrainingConfig(**SMALL, limit=40, init=str(tmp_path / "no.safetensors")),
-            tmp_path / "run",
-        )
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for name in ("no.safetensors", "pipe.safetensors"):
+        with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+            run_training(
+                HeadTrainingConfig(**SMALL, limit=40, init=str(tmp_path / name)), tmp_path / "run"
+            )
     assert not (tmp_path / "run").exists()  # a refused run leaves the folder free
 
 

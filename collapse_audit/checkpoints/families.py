@@ -7,18 +7,9 @@ from collections.abc import Iterable
 
 from collapse_audit.containers import Checkpoint
 
-#: Every name that :func:`guess_family` can return.
-GUESSED = (
-    "collapse_audit", "vissl_swav", "vissl_dino", "lightly_dino", "lightly_ibot", "lightly_swav",
-    "solo_dino", "solo_swav", "solo_deepclusterv2", "mmselfsup_swav", "mmpretrain_dino",
-    "spt_dino", "sonata", "wespeaker_dino", "3dspeaker_sdpn", "simgcd", "temi", "uno", "smog",
-    "mugs", "ibot", "franca", "dinov2", "dinov3", "capi", "msn", "deepclusterv2", "swav", "esvit",
-    "carp", "dino",
-)  # fmt: skip
-
 
 def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
-    """The method that wrote a checkpoint with heads of these names: of :data:`GUESSED`, or none."""
+    """The family of the manifest that wrote a checkpoint with heads of these names, or none."""
     # SeLa-v2 files look like those of DeepCluster-v2 or SwAV, PMSN's like MSN's, Web-SSL's like
     # DINOv2's, and runs of DINO's code by others like DINO.
     heads, top = set(names), set(checkpoint.top_level)

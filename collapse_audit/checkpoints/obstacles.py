@@ -33,13 +33,13 @@ def no_prototypes(checkpoint: Checkpoint, spec: str, file: str = "") -> NoProtot
         more += f"; not read were {', '.join(printable(name, 60) for name in others[:_SHOWN])}"
     if likely := candidates(checkpoint):
         hint = (
-            "If one of its matrices is the prototype layer, name it with head=KEY: "
+            "If one of its matrices is the prototype layer, name it with `head=KEY`: "
             f"{', '.join(likely)}. `collapse-audit info --all` lists every matrix."
         )
     elif _BACKBONE.search("\n".join(keys)):
         hint = "Backbone-only releases have none: use the full training checkpoint."
     else:
-        hint = "`collapse-audit info --all` lists what it holds; head=KEY takes any matrix."
+        hint = "`collapse-audit info --all` lists what it holds; `head=KEY` takes any matrix."
     return NoPrototypesError(
         f"{spec}: no prototypes in this file; its keys are {seen}{more}.", hint=hint
     )

@@ -92,7 +92,7 @@ def _named(
         )
     elsewhere = next((head.branch for head in heads if head.name == name), None)
     near = (
-        f"It is a head of the {elsewhere}: choose branch={elsewhere}."
+        f"It is a head of the {elsewhere}: choose `branch={elsewhere}`."
         if elsewhere
         else did_you_mean(name, [*(head.name for head in heads), *checkpoint.tensors])
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -19,8 +19,8 @@ from collapse_audit.words import printable, scrub
 _COLOURS: Final = {"error": "red", "note": "yellow", "hint": "cyan"}
 # the only characters of our own outside ASCII, for terminals and pipes that cannot show them
 _PLAIN: Final = {ord("\N{FULL BLOCK}"): "#"}
-# a parameter and its value, without the punctuation behind it
-_PARAMETER: Final = re.compile(r"\b(?P<name>[a-z]\w*)=(?P<value>[^\s,;]*[^\s,;.:?!)])")
+# a parameter and its value, as a hint of the library writes them
+_PARAMETER: Final = re.compile(r"`(?P<name>[a-z]\w*)=(?P<value>[^`\s]+)`")
 
 
 @dataclass(slots=True)
@@ -57,11 +57,11 @@ def say(kind: Literal["error", "note", "hint"], text: str, session: Session) -> 
     )
 
 
-def explain(error: Exception, *commands: click.Command) -> tuple[str, str]:
-    """What is wrong, and what to do next, in terms of the options of the commands."""
+def explain(error: Exception) -> tuple[str, str]:
+    """What is wrong, and what to do next, in terms of the options of the running command."""
     match error:
         case CollapseAuditError():
-            return in_options(error.message, commands), in_options(error.hint, commands)
+            return error.message, _in_options(error.hint)
         case click.UsageError():
             help_option = f"Try '{error.ctx.command_path} --help'." if error.ctx else ""
             return _sentence(scrub(error.format_message())), help_option
@@ -74,15 +74,29 @@ def explain(error: Exception, *commands: click.Command) -> tuple[str, str]:
             return f"{error.filename}: {error.strerror or type(error).__name__}.", ""
         case _:
             return (
-                f"internal error: {_sentence(f'{type(error).__name__}: {error}')}",
+                f"internal error: {_sentence(scrub(f'{type(error).__name__}: {error}'))}",
                 "Run again with --debug for the traceback, and please report it.",
             )
 
 
-def in_options(text: str, commands: Sequence[click.Command]) -> str:
-    """A message of the library, which calls parameters ``name=value``, with options for them."""
+def explained(error: Exception) -> str:
+    """Both in one line."""
+    return " ".join(explain(error)).strip()
+
+
+def _in_options(hint: str) -> str:
+    """A hint of the library, which calls parameters ```name=value```, with options for them."""
+    context = click.get_current_context(silent=True)
+    if context is None:  # they are options already
+        return hint
+    root = context.find_root()
+    commands = [root.command]
+    if isinstance(root.command, click.Group):
+        # what a report lacks is an option of `audit`
+        names = ("audit", root.invoked_subcommand or "")
+        commands = [c for name in names if (c := root.command.get_command(root, name))]
     inner = (each for command in commands for each in getattr(command, "commands", {}).values())
-    options = {option.name: option for each in (*commands, *inner) for option in each.params}
+    options = {option.name: option for each in (*inner, *commands) for option in each.params}
 
     def option(parameter: re.Match[str]) -> str:
         found = options.get(parameter["name"]) or options.get(f"{parameter['name']}s")
@@ -92,7 +106,7 @@ def in_options(text: str, commands: Sequence[click.Command]) -> str:
             return found.secondary_opts[0] if found.secondary_opts else f"no {found.opts[0]}"
         return found.opts[0] + ("" if found.is_bool_flag else f" {parameter['value']}")
 
-    return _PARAMETER.sub(option, text)
+    return _PARAMETER.sub(option, hint)
 
 
 def _sentence(text: str) -> str:

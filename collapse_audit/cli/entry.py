@@ -29,6 +29,7 @@ from collapse_audit.cli.console import Session, explain, say
 from collapse_audit.cli.group import cli
 from collapse_audit.errors import CollapseAuditWarning
 from collapse_audit.report import error_document, to_json
+from collapse_audit.words import redact_all
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
@@ -67,7 +68,7 @@ def _report_error(error: Exception, session: Session, *, as_json: bool) -> None:
     """One line on stderr; also a document on stdout if the user asked for JSON."""
     message, hint = explain(error)
     if session.debug:
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        click.echo(redact_all("".join(traceback.format_exception(error))), err=True, nl=False)
     say("error", f"{message} {hint}".strip(), session)
     if as_json:
         kind = type(error).__name__

@@ -80,9 +80,7 @@ class CommandGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(0) from None
         except CollapseAuditError as error:
-            # what a report lacks is an option of `audit`
-            commands = (self.get_command(ctx, name) for name in (ctx.invoked_subcommand, DEFAULT))
-            message, hint = explain(error, *filter(None, commands))
+            message, hint = explain(error)
             if isinstance(error, SourceError | ManifestError):
                 word = ctx.meta.get(__name__, "")
                 likely = did_you_mean(word, COMMANDS, what="the command ", most=1, cutoff=0.7)

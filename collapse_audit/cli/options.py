@@ -6,19 +6,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from collapse_audit.cli.formats import FORMAT_OF_SUFFIX, FORMATS
 from collapse_audit.cli.source_name import SourceName
 from collapse_audit.errors import ParameterError
-from collapse_audit.prototypes import Branch, check_epsilon
+from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, check_epsilon
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-EPSILON: Final = 0.025  # the default of every command
-
 
 source_argument = click.argument("source", type=SourceName())
 
@@ -34,7 +31,7 @@ class AuditOptions:
 
     epsilon: float = option(
         type=float,
-        default=EPSILON,
+        default=DEFAULT_EPSILON,
         show_default=True,
         callback=lambda _ctx, _option, value: check_epsilon(value),
         help="Cosine distance strictly below which two prototypes are duplicates.",

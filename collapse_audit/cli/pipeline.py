@@ -58,7 +58,7 @@ def _one_of_several(source: str, error: CollapseAuditError, number: int) -> Erro
     if number == 1:
         raise error
     context = click.get_current_context()
-    message, hint = explain(error, context.command)
+    message, hint = explain(error)
     message = message if message.startswith(source) else f"{source}: {message}"
     say("error", f"{message} {hint}".strip(), context.ensure_object(Session))
     return error_document(type(error).__name__, message, hint)

@@ -12,7 +12,7 @@ from collapse_audit.cli.options import AuditOptions
 from collapse_audit.cli.pipeline import audits_of
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
-from collapse_audit.gate import Difference, parse_report, read_report
+from collapse_audit.gate import Difference, no_head, parse_report, read_report
 from collapse_audit.gate.subjects import is_report
 from collapse_audit.sources import STDIN, read_stdin
 
@@ -64,8 +64,7 @@ class Opener:
             return report
         heads = [head for head in report["heads"] if head["name"] == name]
         if not heads:
-            names = ", ".join(head["name"] for head in report["heads"])
-            raise ReportError(f"{source}: has no head {name!r}.", hint=f"It has: {names}.")
+            raise no_head(name, source, [head["name"] for head in report["heads"]])
         return {**report, "heads": heads}
 
 

@@ -119,11 +119,11 @@ def require_gates(thresholds: Collection[Threshold]) -> None:
     if not thresholds:
         raise ParameterError(
             "there is nothing to check.",
-            hint='Give baseline=FILE, or an absolute limit such as "unique_fraction<0.9".',
+            hint='Give `baseline=FILE`, or an absolute limit such as "unique_fraction<0.9".',
         )
     for threshold in thresholds:
         if isinstance(threshold, Change):
             raise ParameterError(
                 f"{threshold.text!r} compares with a baseline, and there is none.",
-                hint='Give baseline=FILE, or an absolute limit such as "unique_fraction<0.9".',
+                hint='Give `baseline=FILE`, or an absolute limit such as "unique_fraction<0.9".',
             )

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from collapse_audit.errors import ReportError
 from collapse_audit.gate.metrics import METRICS, Metric
-from collapse_audit.gate.pairing import Difference, pair_heads, refuse_other_mlcd
+from collapse_audit.gate.pairing import Difference, no_head, pair_heads, refuse_other_mlcd
 from collapse_audit.gate.regrouping import Groups, Regrouping, compare_groups
 from collapse_audit.gate.subjects import Subject, open_subject
 from collapse_audit.report.comparison_text import comparison_to_table
@@ -140,16 +140,21 @@ def compare(
         groups of duplicates of A were split or merged.
 
     Raises:
-        ReportError: If the reports were made in different ways or do not hold the same heads.
+        ReportError: If the reports were made in different ways or do not hold the same heads, or
+            a name in ``pair`` is of none.
 
     Example:
         >>> from collapse_audit import audit
         >>> import numpy as np
         >>> compare(audit(np.eye(4)[[0, 0, 1, 2]]), audit(np.eye(4))).heads[0].regroupings[0].splits
         ((0, (1, 1)),)
-    """
+    """  # noqa: DOC501  (no_head makes one)
     sides = [_side(side, allow) for side in (a, b, *more)]
     first, others = sides[0], sides[1:]
+    held = {head["name"]: "" for other in others for head in other.report["heads"]}
+    if mistyped := [partner for partner in (pair or {}).values() if partner not in held]:
+        where = ", ".join(other.report["source"]["spec"] for other in others)
+        raise no_head(mistyped[0], where, held)
     allowed = ("k", "branch", *allow)
     paired = [pair_heads(first.report, other.report, allowed, pair or {}) for other in others]
     heads = []

@@ -60,9 +60,9 @@ class Metric:
 
 
 _HOW_TO_MEASURE: Final = {
-    "nearest_cosine": "Make the report again with nearest=True.",
-    "exact_duplicates": "Make the report again with nearest=True.",
-    "sweep": "Make the report again with sweep=True; it holds the epsilons of the sweep only.",
+    "nearest_cosine": "Make the report again with `nearest=True`.",
+    "exact_duplicates": "Make the report again with `nearest=True`.",
+    "sweep": "Make the report again with `sweep=True`; it holds the epsilons of the sweep only.",
     "mlcd": "It needs data: make the report with `collapse-audit mlcd`.",
 }
 

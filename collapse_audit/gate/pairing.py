@@ -1,4 +1,4 @@
-"""Which head of a report belongs to which of a baseline, and whether they can be compared."""
+"""Which head of a report belongs to which of another, and whether they can be compared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from collapse_audit.errors import ReportError
 from collapse_audit.report.documents import HeadDocument, ReportDocument
+from collapse_audit.words import did_you_mean
 
 #: Differences that make two reports incomparable unless they are allowed by name.
 Difference: TypeAlias = Literal["schema", "epsilon", "rule", "k", "branch", "mlcd"]
@@ -21,7 +22,7 @@ def pair_heads(
     allow: Collection[Difference] = (),
     by_hand: Mapping[str, str] | None = None,
 ) -> tuple[tuple[HeadDocument, HeadDocument], ...]:
-    """Match the heads of a report with those of a baseline by name and branch, in their order."""
+    """Match the heads of a report with those of another by name and branch, in their order."""
     # Where both hold a single head these are a pair whatever their names: a tensor is often stored
     # under another key by the next release. by_hand: names of heads that belong together, which
     # leaves the rest out; if it is empty, heads of other names are paired in their order.
@@ -59,12 +60,15 @@ def _named(
         held = {head["name"]: head for head in document["heads"]}
         chosen = [held[one] for one in names if one in held]
         if not chosen:
-            raise ReportError(
-                f"{document['source']['spec']}: has no head {names[0]!r}.",
-                hint=f"It has: {', '.join(held)}.",
-            )
+            raise no_head(names[0], document["source"]["spec"], held)
         found.append(chosen[0])
     return found[0], found[1]
+
+
+def no_head(name: str, where: str, names: Collection[str]) -> ReportError:
+    """The error for a name that is none of the names of heads there."""
+    hint = did_you_mean(name, names) or f"It has: {', '.join(names)}."
+    return ReportError(f"{where}: has no head {name!r}.", hint=hint)
 
 
 def _pairs(
@@ -75,8 +79,8 @@ def _pairs(
     partner = {_key(other): other for other in others}
     if len(partner) < len(others):
         raise ReportError(
-            "two heads of the baseline have the same name and branch.",
-            hint="Make a baseline of each with head=NAME.",
+            "two heads have the same name and branch.",
+            hint="Make a report of each with `head=NAME`.",
         )
     keys = {_key(head) for head in heads}
     left = [head for head in heads if _key(head) not in partner]
@@ -88,10 +92,10 @@ def _pairs(
                 for head in left + right
             )
         )
-        again = "make the baseline again with update_baseline=True"
         raise ReportError(
             f"the two do not hold the same heads: {names}.",
-            hint=f"Choose one with head=NAME, or {'say pairs=NAME=NAME' if in_order else again}.",
+            hint="Choose one with `head=NAME`"
+            + (", or say `pair=NAME=NAME`." if in_order else "."),
         )
     partner |= {_key(head): other for head, other in zip(left, right, strict=True)}
     return [(head, partner[_key(head)]) for head in heads]
@@ -110,6 +114,6 @@ def _refuse(
 ) -> None:
     if new != old and difference not in allow:
         raise ReportError(
-            f"{what} is {new} here and {old} in the baseline, so the two cannot be compared.",
-            hint=f"Make the baseline again, or say allow={difference}.",
+            f"{what} is {new} here and {old} there, so the two cannot be compared.",
+            hint=f"Make both in the same way, or say `allow={difference}`.",
         )

@@ -53,6 +53,6 @@ def check_centre(centre: npt.ArrayLike | None, k: int) -> npt.NDArray[np.float64
     if array.shape != (k,) or not np.isfinite(array).all():
         raise ParameterError(
             f"the centre must be {k} finite numbers, one per prototype, got {array.size}.",
-            hint="Use centre='estimate' if the file holds none.",
+            hint="Use `centre=estimate` if the file holds none.",
         )
     return array

@@ -21,7 +21,7 @@ from collapse_audit.monitor.alarms import Alarms
 from collapse_audit.monitor.incremental import Counted, IncrementalCover
 from collapse_audit.monitor.observation import Alarm, BranchState, Observation
 from collapse_audit.monitor.weights import Head, Stored, stored_weight, unit_rows
-from collapse_audit.prototypes import Prototypes
+from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes
 
 LogFunction = Callable[[Mapping[str, float], int], object]
 
@@ -60,7 +60,7 @@ class PrototypeMonitor:
         head: Head,
         *,
         every: int = 100,
-        epsilon: float = 0.025,
+        epsilon: float = DEFAULT_EPSILON,
         student: Head | None = None,
         temperature: float | None = None,
         log_fn: LogFunction | None = None,
@@ -196,7 +196,7 @@ class PrototypeMonitor:
         if self._temperature is None:
             raise ParameterError(
                 "the MLCD of a batch needs the temperature of the head.",
-                hint="Pass PrototypeMonitor(..., temperature=0.04), or show it no logits.",
+                hint="Pass `temperature=0.04` to PrototypeMonitor, or show it no logits.",
             )
         from collapse_audit.mlcd import MLCDAccumulator
 

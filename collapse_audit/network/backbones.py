@@ -25,8 +25,8 @@ _REFUSALS = (
     TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError,
 )  # fmt: skip
 _FAULT = re.compile(r"CUDA|out of memory|allocate memory")
-_FEATURES = "Compute the features with the official code and give them with data=FILE.npz."
-_ANOTHER = f"Try backbone=TIMM_NAME, and arguments for it. {_FEATURES}"
+_FEATURES = "Compute the features with the official code and give them with `data=FILE.npz`."
+_ANOTHER = f"Try `backbone=TIMM_NAME`, and arguments for it. {_FEATURES}"
 
 
 def build_backbone(

@@ -172,7 +172,7 @@ def _fashion_mnist(folder: Path | None) -> Samples:
     if folder is None:
         raise SourceError(
             "fashion-mnist needs the folder of its files.",
-            hint="Give data=fashion-mnist:FOLDER, with t10k-images-idx3-ubyte.gz in it.",
+            hint="Give `data=fashion-mnist:FOLDER`, with t10k-images-idx3-ubyte.gz in it.",
         )
     raw = folder / "FashionMNIST" / "raw"  # where torchvision puts them
     folder = raw if raw.is_dir() else folder

@@ -117,7 +117,7 @@ def image_batches(
                 f"{len(skipped)} of {len(index)} images cannot be read"
                 f"{'' if skip_bad else ', more than 1 %'}: "
                 f"{', '.join(skipped[:_SKIPPED_SHOWN])}, ...",
-                hint="Repair or remove them, or leave them out with skip_bad=True.",
+                hint="Repair or remove them, or leave them out with `skip_bad=True`.",
             )
         if good:
             pixels = torch.from_numpy(_stack(good, samples)).to(device, dtype)
@@ -164,7 +164,7 @@ def _stack(items: list[_Item], samples: Samples) -> npt.NDArray[Any]:
             raise ParameterError(
                 f"{_name(samples, item.index)} is {array.shape[2]} x {array.shape[1]} pixels, "
                 f"others are {arrays[0].shape[2]} x {arrays[0].shape[1]}.",
-                hint="Use resize=N to bring all to one size.",
+                hint="Use `resize=N` to bring all to one size.",
             )
     return np.stack(arrays)
 

@@ -63,7 +63,7 @@ class HeadModel:
             raise ParameterError(
                 f"{self.prototypes.source}: the softmax temperature of "
                 f"{self.family or 'a file laid out like this'} is not known.",
-                hint="Give the one it was trained with, as temperature=T.",
+                hint="Give the one it was trained with, as `temperature=T`.",
             )
         return known
 
@@ -121,14 +121,14 @@ class HeadModel:
             raise ParameterError(
                 f"images are {images.shape[3]} x {images.shape[2]} pixels after preprocessing, "
                 f"the backbone takes {side} x {side}.",
-                hint=f"Use resize={side}.",
+                hint=f"Use `resize={side}`.",
             )
         features: Tensor = self.backbone(images)
         if features.shape[1] != self.width:
             raise ParameterError(
                 f"the backbone gives features of width {features.shape[1]}, "
                 f"the head takes {self.width}.",
-                hint="Give the features that the head was trained on with data=FILE.npz.",
+                hint="Give the features that the head was trained on with `data=FILE.npz`.",
             )
         return features
 
@@ -267,6 +267,6 @@ def _pixels(images: Tensor, width: int | None) -> Tensor:
         raise ParameterError(
             f"images of {flat.shape[1]} pixels do not fit this network, which has no "
             f"convolution and takes {width}.",
-            hint="Use resize=N, or give features with data=FILE.npz.",
+            hint="Use `resize=N`, or give features with `data=FILE.npz`.",
         )
     return flat

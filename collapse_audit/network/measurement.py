@@ -19,7 +19,7 @@ from collapse_audit.errors import (
     ParameterError,
     SourceError,
 )
-from collapse_audit.files import write_atomically
+from collapse_audit.files import refuse_special, write_atomically
 from collapse_audit.network.datasets import Samples, choose, open_samples
 from collapse_audit.network.extraction import FeatureBatch, Loading, array_batches, image_batches
 from collapse_audit.network.head_model import HeadModel, load_head_model
@@ -174,7 +174,7 @@ def cached_features(
     }
     if cache.suffix != ".safetensors":
         raise ParameterError(f"{cache}: features are kept in a .safetensors file.")
-    if cache.is_file():
+    if cache.exists():
         _check_origin(cache, origin)
         return open_samples(cache)
     samples = open_samples(data)
@@ -205,6 +205,7 @@ def _check_origin(path: Path, origin: Mapping[str, str]) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        refuse_special(path.resolve())
         with safe_open(path, framework="numpy") as file:
             found = file.metadata() or {}
     except (OSError, SafetensorError) as error:
@@ -213,7 +214,7 @@ def _check_origin(path: Path, origin: Mapping[str, str]) -> None:
         if found.get(name) != value:
             raise SourceError(
                 f"{path}: these features were made with {name} {found.get(name)!r}, not {value!r}.",
-                hint="Delete the file, or give another one with features=FILE.",
+                hint="Delete the file, or give another one with `features=FILE`.",
             )
 
 
@@ -276,7 +277,7 @@ def _centre(
         if model.centre is None:
             raise CheckpointError(
                 f"{model.prototypes.source}: holds no centre for {model.prototypes.name}.",
-                hint="Use centre=estimate or centre=none.",
+                hint="Use `centre=estimate` or `centre=none`.",
             )
         return model.centre, told
     return "estimate" if centre == "estimate" else None, told

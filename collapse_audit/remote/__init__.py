@@ -8,7 +8,7 @@ interruption can damage.
 from collapse_audit.remote.addresses import Remote, is_remote, remote_of_entry, remote_of_url
 from collapse_audit.remote.locking import check_and_record
 from collapse_audit.remote.maintenance import CacheItem, cache_items, clear_cache, verify_cache
-from collapse_audit.remote.remote_source import is_cached, open_source
+from collapse_audit.remote.remote_source import open_source
 from collapse_audit.remote.reporting import SILENT, Reporter
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.whole_files import fetch_file, file_of_other_tools
@@ -24,7 +24,6 @@ __all__ = [
     "clear_cache",
     "fetch_file",
     "file_of_other_tools",
-    "is_cached",
     "is_remote",
     "open_source",
     "remote_of_entry",

@@ -109,7 +109,7 @@ def remote_of_entry(entry: CheckpointEntry) -> Remote:
     if entry.url is None or entry.fetch != "http":
         raise SourceError(
             f"{entry.id}: cannot be fetched automatically.",
-            hint=fetch_hint(entry, "the folder given as checkpoint_dir=FOLDER"),
+            hint=fetch_hint(entry, "the folder given as `checkpoint_dir=FOLDER`"),
         )
     query = ""
     if entry.query_env is not None:
@@ -130,7 +130,7 @@ def not_in_cache(name: str) -> SourceError:
     """The error for what offline mode does not allow to fetch."""
     return SourceError(
         f"{name}: not in the cache, and offline mode is on.",
-        hint="Run `collapse-audit download` where there is a network, or leave offline=True "
+        hint="Run `collapse-audit download` where there is a network, or leave `offline=True` "
         "(COLLAPSE_AUDIT_OFFLINE, HF_HUB_OFFLINE) out.",
     )
 
@@ -149,7 +149,7 @@ def address_to_open(url: str, settings: RemoteSettings) -> str:
     if urlsplit(url).scheme == "http" and not settings.insecure_http:
         raise SourceError(
             f"{redact(url)}: plain http is refused, for anybody on the way can change the file.",
-            hint="Use https://, or allow it with insecure_http=True.",
+            hint="Use https://, or allow it with `insecure_http=True`.",
         )
     return url
 

@@ -140,7 +140,7 @@ def too_large(shown: str, size: int | None, limit: int) -> SourceError:
     what = "it does not end" if size is None else f"{size:,} bytes are needed"
     return SourceError(
         f"{shown}: {what}, and at most {limit:,} are fetched.",
-        hint="Raise max_bytes=N if it is right.",
+        hint="Raise `max_bytes=N` if it is right.",
     )
 
 

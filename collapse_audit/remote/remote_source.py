@@ -35,16 +35,6 @@ def open_source(remote: Remote, settings: RemoteSettings, reporter: Reporter) ->
     return RemoteSource(remote, settings, reporter, path, digest)
 
 
-def is_cached(remote: Remote, settings: RemoteSettings) -> bool:
-    """Whether something of a file is on this machine: in the cache, or fetched by another tool."""
-    # offline mode may still lack the part that is wanted
-    return (
-        RangeCache(remote, settings).version.size is not None
-        or cached_file(remote, settings) is not None
-        or file_of_other_tools(remote, SILENT) is not None
-    )
-
-
 class RemoteSource:
     """A remote file as a ByteSource; what was read is kept in the cache."""
 
@@ -106,7 +96,7 @@ class RemoteSource:
         if data is None:
             raise SourceError(
                 f"{self.remote.name}: the cache does not keep what is written to it.",
-                hint="Check the disk, or choose another folder with cache_dir=FOLDER.",
+                hint="Check the disk, or choose another folder with `cache_dir=FOLDER`.",
             )
         return data
 

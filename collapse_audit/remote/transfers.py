@@ -120,5 +120,5 @@ def _end_of(partial: Path, length: int | None) -> tuple[int, bytes]:
 def _unwritable(path: Path, error: OSError) -> SourceError:
     return SourceError(
         f"{path}: cannot be written ({error.strerror or error}).",
-        hint="Choose another folder with cache_dir=FOLDER or COLLAPSE_AUDIT_CACHE.",
+        hint="Choose another folder with `cache_dir=FOLDER` or COLLAPSE_AUDIT_CACHE.",
     )

@@ -33,7 +33,7 @@ def error_to_junit(message: str) -> str:
     """Write an input error as a suite with one case that could not be run."""
     suite = _suite([], errors=1)
     case = _case(suite, _SUITE, "audit")
-    ET.SubElement(case, "error", message=printable(message), type="input")
+    ET.SubElement(case, "error", message=printable(message, 2000), type="input")
     return _document(suite)
 
 

@@ -10,7 +10,7 @@ from collapse_audit.report.documents import ERROR_SCHEMA, ErrorDocument
 
 
 def report_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12) that every output of ``--format json`` obeys, errors too."""
+    """The schema (draft 2020-12) of reports and of error documents, or lists of them."""
     # Unknown keys are allowed everywhere: a later minor version may add some, and readers must
     # ignore them.
     text = files("collapse_audit.report").joinpath("report_schema.json").read_text("utf-8")

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from collapse_audit.errors import CheckpointError, ParameterError, SourceError
-from collapse_audit.files import remove_unfinished, write_atomically
+from collapse_audit.files import refuse_special, remove_unfinished, write_atomically
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.heads import Network, make_network
 from collapse_audit.training.loop import TrainingState
@@ -117,6 +117,7 @@ def save_head(
 def load_network(path: Path, config: HeadTrainingConfig, width: int, *, images: bool) -> Network:
     """Read the teacher back from a head of :func:`save_head`, on the CPU, in float32."""
     try:
+        refuse_special(path.resolve())
         with safe_open(path, framework="pt") as file:
             tensors = {
                 key.removeprefix("teacher."): file.get_tensor(key).float()
@@ -126,7 +127,7 @@ def load_network(path: Path, config: HeadTrainingConfig, width: int, *, images: 
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({printable(error)}).",
-            hint="init=FILE takes the head.safetensors of an earlier run.",
+            hint="`init=FILE` takes the head.safetensors of an earlier run.",
         ) from error
     network = make_network(config, width, images=images)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}

@@ -110,9 +110,11 @@ class HeadTrainingConfig:
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            _check(entry, getattr(self, entry.name))
+            check_setting(entry, getattr(self, entry.name), entry.name)
         if self.vmf and self.d < 16:
-            raise ParameterError(f"vmf needs d of at least 16, got {self.d}.", hint="Raise d.")
+            raise ParameterError(
+                f"vmf needs d of at least 16, got {self.d}.", hint="Give `d=16` or more."
+            )
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any], *, source: str = "configuration") -> typing.Self:
@@ -128,7 +130,7 @@ class HeadTrainingConfig:
         Raises:
             ParameterError: If a name is unknown, or a value of the wrong type or out of range.
         """
-        names = [entry.name for entry in dataclasses.fields(cls)]
+        names = {entry.name: entry for entry in dataclasses.fields(cls)}
         known = {}
         for key, value in values.items():
             name = str(key).replace("-", "_")
@@ -137,6 +139,7 @@ class HeadTrainingConfig:
                     f"{source}: unknown setting {_shown(key)}.",
                     hint=did_you_mean(name, names) or f"Settings: {', '.join(names)}.",
                 )
+            check_setting(names[name], value, f"{source}: {key}")
             known[name] = value
         return cls(**known)
 
@@ -181,8 +184,8 @@ def setting_type(entry: dataclasses.Field[Any]) -> tuple[type, bool]:
     return kinds[words[0]], "None" in words
 
 
-def _check(entry: dataclasses.Field[Any], value: object) -> None:
-    """Refuse a value of the wrong type or outside the range its field declares."""
+def check_setting(entry: dataclasses.Field[Any], value: object, name: str) -> None:
+    """Refuse a value of the wrong type or outside the range its field declares; name it so."""
     kind, optional = setting_type(entry)
     if value is None and optional:
         return
@@ -190,25 +193,25 @@ def _check(entry: dataclasses.Field[Any], value: object) -> None:
     accepted = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ParameterError(
-            f"{entry.name} must be {kind.__name__}, got {_shown(value)}.",
+            f"{name} must be {kind.__name__}, got {_shown(value)}.",
             hint="Write 1.0e-3, not 1e-3, in YAML." if kind is float else "",
         )
     rule = entry.metadata
     if rule["choices"] and value not in rule["choices"]:
         raise ParameterError(
-            f"{entry.name}: no {_shown(value)}.",
+            f"{name}: no {_shown(value)}.",
             hint=did_you_mean(str(value), rule["choices"])
             or f"Choose from {', '.join(rule['choices'])}.",
         )
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
-        raise ParameterError(f"{entry.name}: {_shown(value)} cannot be a name.")
+        raise ParameterError(f"{name}: {_shown(value)} cannot be a name.")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high = rule["low"], rule["high"]
         bound = "above" if rule["open_low"] else "at least"
         if not (low < value if rule["open_low"] else low <= value):
-            raise ParameterError(f"{entry.name} must be {bound} {low:g}, got {_shown(value)}.")
+            raise ParameterError(f"{name} must be {bound} {low:g}, got {_shown(value)}.")
         if value > high:
-            raise ParameterError(f"{entry.name} must be at most {high:g}, got {_shown(value)}.")
+            raise ParameterError(f"{name} must be at most {high:g}, got {_shown(value)}.")
 
 
 def _shown(value: object) -> str:

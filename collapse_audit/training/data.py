@@ -28,7 +28,7 @@ _FASHION_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
 # where Debian's package dataset-fashion-mnist puts the original files
 _FASHION_ROOT = "/usr/share/datasets/fashion-mnist"
 _FASHION_HINT = (
-    "Give data_root=FOLDER with Fashion-MNIST's original files "
+    "Give `data_root=FOLDER` with Fashion-MNIST's original files "
     "(Debian: apt install dataset-fashion-mnist)."
 )
 
@@ -93,7 +93,7 @@ def load_data(config: HeadTrainingConfig) -> Data:
     if len(data) < config.batch_size:
         raise ParameterError(
             f"{config.data}: {len(data)} training samples, but a batch holds {config.batch_size}.",
-            hint="Lower batch_size.",
+            hint="Lower `batch_size=N`.",
         )
     return data
 

@@ -42,7 +42,7 @@ def audit_rows(rows: Tensor, *, full: bool = True) -> dict[str, Any]:
     from collapse_audit.head_audit import audit_prototypes
 
     prototypes = Prototypes.from_weight(rows.detach().clone())
-    audit = audit_prototypes(prototypes, epsilon=0.025, sweep=full, nearest=False)
+    audit = audit_prototypes(prototypes, sweep=full, nearest=False)
     head = audit.head_report()
     return {
         "k": prototypes.k,

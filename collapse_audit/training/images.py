@@ -66,7 +66,7 @@ def image_data(
     if config.backbone == "small":
         raise ParameterError(
             f"{path}: holds images, which the small backbone does not take.",
-            hint="Name a timm model: backbone=vit_tiny_patch16_224.",
+            hint="Name a timm model: `backbone=vit_tiny_patch16_224`.",
         )
     pixels = _channels_first(arrays["images"], "images", path)[: config.limit]
     held_out = (

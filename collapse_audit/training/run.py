@@ -141,7 +141,7 @@ def _enough_memory() -> Iterator[None]:
             raise
         raise ParameterError(
             f"There is too little memory ({printable(' '.join(str(error).split()), 160)}).",
-            hint="Lower k, d, hidden, views, pool, limit or batch_size.",
+            hint="Lower k, d, hidden, views, pool, limit or `batch_size=N`.",
         ) from error
 
 
@@ -159,7 +159,8 @@ def _claim(folder: Path, config: HeadTrainingConfig, data: Data, *, resume: bool
         _check_same(path, config, data)
         if not resume:
             raise ParameterError(
-                f"{folder}: already holds a run.", hint="Add resume=True, or choose another folder."
+                f"{folder}: already holds a run.",
+                hint="Add `resume=True`, or choose another folder.",
             )
         return
     if any(not entry.name.startswith(".") for entry in folder.iterdir()):

@@ -16,7 +16,7 @@ from collapse_audit.errors import ParameterError
 from collapse_audit.files import read_json, replacing
 from collapse_audit.report.columns import pipe_table
 from collapse_audit.training.checkpointing import sole_use, write_text
-from collapse_audit.training.config import HeadTrainingConfig, setting_type
+from collapse_audit.training.config import HeadTrainingConfig, check_setting, setting_type
 from collapse_audit.training.evaluate import look_up
 from collapse_audit.training.run import run_training
 from collapse_audit.words import did_you_mean
@@ -39,8 +39,8 @@ _TRUTH = {"true": True, "false": False}
 
 def parse_sweep(text: str) -> tuple[str, list[Any]]:
     """Read one ``name=a,b,c``: the name of a setting, and values of its type."""
-    name, _, values = text.partition("=")
-    name = name.strip().replace("-", "_")
+    typed, _, values = text.partition("=")
+    name = typed.strip().replace("-", "_")
     entries = {entry.name: entry for entry in dataclasses.fields(HeadTrainingConfig)}
     given = [value for value in values.split(",") if value]
     if name not in entries or not given:
@@ -56,6 +56,8 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
         raise ParameterError(
             f"sweep {text}: {name} takes values of type {kind.__name__}."
         ) from error
+    for value in parsed:
+        check_setting(entries[name], value, f"sweep: {typed.strip()}")
     return name, parsed
 
 

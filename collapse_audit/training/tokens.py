@@ -51,7 +51,7 @@ def tokens_of(
     if config.vmf:
         raise ParameterError(
             f"{path}: holds patch tokens, whose term has no von Mises-Fisher normaliser.",
-            hint="Train with vmf=False, or leave the tokens out of the file.",
+            hint="Train with `vmf=False`, or leave the tokens out of the file.",
         )
     whole, masked, mask = (arrays[name] for name in _NAMES)
     fits = whole.shape == masked.shape == (*mask.shape, width) and len(mask) >= n

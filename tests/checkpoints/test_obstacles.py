@@ -49,13 +49,15 @@ def test_backbones_of_every_kind_are_called_that(key: str) -> None:
 def test_only_backbones_are_called_that(shapes: Shapes) -> None:
     text = said(shapes)
     assert "Backbone-only" not in text
-    assert "`collapse-audit info --all` lists what it holds; head=KEY takes any matrix" in text
+    assert "`collapse-audit info --all` lists what it holds; `head=KEY` takes any matrix" in text
 
 
 def test_matrices_that_end_a_head_are_named(tmp_path: Path) -> None:
     path = tmp_path / "scan.pth"
     torch.save({f"cluster_head.{i}.weight": torch.eye(9, 5) for i in range(2)}, path)
-    with pytest.raises(NoPrototypesError, match=r"name it with head=KEY: .*cluster_head\.1\.weigh"):
+    with pytest.raises(
+        NoPrototypesError, match=r"name it with `head=KEY`: .*cluster_head\.1\.weigh"
+    ):
         load_prototypes(path)
     shapes: Shapes = {"backbone.head.weight": (9, 5), "blocks.0.head.weight": (9, 5)}
     assert candidates(checkpoint_of(shapes)) == ["backbone.head.weight"]

@@ -172,7 +172,7 @@ def test_a_head_of_the_other_branch_is_said_to_be_there() -> None:
     checkpoint = checkpoint_of({f"{name}.weight": (9, 4) for name in names})
     heads = discover_heads(checkpoint)
     assert [(head.name, head.branch) for head in heads][-1] == ("aux_head", "student")
-    with pytest.raises(CheckpointError, match="a head of the student: choose branch=student"):
+    with pytest.raises(CheckpointError, match="a head of the student: choose `branch=student`"):
         select_heads(checkpoint, heads, branch="teacher", head="aux_head", spec="x")
 
 

@@ -112,6 +112,43 @@ def test_a_traceback_is_shown_only_on_request(run: Run, monkeypatch: pytest.Monk
     assert "Traceback" in run("absent.pth")[2]
 
 
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:sEcReT@127.0.0.1:1/x.pth",
+        "http://127.0.0.1:1/x.pth?sig=sEcReT",
+        "https://user:sEc ReT@127.0.0.1:1/x.pth#sEcReT",
+        "http://user:sEcReT@[bad/x.pth",
+        "ftp://user:sEcReT@127.0.0.1:1/x.pth",
+        "nosuch://user:sEcReT@host/x.pth",
+    ],
+)
+def test_no_secret_of_an_address_is_printed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, address: str, debug: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLLAPSE_AUDIT_OFFLINE", "0")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    code, out, err = run(address, "--insecure-http", *debug)
+    assert (code, out, "Traceback" in err) == (2, "", bool(debug))
+    assert "ReT" not in err
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_not_even_a_fault_of_the_program_prints_one(
+    run: Run, head: str, monkeypatch: pytest.MonkeyPatch, debug: tuple[str, ...]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        error = RuntimeError("http://user:sEcReT@host/x.pth?sig=sEcReT fails")
+        error.__cause__ = ConnectionError("Max retries exceeded with url: /x.pth?sig=sEcReT (no)")
+        raise error
+
+    monkeypatch.setattr(audit_command, "audits_of", fail)
+    err = run(head, *debug)[2]
+    assert "internal error: RuntimeError: http://host/x.pth fails." in err
+    assert "ReT" not in err
+
+
 def test_an_interrupt_is_130(run: Run, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

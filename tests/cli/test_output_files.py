@@ -118,3 +118,27 @@ def test_a_new_file_has_the_permissions_of_the_umask(run: Run, head: str, folder
     (folder / "other").touch()
     run(head, "-o", "report.json")
     assert (folder / "report.json").stat().st_mode == (folder / "other").stat().st_mode
+
+
+@pytest.mark.parametrize("mask", [0o027, 0o077])
+def test_every_file_that_is_written_has_the_permissions_of_the_user(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, mask: int
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    before = os.umask(mask)
+    try:
+        assert run("demo", "-o", "r.html", "--groups", "g.npy")[0] == 0
+        assert run("compare", "demo", "demo", "-o", "c.csv")[0] == 0
+        gate = ("--baseline", "b.json", "--missing-baseline", "create", "--format", "github")
+        assert run("check", "demo", *gate, "-o", "v.txt")[0] == 0
+        digits = ("--data", "digits", "--limit", "20", "--features", "f.safetensors")
+        assert run("mlcd", "demo", *digits)[0] == 0
+        small = ("--iterations", "2", "--limit", "40", "--k", "8", "--pool", "2")
+        assert run("train", "--out", "run", *small)[0] == 0
+        assert run("train", "--out", "sweep", *small, "--sweep", "k=8,16")[0] == 0
+    finally:
+        os.umask(before)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".html", ".npy", ".csv", ".safetensors", ".svg"}
+    wrong = [str(path) for path in files if path.stat().st_mode & 0o777 != 0o666 & ~mask]
+    assert not wrong

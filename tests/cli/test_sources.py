@@ -318,3 +318,39 @@ def test_the_library_speaks_of_parameters_and_the_command_line_of_options(
     assert library not in err
     document = json.loads(run(*arguments, "--json")[1])
     assert shown in document["error"]["message"] + document["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quoted"),
+    [
+        (["run/epsilon=0.1/head.pth"], "run/epsilon=0.1/head.pth: no such file"),
+        (["run/head.pth", "--head", "branch=student"], "run/head.pth: no such file"),
+        (["check", "demo", "--fail-on", "epsilon=0.1"], "'epsilon=0.1' is not a threshold"),
+        (["compare", "demo", "demo", "--pair", "head="], "NAME=NAME, got 'head='"),
+        (
+            ["check", "epsilon=0.1/h.pth", "--baseline", "head=NAME.json"],
+            "head=NAME.json: there is no baseline yet. Create it with: "
+            "collapse-audit check epsilon=0.1/h.pth --baseline head=NAME.json --update-baseline",
+        ),
+        (["epsilon=0.10.npy"], "Did you mean epsilon=0.1.npy?"),
+    ],
+)
+def test_what_the_user_typed_is_never_taken_for_a_parameter(
+    run: Run, folder: Path, arguments: list[str], quoted: str
+) -> None:
+    (folder / "epsilon=0.1.npy").touch()
+    assert quoted in run(*arguments)[2]
+
+
+@pytest.mark.parametrize("form", ["junit", "github"])
+def test_a_ci_system_is_told_the_option_too(run: Run, form: str) -> None:
+    _, out, err = run("check", "demo", "--format", form)
+    assert "Give --baseline FILE, or" in out
+    assert "Give --baseline FILE, or" in err
+
+
+def test_a_ci_system_is_told_the_whole_of_a_long_error(run: Run) -> None:
+    name = "x" * 150
+    command = f"--baseline {name}.json --update-baseline"
+    _, out, _ = run("check", "demo", "--baseline", f"{name}.json", "--format", "junit")
+    assert command in out

@@ -188,7 +188,9 @@ def test_a_baseline_of_the_same_head_is_byte_for_byte_the_same(
 
 def test_another_epsilon_is_refused_unless_allowed(run: Run, good: str, baseline: str) -> None:
     other = (good, "--baseline", baseline, "--epsilon", "0.1")
-    assert "epsilon is 0.1 here and 0.025 in the baseline" in run(*other).error
+    error = run(*other).error
+    assert "epsilon is 0.1 here and 0.025 there, so" in error
+    assert error.endswith("say `allow=epsilon`. Or replace the baseline with --update-baseline.")
     assert run(*other, "--allow", "epsilon").code == 0
 
 

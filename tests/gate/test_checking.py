@@ -44,7 +44,7 @@ def test_a_level_of_the_sweep_can_be_checked(report: dict[str, Any]) -> None:
 
 
 def test_nothing_to_check_is_not_green(report: dict[str, Any]) -> None:
-    with pytest.raises(ParameterError, match=r"nothing to check. Give baseline=FILE"):
+    with pytest.raises(ParameterError, match=r"nothing to check. Give `baseline=FILE`"):
         check(report)
 
 
@@ -63,7 +63,7 @@ def test_a_metric_that_was_not_measured_is_an_error_and_says_where(report: dict[
     poor["heads"][0]["nearest_cosine"] = None
     with pytest.raises(ReportError, match=r"the report: nearest_cosine.max was not measured"):
         check(poor, report, ["nearest_cosine.max:+0"])
-    with pytest.raises(ReportError, match=r"the baseline: .* with nearest=True"):
+    with pytest.raises(ReportError, match=r"the baseline: .* with `nearest=True`"):
         check(report, poor, ["nearest_cosine.max:+0"])
     with pytest.raises(ReportError, match="collapse-audit mlcd"):
         check(report, None, ["perplexity<5"])
@@ -74,7 +74,7 @@ def test_reports_made_in_different_ways_are_compared_only_if_told_so(
     report: dict[str, Any], difference: Any
 ) -> None:
     other = edited(report, INCOMPARABLE[difference])
-    with pytest.raises(ReportError, match=f"in the baseline, .* allow={difference}"):
+    with pytest.raises(ReportError, match=f"here and .* there, .* `allow={difference}`"):
         check(report, other, ["M:-5%"])
     assert check(report, other, ["M:-5%"], allow=[difference]).passed
     assert check(report, other, ["M<8"]).passed, "absolute limits do not need the baseline"
@@ -110,7 +110,7 @@ def test_a_head_that_is_missing_is_named() -> None:
 
 def test_two_heads_of_one_name_are_not_guessed_at() -> None:
     twins = build_report([head_of([2, 1]), head_of([1, 1, 1])])
-    with pytest.raises(ReportError, match=r"same name and branch. Make a baseline of each"):
+    with pytest.raises(ReportError, match=r"same name and branch. Make a report of each"):
         check(twins, twins)
 
 

@@ -82,10 +82,15 @@ def test_heads_that_cannot_be_paired_are_refused_with_the_option(run: Run, tmp_p
     assert (
         "do not hold the same heads: dino_head (teacher), ibot_head (teacher), x_head" in ran.error
     )
-    assert ran.error.endswith("Choose one with head=NAME, or say pairs=NAME=NAME.")
+    assert ran.error.endswith("Choose one with `head=NAME`, or say `pair=NAME=NAME`.")
     assert paired(compared(run, a, b, "--pair", "ibot_head=z_head"))
     ran = run(a, b, "--pair", "ibot_head=w", command=compare_command)
     assert ran.error == f"{b}: has no head 'w'. It has: x_head, y_head, z_head."
+    ran = run(a, b, b, "--pair", "ibot_head=z_hed", command=compare_command)
+    assert ran.error == f"{b}, {b}: has no head 'z_hed'. Did you mean z_head or y_head or x_head?"
+    # a mistyped partner is not replaced by the head of the same name
+    ran = run(a, a, "--pair", "ibot_head=dino_hed", command=compare_command)
+    assert ran.error == f"{a}: has no head 'dino_hed'. Did you mean dino_head or ibot_head?"
     assert "--pair must be NAME=NAME" in run(a, b, "--pair", "w", command=compare_command).error
 
 

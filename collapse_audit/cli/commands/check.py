@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from collapse_audit.cli.console import Session, check_output, emit, say
+from collapse_audit.cli.console import Session, check_output, emit, explained, say
 from collapse_audit.cli.options import (
-    EPSILON,
     AuditOptions,
+    OutputOptions,
     format_options,
     option_of,
     source_argument,
@@ -36,8 +36,8 @@ from collapse_audit.gate import (
     require_gates,
     write_report,
 )
-from collapse_audit.prototypes import check_epsilon
-from collapse_audit.report import ReportDocument, VerdictDocument, to_json
+from collapse_audit.prototypes import DEFAULT_EPSILON, check_epsilon
+from collapse_audit.report import VerdictDocument, to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collapse_audit.remote import RemoteSettings
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
+_UPDATE: Final = "Or replace the baseline with --update-baseline."
 _YES: Final = "Add --yes to replace it all the same."
 
 _FORMATS: Final[dict[str, Callable[[VerdictDocument], str]]] = {
@@ -123,7 +124,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @click.option(
     "--epsilon",
     type=float,
-    help=f"Cosine distance strictly below which two are duplicates; {EPSILON} by default.",
+    help=f"Cosine distance strictly below which two are duplicates; {DEFAULT_EPSILON} by default.",
 )
 @option_of(AuditOptions, "head")
 @option_of(AuditOptions, "branch")
@@ -131,7 +132,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @format_options(_FORMATS, "Write the verdict to FILE instead of stdout.")
 @click.option("--exit-zero", is_flag=True, help="Report failed checks, but exit with 0.")
 @option_of(AuditOptions, "device")
-@click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
+@option_of(OutputOptions, "progress")
 @remote_options
 @click.pass_context
 def check_command(
@@ -198,7 +199,7 @@ def _run(
     chosen = settings.epsilon if epsilon is None else epsilon
     writes = update_baseline or missing == "create"
     options = AuditOptions(
-        epsilon=check_epsilon(EPSILON if chosen is None else chosen),
+        epsilon=check_epsilon(DEFAULT_EPSILON if chosen is None else chosen),
         # a baseline is a full report; a check measures what its thresholds ask for
         sweep=writes or _asks_for(thresholds, "sweep"),
         nearest=writes or _asks_for(thresholds, "nearest_cosine", "exact_duplicates"),
@@ -206,13 +207,15 @@ def _run(
     )
     opener = Opener(options, allow or settings.allow, progress, fetching, epsilon=chosen)
     old = None
-    if baseline is not None:
+    if baseline is not None and baseline.exists():
         with _unless_replaced(update_baseline, yes):
-            old = _read_baseline(source, baseline, opener.allow, "skip" if writes else missing)
+            old = read_report(baseline, allow=opener.allow)
+    elif baseline is not None and not writes and missing == "fail":
+        raise _no_baseline(source, baseline)
     report = opener.report(source)
     verdict = check(report, None, thresholds, skip_changes=baseline is not None)
     if old is not None:
-        with _unless_replaced(update_baseline, yes):
+        with _unless_replaced(update_baseline, yes, _UPDATE):
             verdict = check(report, old, thresholds, allow=opener.allow)
     if update_baseline and yes:
         verdict = verdict.accepted()
@@ -223,37 +226,23 @@ def _run(
     return verdict, baseline
 
 
-def _read_baseline(
-    source: str, baseline: Path, allow: tuple[Difference, ...], missing: str
-) -> ReportDocument | None:
-    """The baseline; ``None`` if there is none and that is no error."""
-    if baseline.exists():
-        return read_report(baseline, allow=allow)
-    if missing != "fail":
-        return None
-    command = [
-        "collapse-audit",
-        "check",
-        scrub(source),
-        "--baseline",
-        str(baseline),
-        "--update-baseline",
-    ]
-    raise ReportError(
-        f"{baseline}: there is no baseline yet.", hint=f"Create it with: {shlex.join(command)}"
+def _no_baseline(source: str, baseline: Path) -> ReportError:
+    command = ["collapse-audit", "check", scrub(source), "--baseline", str(baseline)]
+    return ReportError(
+        f"{baseline}: there is no baseline yet.",
+        hint=f"Create it with: {shlex.join(command)} --update-baseline",
     )
 
 
 @contextmanager
-def _unless_replaced(update: bool, yes: bool) -> Iterator[None]:
+def _unless_replaced(update: bool, yes: bool, advice: str = "") -> Iterator[None]:
     """Pass an error of the baseline on, unless it is to be replaced whatever it holds."""
     try:
         yield
     except ReportError as error:
-        if not update:
-            raise
-        if not yes:
-            raise ReportError(error.message, hint=_YES) from error
+        hint = _YES if update else f"{error.hint} {advice}".strip()
+        if not (update and yes):
+            raise ReportError(error.message, hint=hint) from error
 
 
 @contextmanager
@@ -263,7 +252,7 @@ def _errors_in(form: str, output: Path | None) -> Iterator[None]:
         yield
     except CollapseAuditError as error:
         if form in _ERROR_FORMATS:
-            emit(_ERROR_FORMATS[form](str(error)), output)
+            emit(_ERROR_FORMATS[form](explained(error)), output)
         raise
 
 

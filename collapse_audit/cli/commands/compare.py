@@ -11,7 +11,14 @@ import click
 
 from collapse_audit.cli.console import check_output, emit
 from collapse_audit.cli.formats import table_width
-from collapse_audit.cli.options import AuditOptions, format_options, options_of, several_sources
+from collapse_audit.cli.options import (
+    AuditOptions,
+    OutputOptions,
+    format_options,
+    option_of,
+    options_of,
+    several_sources,
+)
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener
 from collapse_audit.errors import ParameterError
@@ -66,7 +73,7 @@ Examples:
     help="Compare head A of the first with head B of the others, and only what is named so.",
 )
 @format_options(_FORMATS, "Write to FILE instead of stdout.")
-@click.option("--progress/--no-progress", default=True, help="Progress bars on stderr.")
+@option_of(OutputOptions, "progress")
 @remote_options
 def compare_command(
     wanted: list[tuple[str, str | None]],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from collapse_audit.cli.console import explained
 from collapse_audit.cli.options import AuditOptions, option_of
 from collapse_audit.cli.remote_options import remote_options, reporter
 
@@ -60,15 +60,16 @@ def reproduce_command(
     measured. The papers fix no counting algorithm: a difference is no error.
     """
     from collapse_audit.manifest import load_manifest
-    from collapse_audit.reproduction import reproduce, to_markdown
+    from collapse_audit.reproduction import reproduce, to_document, to_markdown
 
     entries = [
         entry for entry in load_manifest().filter(family=family, with_head=True) if entry.published
     ]
-    rows = reproduce(entries, state, fetching, reporter(), checkpoint_dir=checkpoint_dir)
+    rows = reproduce(
+        entries, state, fetching, reporter(), checkpoint_dir=checkpoint_dir, explain=explained
+    )
     if form == "json":
-        document = {"schema": "collapse-audit/reproduction", "rows": [asdict(row) for row in rows]}
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(to_document(rows), indent=2))
     else:
         click.echo(to_markdown(rows))
     if any(row.problem for row in rows):

@@ -15,6 +15,7 @@ Example:
 def schema_command() -> None:
     """Print the JSON Schema of the reports.
 
-    Every output of `--format json`, reports and error documents alike, obeys it (draft 2020-12).
+    The JSON of `audit`, `demo` and `mlcd` obeys it (draft 2020-12), and so does that of an error
+    in any command. Verdicts, comparisons and all other JSON are documents of other kinds.
     """
     emit(to_json(report_schema()), None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from collapse_audit.cli.console import Session, say
-from collapse_audit.training.config import HeadTrainingConfig, setting_type
+from collapse_audit.training.config import HeadTrainingConfig, check_setting, setting_type
 
 _TYPES: dict[type, click.ParamType[Any]] = {str: click.STRING, int: click.INT, float: click.FLOAT}
 
@@ -28,10 +29,22 @@ def _setting_flags(command: click.Command) -> click.Command:
         declaration = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
         command.params.append(
             click.Option(
-                [declaration], type=_TYPES.get(kind), default=None, help=text, show_default=False
+                [declaration],
+                type=_TYPES.get(kind),
+                default=None,
+                help=text,
+                show_default=False,
+                callback=partial(_checked, entry),
             )
         )
     return command
+
+
+def _checked(entry: Any, _ctx: click.Context, flag: click.Parameter, value: Any) -> Any:
+    """Refuse a value out of range by the name of the flag."""
+    if value is not None:
+        check_setting(entry, value, flag.opts[0])
+    return value
 
 
 @click.command("train")
@@ -78,9 +91,8 @@ train_command = _setting_flags(train_command)
 
 def _configuration(config_file: Path | None, flags: dict[str, Any]) -> HeadTrainingConfig:
     given = {name: value for name, value in flags.items() if value is not None}
-    if config_file is None:
-        return HeadTrainingConfig.from_mapping(given, source="command line")
-    return dataclasses.replace(HeadTrainingConfig.from_file(config_file), **given)
+    config = HeadTrainingConfig.from_file(config_file) if config_file else HeadTrainingConfig()
+    return dataclasses.replace(config, **given)
 
 
 def _run_one(

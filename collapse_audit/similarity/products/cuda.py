@@ -154,7 +154,7 @@ def self_test(device: str) -> None:
             reason = printable(str(error).partition("\n")[0])
             raise DeviceError(
                 f"device {device!r} is there but fails: {reason}.",
-                hint="Use device=cpu; the result is the same.",
+                hint="Use `device=cpu`; the result is the same.",
             ) from error
         unit = source.block(slice(None)).astype(np.float64)
         excess = np.abs(scores - unit @ unit.T) - panel.rounding * np.abs(scores)
@@ -162,5 +162,5 @@ def self_test(device: str) -> None:
             raise DeviceError(
                 f"products on {device} break their error bound ({excess.max():.2g} > "
                 f"{panel.error:.2g}), so counts cannot be certified there.",
-                hint="Use device=cpu, and report the device.",
+                hint="Use `device=cpu`, and report the device.",
             )
