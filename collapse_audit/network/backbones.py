@@ -74,7 +74,7 @@ def build_backbone(
 
 def input_size(model: nn.Module) -> int | None:
     """Side of the square images that a model takes; ``None`` if it takes any size."""
-    embedding = getattr(model, "patch_embed", None)  # XCiT's is not strict, and takes any
+    embedding: Any = getattr(model, "patch_embed", None)  # XCiT's is not strict, and takes any
     return int(embedding.img_size[0]) if hasattr(embedding, "strict_img_size") else None
 
 

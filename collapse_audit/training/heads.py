@@ -85,6 +85,7 @@ class TimmBackbone(nn.Module):
             close = did_you_mean(name, timm.list_models())
             raise ParameterError(f"backbone: timm has no {name!r}.", hint=close)
         options: dict[str, Any] = {"num_classes": 0}
+        model: Any
         try:  # vision transformers interpolate their position embedding for local crops
             model = timm.create_model(name, dynamic_img_size=True, **options)
         except TypeError:
