@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from collapse_audit.remote import (
     remote_of_url,
     verify_cache,
 )
+from tests.loopback_server import remote_settings
 
 CASES = 300
 VALUES: list[Any] = [
@@ -41,10 +43,7 @@ NAMES = (
 
 @pytest.fixture
 def settings(tmp_path: Path) -> RemoteSettings:
-    return RemoteSettings(
-        cache_dir=tmp_path / "cache", insecure_http=True, retries=0, limit_seconds=10,
-        lock_path=tmp_path / "collapse_audit.lock",
-    )  # fmt: skip
+    return dataclasses.replace(remote_settings(tmp_path), retries=0)
 
 
 @pytest.fixture
