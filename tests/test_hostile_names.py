@@ -160,6 +160,7 @@ def test_markdown_renders_the_name_as_text(name: str) -> None:
     assert not re.search(r"@\w|https?://|www\.|#\d", shown)
 
 
+@pytest.mark.slow
 def test_names_of_megabytes_end_in_lines_that_can_be_read() -> None:
     name = "::a@b\x1b[31m=" * 100_000
     check_text(str(CollapseAuditError(name, hint=name)))
