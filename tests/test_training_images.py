@@ -103,9 +103,7 @@ def test_images_that_cannot_be_trained_on_are_refused(
         load_data(replace(config, backbone="small"))
     with pytest.raises(ParameterError, match=r"no 'test_vitt'\. Did you mean test_vit"):
         make_network(replace(config, backbone="test_vitt"), 3, images=True)
-    with pytest.raises(
-        ParameterError, match=r"crops of 40 pixels .* Use multiples of 16 for image"
-    ):
+    with pytest.raises(ParameterError, match=r"crops of 40 pixels .* Use image_size=N and local"):
         make_network(replace(config, image_size=40), 3, images=True)
     with pytest.raises(ParameterError, match=r"crops of 24 pixels do not part into the patches"):
         make_network(replace(config, local_size=24), 3, images=True)

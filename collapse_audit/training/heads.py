@@ -95,7 +95,7 @@ class TimmBackbone(nn.Module):
             if wrong := [crop for crop in (side, *crops) if crop % patch]:
                 raise ParameterError(
                     f"crops of {wrong[0]} pixels do not part into the patches of {name}.",
-                    hint=f"Use multiples of {patch} for image_size and local_size.",
+                    hint=f"Use image_size=N and local_size=N with multiples of {patch}.",
                 )
             model.set_input_size(img_size=side)  # the file then tells the size of the images
         self.model: nn.Module = model
