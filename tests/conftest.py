@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from collapse_audit.remote import RemoteSettings
 from collapse_audit.similarity.products.choice import PanelPair
 from tests.engine_panels import IN_EVERY_TEST, PANELS
 from tests.example_heads import HEADS, Head, Kinds
-from tests.loopback_server import LoopbackServer
+from tests.loopback_server import Clock, LoopbackServer, remote_settings
 from tests.plain_definition import Definition
 
 # CI draws the same examples in every run; at a desk each run draws new ones, and few in the quick
@@ -94,6 +96,27 @@ def server() -> Iterator[LoopbackServer]:
     running = LoopbackServer()
     yield running
     running.close()
+
+
+@pytest.fixture(name="settings")
+def _remote_settings(tmp_path: Path) -> RemoteSettings:
+    return remote_settings(tmp_path)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the limit of time is measured with."""
+    clock = Clock()
+    monkeypatch.setattr("collapse_audit.remote.remote_files.time", clock)
+    return clock
+
+
+@pytest.fixture
+def report(repository: Path) -> dict[str, Any]:
+    """A made-up report of two heads, one with everything and one with the least."""
+    text = (repository / "tests" / "data" / "report.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
-SECONDS = 5
+SECONDS = 30
 _BYTES = 4 * 2**30
 # The names of Python's own unpickler in addition to those that weights_only allows: it knows every
 # operation of the language, and these cannot do anything.

@@ -10,12 +10,52 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from collapse_audit.remote import Remote, RemoteSettings, remote_of_url
+
 _BLOCK = 1 << 16
+
+
+def remote_settings(folder: Path) -> RemoteSettings:
+    """Settings for this server: all is kept in a folder, and no limit of time is met by chance."""
+    return RemoteSettings(
+        cache_dir=folder / "cache",
+        insecure_http=True,
+        stall_seconds=60,
+        limit_seconds=600,
+        retries=3,
+        backoff_seconds=0.01,
+        lock_path=folder / "collapse_audit.lock",
+    )
+
+
+def offline(settings: RemoteSettings) -> RemoteSettings:
+    """The same settings without the network."""
+    return replace(settings, offline=True)
+
+
+def serve(server: LoopbackServer, data: bytes, name: str = "checkpoint.pth") -> Remote:
+    """Put a file on the server, and say where it is."""
+    server.files[name] = data
+    return remote_of_url(server.url(name))
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class LoopbackServer:

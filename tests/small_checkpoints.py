@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from collapse_audit.checkpoints import HeadLocation
 from collapse_audit.containers import Checkpoint, StoredTensor, read_checkpoint
 from collapse_audit.errors import SourceError
+from collapse_audit.sources import resolve_source
 
 K, D = 12, 8
 WEIGHT = torch.randn(K, D, generator=torch.Generator().manual_seed(0))
@@ -54,6 +56,18 @@ def saved(tree: Any, *, is_zip: bool = True) -> bytes:
 
 def save_torch(path: Path, tree: Any, *, is_zip: bool = True) -> None:
     torch.save(tree, path, _use_new_zipfile_serialization=is_zip)
+
+
+def heads_of(tree: Any, folder: Path) -> tuple[HeadLocation, ...]:
+    """The heads that are found in a saved tree."""
+    torch.save(tree, folder / "checkpoint.pth")
+    return resolve_source(folder / "checkpoint.pth").heads
+
+
+def layer(module: str, seed: int, k: int = 6) -> dict[str, torch.Tensor]:
+    """One prototype layer, random."""
+    generator = torch.Generator().manual_seed(seed)
+    return {f"{module}.last_layer.weight": torch.randn(k, 4, generator=generator)}
 
 
 def head(weight: torch.Tensor = WEIGHT, scale: torch.Tensor = SCALE) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def write(folder: Path, style: str, port: int) -> dict[str, torch.Tensor]:
     ranks = [
         subprocess.Popen([*command, str(rank), str(folder), style, str(port)]) for rank in range(2)
     ]
-    assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
+    assert [rank.wait(timeout=1200) for rank in ranks] == [0, 0]
     whole: dict[str, torch.Tensor] = torch.load(f"{folder}-whole.pth", weights_only=True)
     return whole
 

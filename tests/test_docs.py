@@ -1,37 +1,217 @@
-"""What the pages show is what the program prints."""
+"""What the pages show is what the program does: every block of Python and every command is run.
+
+Of each page the blocks are run one after the other, in one namespace and one folder, with
+stand-ins for what the page takes as given. What is not run is listed with its reason.
+"""
 
 from __future__ import annotations
 
 import doctest
+import itertools
 import re
+import shlex
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+import collapse_audit
+from collapse_audit import CollapseAuditWarning
 from collapse_audit.cli import main
 
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if "_build" not in path.parts
+}
+BLOCKS = re.compile(r"^```(python|pycon|console)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
-@pytest.fixture(scope="module")
-def page(repository: Path) -> str:
-    return (repository / "docs" / "mlcd.md").read_text(encoding="utf-8")
+_RECIPE = "needs the package; run against a stand-in in test_monitor_recipes.py"
+#: Beginning of a block of Python, by page -> why it is not run.
+PYTHON_NOT_RUN = {
+    ("docs/monitor.md", "from torch.utils.tensorboard import"): _RECIPE,
+    ("docs/monitor.md", "import mlflow"): _RECIPE,
+    ("docs/monitor.md", "import wandb"): _RECIPE,
+    ("docs/monitor.md", "from lightning.pytorch import"): _RECIPE,
+    ("docs/monitor.md", "from transformers import"): _RECIPE,
+}
+_NETWORK, _IMAGES = "needs the network", "needs ImageNet and the backbone of a checkpoint"
+#: Command, by page -> why it is not run.
+COMMANDS_NOT_RUN = {
+    ("README.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
+    ("README.md", "train --data digits --k 1024 --regulariser koleo-proto --out RUN"): "minutes",
+    ("docs/mlcd.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
+    ("docs/quickstart.md", "dino_vits16"): _NETWORK,
+    ("docs/quickstart.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
+    ("docs/remote.md", "dino_vits16"): _NETWORK,
+    ("docs/remote.md", "https://example.org/run/checkpoint.pth"): _NETWORK,
+    ("docs/remote.md", "hf://org/repo/dino_head.safetensors"): _NETWORK,
+    ("docs/remote.md", "s3://bucket/run/checkpoint.pth"): _NETWORK,
+    ("docs/remote.md", "download dino_vits16 ibot_vits16"): _NETWORK,
+    ("docs/remote.md", "reproduce --family dino"): _NETWORK,
+    ("docs/remote.md", "cache clear dino_vits16"): "asks first",
+}
 
 
-def test_the_examples_in_python_give_what_the_page_shows(page: str) -> None:
-    blocks = re.findall(r"```pycon\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        example = doctest.DocTestParser().get_doctest(block, {}, "mlcd", "docs/mlcd.md", 0)
-        assert doctest.DocTestRunner().run(example).failed == 0
-
-
-def test_mlcd_of_the_demo_prints_what_the_page_shows(
-    page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_dino: bytes) -> None:
+    """A folder with the files that the pages name."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    assert main(["mlcd", "demo", "--data", "digits", "--quiet"]) == 0
-    (block,) = re.findall(r"```text\n(.*?)```", page, flags=re.DOTALL)
-    printed = capsys.readouterr().out
-    assert words(block) == words(printed[printed.index("MLCD of") :])
+    Path("path/to").mkdir(parents=True)
+    for name in ("checkpoint.pth", "epoch1.pth", "epoch2.pth", "path/to/checkpoint.pth"):
+        Path(name).write_bytes(small_dino)
+    shutil.copy("checkpoint.pth", "path/to/file.pth")
+    examples = ROOT / "collapse_audit" / "examples"
+    for name, example in (("good", "koleo_proto"), ("before", "koleo_proto"),
+                          ("head", "baseline"), ("after", "baseline")):  # fmt: skip
+        shutil.copy(examples / f"digits_{example}.safetensors", f"{name}.safetensors")
+    d = collapse_audit.load_prototypes("checkpoint.pth").d
+    np.savez("features.npz", features=np.random.default_rng(0).standard_normal((20, d)))
+
+
+def gate(given: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """A report, a baseline, and the test of the page run by its fixture."""
+    names = {
+        "audit": collapse_audit.audit("after.safetensors"),
+        "baseline": collapse_audit.audit("before.safetensors"),
+    }
+    yield names
+    shutil.copy("good.safetensors", "head.safetensors")
+    names["test_the_released_head_has_not_collapsed"](given.getfixturevalue("collapse_audit"))
+    assert not names["verdict"].passed
+
+
+def monitor(_given: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Layers of a training, which has three steps."""
+    from torch import nn
+
+    layers = [nn.Linear(8, 16, bias=False) for _ in range(3)]
+    names = dict(zip(("teacher_head", "student_head", "head"), layers, strict=True))
+    yield names | {"loader": range(3), "train_step": lambda _: 1.0, "stop_training": print}
+    assert Path("prototypes.jsonl").read_text(encoding="utf-8").count("\n") == 1
+    assert Path("watch.jsonl").read_text(encoding="utf-8").count("\n") == 10
+
+
+def quickstart(_given: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """A model with a weight-normed layer."""
+    from torch import nn
+
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(8, 16, bias=False))
+    names = {"model": SimpleNamespace(head=SimpleNamespace(last_layer=layer))}
+    yield names
+    unique = names["prototypes"].unit_rows() @ layer.weight.detach().double().numpy().T
+    np.testing.assert_allclose(np.diag(unique), names["prototypes"].norms, rtol=1e-6)
+
+
+def engine(given: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """A head of 1,024 prototypes instead of 65,536."""
+    from benchmarks import inputs
+
+    make = inputs.make
+    given.getfixturevalue("monkeypatch").setattr(
+        inputs, "make", lambda kind, k, d: make(kind, k // 64, d)
+    )
+    names: dict[str, Any] = {}
+    yield names
+    assert names["tiles"]
+
+
+GIVEN: dict[str, Callable[[pytest.FixtureRequest], Iterator[dict[str, Any]]]] = {
+    "docs/gate.md": gate,
+    "docs/monitor.md": monitor,
+    "docs/quickstart.md": quickstart,
+    "docs/engine.md": engine,
+}
+
+
+def blocks(page: str, *kinds: str) -> list[tuple[str, str, int]]:
+    """Kind, text and line of the blocks of a page."""
+    return [
+        (found[1], found[2], PAGES[page].count("\n", 0, found.start()) + 1)
+        for found in BLOCKS.finditer(PAGES[page])
+        if found[1] in kinds
+    ]
+
+
+def with_blocks(*kinds: str) -> list[str]:
+    return [page for page in PAGES if blocks(page, *kinds)]
+
+
+@pytest.mark.parametrize("page", with_blocks("python", "pycon"))
+def test_the_python_of_a_page_runs(page: str, request: pytest.FixtureRequest) -> None:
+    setting = GIVEN[page](request) if page in GIVEN else iter([{}])
+    names = next(setting)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for kind, text, line in blocks(page, "python", "pycon"):
+        if any(text.startswith(start) for where, start in PYTHON_NOT_RUN if where == page):
+            continue
+        if kind == "pycon":
+            example = doctest.DocTestParser().get_doctest(text, names, page, page, line)
+            assert runner.run(example, clear_globs=False).failed == 0
+            names |= example.globs
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CollapseAuditWarning)
+                exec(compile("\n" * line + text, page, "exec"), names)  # noqa: S102 - our page
+    for _ in setting:  # what is checked afterwards
+        pass
+
+
+def commands(page: str) -> Iterator[tuple[str, str]]:
+    """Commands of a page, each with what the page shows of their output."""
+    for _, text, _ in blocks(page, "console"):
+        for command, shown in re.findall(
+            r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE
+        ):
+            yield " ".join(shlex.split(command.replace("\\\n", ""), comments=True)), shown
+
+
+def run(command: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    capsys.readouterr()
+    paths = (sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in command)
+    return main([*itertools.chain(*paths)]), "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("page", with_blocks("console"))
+@pytest.mark.filterwarnings("ignore::collapse_audit.errors.CollapseAuditWarning")
+def test_the_commands_of_a_page_print_what_it_shows(
+    page: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = None
+    for line, shown in commands(page):
+        if line == "echo $?":
+            assert int(shown) == code
+        if line.startswith("collapse-audit ") and (page, line[15:]) not in COMMANDS_NOT_RUN:
+            code, printed = run(shlex.split(line)[1:], capsys)
+            assert words(shown) == (words(printed) if shown else []), line
+            assert code == 0 or shown, f"{line}: {printed}"
+
+
+def test_what_is_not_run_is_still_there() -> None:
+    for page, start in PYTHON_NOT_RUN:
+        assert any(text.startswith(start) for _, text, _ in blocks(page, "python"))
+    shown = {(page, line[15:]) for page in with_blocks("console") for line, _ in commands(page)}
+    assert COMMANDS_NOT_RUN.keys() <= shown
+
+
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [("README.md", ["demo"]), ("docs/mlcd.md", ["mlcd", "demo", "--data", "digits"])],
+)
+def test_the_demo_prints_what_the_page_shows(
+    page: str, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = re.findall(r"```text\n(.*?)```", PAGES[page], flags=re.DOTALL)
+    code, printed = run([*command, "--quiet"], capsys)
+    assert code == 0
+    assert words(block) == words(printed[printed.index(block.split("\n")[0][:20]) :])
 
 
 def words(text: str) -> list[str | object]:

@@ -33,6 +33,7 @@ from tests.hostile_files import (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_programs_and_damaged_files_are_read_as_others_read_them_or_refused() -> None:
     outcomes, failures, _ = fuzz(1500, seed=1, files=300, remote=30)
     assert failures == []

@@ -17,6 +17,7 @@ from collapse_audit.containers import read_path
 from collapse_audit.errors import CollapseAuditError
 from collapse_audit.remote import SILENT, RemoteSettings
 from collapse_audit.sources import ResolvedSource, resolve_source
+from tests.fuzz_files import saved
 
 Answer = dict[str, Any]
 HEAD = torch.randn(24, 8, generator=torch.Generator().manual_seed(3))
@@ -49,12 +50,6 @@ def both(server: Any, tmp_path: Path) -> Callable[[str, bytes], Answer]:
         return here
 
     return ask
-
-
-def saved(value: Any, **how: Any) -> bytes:
-    stream = io.BytesIO()
-    torch.save(value, stream, **how)
-    return stream.getvalue()
 
 
 OTHERS = {

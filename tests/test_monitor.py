@@ -31,6 +31,7 @@ from collapse_audit.monitor import (
 )
 from collapse_audit.monitor.incremental import IncrementalCover
 from collapse_audit.prototypes import Prototypes
+from tests.stand_ins import stand_in
 
 
 def random_weight(k: int, d: int = 32, seed: int = 0) -> Tensor:
@@ -380,15 +381,6 @@ def test_only_rank_0_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- adapters (where a framework is not installed, its base classes are stood in for) ------------
-
-
-def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        path = ".".join(parts[:end])
-        monkeypatch.setitem(sys.modules, path, types.ModuleType(path))
-    for key, value in attributes.items():
-        setattr(sys.modules[name], key, value)
 
 
 class Logger:

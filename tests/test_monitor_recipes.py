@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from collapse_audit import PrototypeMonitor
+from tests.stand_ins import stand_in
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the packages
 
@@ -38,16 +38,6 @@ def run(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
 def look(defined: dict[str, Any]) -> None:
     for step in range(250):
         defined["monitor"].step(step=step, loss=1.5)
-
-
-def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        path = ".".join(parts[:end])
-        if not path.startswith("torch") or path == name:
-            monkeypatch.setitem(sys.modules, path, types.ModuleType(path))
-    for key, value in attributes.items():
-        setattr(sys.modules[name], key, value)
 
 
 # --- TensorBoard: add_scalar(tag, scalar_value, global_step=None) --------------------------------

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from collapse_audit.errors import CheckpointError, ParameterError
+from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.manifest import load_manifest
 from collapse_audit.network import backbones, load_head_model
 from collapse_audit.network.backbones import build_backbone, input_size
@@ -171,6 +171,19 @@ def test_a_named_timm_model_replaces_the_recognised_one():
     )
     with pytest.raises(ParameterError, match="timm cannot build no_such_model"):
         build_backbone(original.state_dict(), name="no_such_model")
+
+
+def test_a_named_timm_model_is_built_for_the_images_that_the_file_was_trained_on():
+    import timm
+
+    original = _random(timm.create_model("test_vit", num_classes=0, img_size=48))
+    with pytest.warns(CollapseAuditWarning, match="images of 48 x 48 pixels, the size of the file"):
+        twin = build_backbone(original.state_dict(), name="test_vit")
+    assert input_size(twin) == 48
+    images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(twin(images), original(images))
+    with pytest.raises(CheckpointError, match=r"left over: pos_embed"):
+        build_backbone(original.state_dict(), name="test_vit", arguments={"img_size": 64})
 
 
 def test_the_number_of_heads_is_asked_for_where_it_cannot_be_known():

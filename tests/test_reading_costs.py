@@ -139,7 +139,7 @@ def audit(*arguments: str) -> tuple[dict[str, Any], int]:
     environment = {k: v for k, v in os.environ.items() if k != "COLLAPSE_AUDIT_OFFLINE"}
     command = [sys.executable, "-c", CHILD, "audit", *arguments, "--quiet", "--format", "json"]
     done = subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=120, env=environment
+        command, check=True, capture_output=True, text=True, timeout=1200, env=environment
     )
     return json.loads(done.stdout), int(done.stderr)
 
@@ -149,7 +149,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux
 
 def test_an_audit_imports_nothing_heavy(checkpoint: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "collapse_audit", "audit", str(checkpoint)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1200)
     modules = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
     assert "collapse_audit.containers.index_machine" in modules
     assert modules & HEAVY == set()
@@ -164,6 +164,7 @@ def test_an_audit_from_the_disk_needs_little_memory(checkpoint: Path) -> None:
 
 
 @linux
+@pytest.mark.slow
 def test_an_audit_from_an_address_needs_little_of_everything(
     checkpoint: Path, url: str, server: Any, tmp_path: Path
 ) -> None:

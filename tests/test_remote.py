@@ -34,24 +34,7 @@ from collapse_audit.remote import (
 )
 from collapse_audit.remote.settings import platform_cache_dir
 from collapse_audit.remote.transfers import exclusive
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> RemoteSettings:
-    return RemoteSettings(
-        cache_dir=tmp_path / "cache",
-        insecure_http=True,
-        stall_seconds=60,
-        limit_seconds=600,
-        retries=3,
-        backoff_seconds=0.01,
-        lock_path=tmp_path / "collapse_audit.lock",
-    )
-
-
-def serve(server: Any, data: bytes, name: str = "checkpoint.pth") -> Remote:
-    server.files[name] = data
-    return remote_of_url(server.url(name))
+from tests.loopback_server import Clock, serve
 
 
 def read_all(remote: Remote, settings: RemoteSettings, reporter: Reporter = SILENT) -> bytes:
@@ -201,13 +184,13 @@ def test_a_stalled_server_is_given_up_in_time(server: Any, settings: RemoteSetti
 
 
 def test_a_server_that_drips_cannot_outlast_the_time_limit(
-    server: Any, settings: RemoteSettings, legacy_dino: bytes
+    server: Any, settings: RemoteSettings, clock: Clock
 ) -> None:
-    server.pause = 0.4
-    short = dataclasses.replace(settings, limit_seconds=0.5)
-    with pytest.raises(SourceError, match=r"does not answer|gave up after 0\.5 s"):
-        fetch_file(serve(server, legacy_dino), short, SILENT)
-    assert server.sent < len(legacy_dino)
+    data = bytes(64 << 20)  # far more than waits in the buffers of a connection
+    server.pause, server.wait = 0.4 * settings.limit_seconds, clock.sleep
+    with pytest.raises(SourceError, match=r"does not answer|gave up after 600 s"):
+        fetch_file(serve(server, data), settings, SILENT)
+    assert server.sent < len(data)
 
 
 def test_nobody_listening_is_an_error_in_words(settings: RemoteSettings) -> None:

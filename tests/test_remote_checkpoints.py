@@ -26,31 +26,9 @@ from collapse_audit.remote import (
     SILENT,
     RemoteSettings,
     Reporter,
-    remote_of_url,
 )
 from collapse_audit.sources import ResolvedSource, load_heads, resolve_source
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> RemoteSettings:
-    return RemoteSettings(
-        cache_dir=tmp_path / "cache",
-        insecure_http=True,
-        stall_seconds=2,
-        limit_seconds=30,
-        retries=3,
-        backoff_seconds=0.01,
-        lock_path=tmp_path / "collapse_audit.lock",
-    )
-
-
-def offline(settings: RemoteSettings) -> RemoteSettings:
-    return dataclasses.replace(settings, offline=True)
-
-
-def serve(server: Any, data: bytes, name: str = "checkpoint.pth") -> Any:
-    server.files[name] = data
-    return remote_of_url(server.url(name))
+from tests.loopback_server import offline, serve
 
 
 def resolved(remote: Any, settings: RemoteSettings, reporter: Reporter) -> ResolvedSource:

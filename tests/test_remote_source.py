@@ -23,59 +23,21 @@ from collapse_audit.remote import (
     clear_cache,
     fetch_file,
     open_source,
-    remote_files,
     remote_of_url,
     verify_cache,
 )
 from collapse_audit.remote.fsspec_files import FsspecFile
 from collapse_audit.remote.remote_files import RangesUnusableError
+from tests.loopback_server import Clock, offline
 
 MB = 10**6
 DATA = random.Random(5).randbytes(3 * MB)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> RemoteSettings:
-    return RemoteSettings(
-        cache_dir=tmp_path / "cache",
-        insecure_http=True,
-        stall_seconds=60,
-        limit_seconds=600,
-        retries=3,
-        backoff_seconds=0.01,
-        lock_path=tmp_path / "collapse_audit.lock",
-    )
-
-
-class Clock:
-    """Time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What the limit of time is measured with."""
-    clock = Clock()
-    monkeypatch.setattr(remote_files, "time", clock)
-    return clock
-
-
-@pytest.fixture
 def remote(server: Any) -> Remote:
     server.files["a.bin"] = DATA
     return remote_of_url(server.url("a.bin"))
-
-
-def offline(settings: RemoteSettings) -> RemoteSettings:
-    return dataclasses.replace(settings, offline=True)
 
 
 def test_a_remote_source_is_a_byte_source(remote: Remote, settings: RemoteSettings) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +9,6 @@ import pytest
 from collapse_audit.report import svg, to_html, to_html_fragment
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
-
-
-@pytest.fixture
-def report(repository: Path) -> dict[str, Any]:
-    """A made-up report of two heads, one with everything and one with the least."""
-    text = (repository / "tests" / "data" / "report.json").read_text(encoding="utf-8")
-    document: dict[str, Any] = json.loads(text)
-    return document
 
 
 class Page(HTMLParser):

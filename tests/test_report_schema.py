@@ -1,22 +1,12 @@
 from __future__ import annotations
 
 import copy
-import json
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
 from collapse_audit.report import error_document, report_schema
-
-
-@pytest.fixture
-def report(repository: Path) -> dict[str, Any]:
-    """A made-up report of two heads, one with everything and one with the least."""
-    text = (repository / "tests" / "data" / "report.json").read_text(encoding="utf-8")
-    document: dict[str, Any] = json.loads(text)
-    return document
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,11 @@
 from __future__ import annotations
 
 import copy
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collapse_audit.report import to_table
-
-
-@pytest.fixture
-def report(repository: Path) -> dict[str, Any]:
-    """A made-up report of two heads, one with everything and one with the least."""
-    text = (repository / "tests" / "data" / "report.json").read_text(encoding="utf-8")
-    document: dict[str, Any] = json.loads(text)
-    return document
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collapse_audit.report import to_csv, to_json, to_markdown
-
-
-@pytest.fixture
-def report(repository: Path) -> dict[str, Any]:
-    """A made-up report of two heads, one with everything and one with the least."""
-    text = (repository / "tests" / "data" / "report.json").read_text(encoding="utf-8")
-    document: dict[str, Any] = json.loads(text)
-    return document
 
 
 def rows_of_tables(markdown: str) -> list[list[int]]:

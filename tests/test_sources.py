@@ -220,7 +220,7 @@ def test_without_a_network_an_id_gives_up_soon_and_says_what_to_do_by_hand(
 def test_a_wait_is_told_while_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
     told = ""
     with Reporter().waiting("x.pth: waiting for https://y", seconds=0.0):
-        for _ in range(1000):
+        for _ in range(60_000):
             told += capsys.readouterr().err
             if told:
                 break

@@ -66,13 +66,19 @@ def test_a_timm_backbone_trains_end_to_end(
     assert len(moved) > len(before) / 2
 
 
+@pytest.mark.parametrize(
+    ("backbone", "size", "own"),
+    [("test_resnet", 40, None), ("test_vit", 48, 48), ("xcit_nano_12_p16_224", 32, None)],
+)  # timm's own sizes: 160, 160, 224
+@pytest.mark.filterwarnings("ignore:.*is built for images of 48 x 48")
 def test_mlcd_of_the_head_on_its_training_images_is_that_of_its_audit(
-    config: HeadTrainingConfig, tmp_path: Path
+    config: HeadTrainingConfig, tmp_path: Path, backbone: str, size: int, own: int | None
 ) -> None:
-    config = replace(config, backbone="test_resnet", image_size=40)
+    config = replace(config, backbone=backbone, image_size=size)
     result = run_training(config, tmp_path / "run", quiet=True)
     model = load_head_model(result.head)
-    prepared = preprocessing_for(model.recipe.preprocessing, resize=40)
+    assert model.side == own
+    prepared = preprocessing_for(model.recipe.preprocessing, resize=size)
     found = measure_mlcd(model, open_samples(config.data), preprocessing=prepared)
     assert found.k.perplexity == pytest.approx(result.after["perplexity"], rel=1e-5)
     information = result.after["mutual_information"]
@@ -97,6 +103,10 @@ def test_images_that_cannot_be_trained_on_are_refused(
         load_data(replace(config, backbone="small"))
     with pytest.raises(ParameterError, match=r"no 'test_vitt'\. Did you mean test_vit"):
         make_network(replace(config, backbone="test_vitt"), 3, images=True)
+    with pytest.raises(ParameterError, match=r"crops of 40 pixels .* Use image_size=N and local"):
+        make_network(replace(config, image_size=40), 3, images=True)
+    with pytest.raises(ParameterError, match=r"crops of 24 pixels do not part into the patches"):
+        make_network(replace(config, local_size=24), 3, images=True)
     np.savez(tmp_path / "bad.npz", images=np.zeros((12, 8, 8, 4), np.uint8))
     with pytest.raises(SourceError, match=r"images has shape \(12, 8, 8, 4\) uint8"):
         load_data(replace(config, data=str(tmp_path / "bad.npz")))

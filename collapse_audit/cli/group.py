@@ -91,7 +91,7 @@ class CommandGroup(click.Group):
         """Commands and options, and sources: the first word may be one."""
         known = super().shell_complete(ctx, incomplete)
         sources = [] if incomplete.startswith("-") else SourceName().shell_complete(incomplete)
-        return [*known, *sources]
+        return [*sources, *known]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the overview without importing any command."""

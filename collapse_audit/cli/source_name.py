@@ -14,10 +14,11 @@ class SourceName(click.ParamType[str]):
     name = "source"
 
     def shell_complete(self, *context: Any) -> list[CompletionItem]:
-        """Ids of the manifest, and files as the shell completes them."""
+        """Files as the shell completes them, and ids of the manifest."""
         from collapse_audit.manifest import load_manifest
 
         incomplete = context[-1]
         words = ("demo", *(entry.id for entry in load_manifest().entries))
         ids = [CompletionItem(word) for word in words if word.startswith(incomplete)]
-        return [*ids, CompletionItem(incomplete, type="file")]
+        # the script for bash forgets what came before a file
+        return [CompletionItem(incomplete, type="file"), *ids]

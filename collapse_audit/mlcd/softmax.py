@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # Columns per tile: small enough that the exponentials of a tile are still in cache when they are
 # summed, large enough that the matrix product runs at full speed.
 _COLUMNS = 2048
+# Rows whose group masses are summed at once on a CPU: few enough that the masses stay in cache,
+# where the columns of a tile are added in any order (K = M = 65536: 4 MB, five times as fast).
+_ROWS_SUMMED = 16
 
 # Largest span of the scaled logits for which one fixed shift is safe. The shift is the middle of
 # the span, so the exponentials, the squares of the normalised ones, and sums of a million of
@@ -141,7 +144,8 @@ class SoftmaxPass:
     """Adds batches to the sums, holding about ``tile`` numbers at once.
 
     The products of a block of rows with all tiles of prototypes are kept until the normaliser of
-    these rows is known, so each product is computed once. A block has tile / (k + m) rows.
+    these rows is known, so each product is computed once. A block has tile / k rows; the masses
+    of the groups, of up to 16 rows at once on a CPU, are held beside it.
     """
 
     def __init__(
@@ -150,7 +154,7 @@ class SoftmaxPass:
         self._scorer = scorer
         self._groups = groups
         self._unique = 0 if groups is None else int(groups.max()) + 1
-        self._rows = max(1, tile // (scorer.k + self._unique))
+        self._rows = max(1, tile // scorer.k)
         self._columns = [
             slice(start, min(start + _COLUMNS, scorer.k)) for start in range(0, scorer.k, _COLUMNS)
         ]
@@ -213,10 +217,16 @@ class SoftmaxPass:
 
     def _winning_groups(self, exponentials: list[Tensor], groups: Tensor) -> Tensor:
         """The group with the largest mass in every row; of equal ones the first."""
-        masses = exponentials[0].new_zeros(len(exponentials[0]), self._unique)
-        for columns, powers in zip(self._columns, exponentials, strict=True):
-            masses.index_add_(1, groups[columns], powers)
-        return masses.argmax(dim=1)
+        rows = len(exponentials[0])
+        step = rows if groups.is_cuda else _ROWS_SUMMED
+        winners = []
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            masses = exponentials[0].new_zeros(len(exponentials[0][part]), self._unique)
+            for columns, powers in zip(self._columns, exponentials, strict=True):
+                masses.index_add_(1, groups[columns], powers[part])
+            winners.append(masses.argmax(dim=1))
+        return torch.cat(winners)
 
     def _add_columns(self, exponentials: list[Tensor], weights: Tensor, sums: Sums) -> None:
         """Add p(k|x) and its square, summed over the rows of a block."""

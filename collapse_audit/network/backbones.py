@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from collapse_audit.errors import CheckpointError, ParameterError
+from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.words import did_you_mean, printable
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def build_backbone(
         )
     _, build, rename = _KINDS[kind or "ResNet"]
     renamed = rename(dict(state)) if kind else dict(state)
-    make = partial(_create, name) if name else partial(build, dict(state))
+    make = partial(_create, name, state) if name else partial(build, dict(state))
     try:
         model = make(options)
     except _REFUSALS as error:
@@ -72,17 +74,30 @@ def build_backbone(
 
 def input_size(model: nn.Module) -> int | None:
     """Side of the square images that a model takes; ``None`` if it takes any size."""
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    return int(size[0]) if size is not None else None
+    embedding: Any = getattr(model, "patch_embed", None)  # XCiT's is not strict, and takes any
+    return int(embedding.img_size[0]) if hasattr(embedding, "strict_img_size") else None
 
 
-def _create(name: str, options: dict[str, Any]) -> nn.Module:
+def _create(name: str, state: Mapping[str, Tensor], options: dict[str, Any]) -> nn.Module:
     import timm  # seconds
 
     if not timm.is_model(name):  # it would look for hf-hub:... in the network
         raise ValueError(f"it has no such model. {did_you_mean(name, timm.list_models())}".strip())
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    return model
+    model: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    stored, own = state.get("pos_embed"), getattr(model, "pos_embed", None)
+    if stored is not None and own is not None and hasattr(model, "set_input_size"):
+        patches = stored.shape[1] - own.shape[1] + model.patch_embed.num_patches
+        side = math.isqrt(max(0, patches)) * model.patch_embed.patch_size[0]
+        if patches != model.patch_embed.num_patches and "img_size" not in options and side:
+            model.set_input_size(img_size=side)
+            warnings.warn(
+                f"{name} is built for images of {side} x {side} pixels, the size of the file's "
+                "position embedding.",
+                CollapseAuditWarning,
+                stacklevel=2,
+            )
+    built: nn.Module = model
+    return built
 
 
 def _load(model: nn.Module, state: State) -> None:

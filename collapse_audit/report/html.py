@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from collapse_audit.report import cells, mlcd_cells, svg, words
 from collapse_audit.report.documents import ReportDocument
 from collapse_audit.report.json_text import to_json
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def to_html(*reports: ReportDocument) -> str:
@@ -21,6 +27,12 @@ def to_html_fragment(report: ReportDocument) -> str:
 
 
 def _render(name: str, **values: object) -> str:
+    return _environment().get_template(name).render(values).strip() + "\n"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """Where the templates are, compiled once."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -31,4 +43,4 @@ def _render(name: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(cells=cells, mlcd_cells=mlcd_cells, svg=svg, words=words)
-    return environment.get_template(name).render(values).strip() + "\n"
+    return environment

@@ -77,7 +77,7 @@ class SmallBackbone(nn.Module):
 class TimmBackbone(nn.Module):
     """A timm model without its classifier, drawn at random, never downloaded; any crop size."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, side: int, *crops: int) -> None:
         super().__init__()
         import timm
 
@@ -85,10 +85,19 @@ class TimmBackbone(nn.Module):
             close = did_you_mean(name, timm.list_models())
             raise ParameterError(f"backbone: timm has no {name!r}.", hint=close)
         options: dict[str, Any] = {"num_classes": 0}
+        model: Any
         try:  # vision transformers interpolate their position embedding for local crops
             model = timm.create_model(name, dynamic_img_size=True, **options)
         except TypeError:
             model = timm.create_model(name, **options)
+        if getattr(model, "pos_embed", None) is not None and hasattr(model, "set_input_size"):
+            patch = model.patch_embed.patch_size[0]
+            if wrong := [crop for crop in (side, *crops) if crop % patch]:
+                raise ParameterError(
+                    f"crops of {wrong[0]} pixels do not part into the patches of {name}.",
+                    hint=f"Use image_size=N and local_size=N with multiples of {patch}.",
+                )
+            model.set_input_size(img_size=side)  # the file then tells the size of the images
         self.model: nn.Module = model
         self.width = cast("int", model.num_features)
 
@@ -127,7 +136,8 @@ def make_network(config: HeadTrainingConfig, in_features: int, *, images: bool) 
     elif config.backbone == "small":
         backbone, width = SmallBackbone(in_features, config.hidden), config.hidden
     else:
-        backbone = TimmBackbone(config.backbone)
+        crops = [config.local_size] if config.local_views else []
+        backbone = TimmBackbone(config.backbone, config.image_size, *crops)
         width = backbone.width
     head = ProjectionHead(
         width, hidden=config.hidden, d=config.d, k=config.k, train_norms=config.vmf

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from collapse_audit.checkpoints import HeadLocation, discover_heads
 from collapse_audit.checkpoints.roles import branch_of, is_patch_level
-from collapse_audit.sources import resolve_source
 from tests.checkpoint_layouts import D, K, normed, plain
-from tests.small_checkpoints import checkpoint_of
+from tests.small_checkpoints import checkpoint_of, heads_of
 
 
 def found(*modules: str) -> tuple[HeadLocation, ...]:
     return discover_heads(checkpoint_of({f"{module}.weight": (K, D) for module in modules}))
-
-
-def heads_of(tree: Any, tmp_path: Path) -> tuple[HeadLocation, ...]:
-    torch.save(tree, tmp_path / "checkpoint.pth")
-    return resolve_source(tmp_path / "checkpoint.pth").heads
 
 
 @pytest.mark.parametrize(

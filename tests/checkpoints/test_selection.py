@@ -16,12 +16,7 @@ from hypothesis import strategies as st
 from collapse_audit.checkpoints import discover_heads, select_heads
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning
 from collapse_audit.sources import load_heads, load_prototypes
-from tests.small_checkpoints import WEIGHT, checkpoint_of
-
-
-def layer(module: str, seed: int, k: int = 6) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {f"{module}.last_layer.weight": torch.randn(k, 4, generator=generator)}
+from tests.small_checkpoints import WEIGHT, checkpoint_of, layer
 
 
 @pytest.fixture

@@ -13,20 +13,15 @@ from hypothesis import strategies as st
 
 from collapse_audit.checkpoints import HeadLocation, discover_heads
 from collapse_audit.errors import CheckpointError
-from collapse_audit.sources import load_prototypes, resolve_source
+from collapse_audit.sources import load_prototypes
 from tests.checkpoint_layouts import D, K, backbone, ddp, dino, lightly_ibot, normed, plain, values
-from tests.small_checkpoints import checkpoint_of
+from tests.small_checkpoints import checkpoint_of, heads_of
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def found(shapes: Shapes, **options: Any) -> tuple[HeadLocation, ...]:
     return discover_heads(checkpoint_of(shapes, **options))
-
-
-def heads_of(tree: Any, tmp_path: Path) -> tuple[HeadLocation, ...]:
-    torch.save(tree, tmp_path / "checkpoint.pth")
-    return resolve_source(tmp_path / "checkpoint.pth").heads
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -14,11 +14,7 @@ import torch
 
 from tests.checkpoint_layouts import LAYOUTS
 from tests.cli.conftest import Run
-
-
-def layer(module: str, seed: int, k: int = 6) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {f"{module}.last_layer.weight": torch.randn(k, 4, generator=generator)}
+from tests.small_checkpoints import layer
 
 
 @pytest.fixture

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -291,6 +295,52 @@ def test_the_script_for_the_shell_is_printed(
     with pytest.raises(SystemExit):
         main([])
     assert f"_COLLAPSE_AUDIT_COMPLETE={shell}_complete" in capsys.readouterr().out
+
+
+def version_of_bash() -> tuple[int, ...]:
+    found = shutil.which("bash")
+    if found is None:
+        return (0,)
+    asked = subprocess.run(
+        [found, "-c", "echo ${BASH_VERSINFO[0]} ${BASH_VERSINFO[1]}"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return tuple(map(int, asked.stdout.split()))
+
+
+@pytest.mark.skipif(version_of_bash() < (4, 4), reason="click completes in bash from 4.4 on")
+def test_bash_itself_completes_with_the_script(tmp_path: Path, repository: Path) -> None:
+    program = tmp_path / "bin" / "collapse-audit"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m collapse_audit "$@"\n')
+    program.chmod(0o755)
+    typed = ["dino_vit", "run/che", "audit --gr", "mlcd de"]
+    script = """
+eval "$(_COLLAPSE_AUDIT_COMPLETE=bash_source collapse-audit)"
+complete -p collapse-audit
+compopt() { others="$1 $2"; }  # which bash has only while a key is handled
+for line in "$@"; do
+    COMP_WORDS=(collapse-audit $line) COMP_CWORD=$(wc -w <<< "$line")
+    COMPREPLY=() others=
+    _collapse_audit_completion collapse-audit
+    echo "${COMPREPLY[@]} / $others"
+done
+"""
+    environment = os.environ | {
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(repository),
+    }
+    done = subprocess.run(
+        [shutil.which("bash") or "", "--norc", "-c", script, "bash", *typed],
+        cwd=tmp_path, env=environment, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    bound, ids, files, options, demo = done.stdout.splitlines()
+    assert bound.endswith("-F _collapse_audit_completion collapse-audit")
+    assert {"dino_vits16", "dino_vitb8"} <= set(ids.split())
+    assert files == " / -o default"  # bash looks for the file itself
+    assert options == "--groups / "
+    assert demo.startswith("demo ")
+    assert done.stderr == ""
 
 
 # --- messages -------------------------------------------------------------------------------------
