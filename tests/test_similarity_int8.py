@@ -89,7 +89,7 @@ def saturating(left, right, *, out):
 def test_whole_numbers_are_not_used_where_their_product_is_wrong_or_missing(monkeypatch, product):
     monkeypatch.setattr(choice, "_ROWS", 32)
     monkeypatch.setattr(choice, "product_seconds", choice.product_seconds.__wrapped__)
-    assert choice.product_seconds(Int8Panel) < float("inf")
+    assert choice.product_seconds(Int8Panel, d=256) < float("inf")
 
     def missing(*_, **__):
         raise RuntimeError('"_int_mm" not implemented for this processor')
@@ -97,7 +97,7 @@ def test_whole_numbers_are_not_used_where_their_product_is_wrong_or_missing(monk
     monkeypatch.setattr(torch, "_int_mm", product or missing)
     pair = choose_panels(Prototypes.from_weight(np.eye(4)), arithmetic="bfloat16")
     assert pair.first is BFloat16Panel
-    assert choice.product_seconds(Int8Panel) == float("inf")
+    assert choice.product_seconds(Int8Panel, d=256) == float("inf")
     assert pair.coarse() is None
     monkeypatch.delattr(torch, "_int_mm")
     assert pair.coarse() is None

@@ -33,11 +33,14 @@ from collapse_audit.similarity.products.rows import (
 
 Arithmetic: TypeAlias = Literal["auto", "numpy", "float32", "bfloat16"]
 
-# Importing torch costs seconds; below this many prototypes numpy is done before that.
+# Importing torch costs seconds; below this many prototypes numpy is done before that. So it is with
+# more of them in a head most of whose prototypes have copies, unless there are very many.
 _WORTH_IMPORTING_TORCH = 32768
+_ALWAYS_TORCH = 262_144
+_SAMPLED, _COPY = 1024, 0.5
 _VARIABLE = "COLLAPSE_AUDIT_ARITHMETIC"
-# Rows and dimensions of a trial, and columns whose scores are compared with float64.
-_ROWS, _D, _CHECKED = 1024, 256, 256
+# Rows and most dimensions of a trial, and columns whose scores are compared with float64.
+_ROWS, _MOST_D, _CHECKED = 1024, 256, 256
 # Folding pays while it leaves at most this share of pairs to exact arithmetic: 0.5 us each, and a
 # further look at the tile. The sample cannot tell much less.
 _FOLD_CANDIDATES = 5e-6
@@ -87,15 +90,14 @@ def choose_panels(
             f"unknown arithmetic {chosen!r}.",
             hint=f"{_VARIABLE} may be one of {', '.join(get_args(Arithmetic))}.",
         )
-    large = prototypes.k >= _WORTH_IMPORTING_TORCH
-    stays = device == "auto" and (not large or chosen == "numpy")
+    stays = device == "auto" and (chosen == "numpy" or not _worth_importing_torch(prototypes))
     place = pick_device("cpu" if stays else device)
     if place != "cpu":
         from collapse_audit.similarity.products.cuda import DevicePanel, self_test
 
         self_test(place)
         return PanelPair(partial(DevicePanel, device=place))
-    if chosen == "numpy" or (chosen == "auto" and not large and "torch" not in sys.modules):
+    if chosen == "numpy" or (chosen == "auto" and stays and "torch" not in sys.modules):
         return NUMPY
 
     from collapse_audit.similarity.products.bfloat16 import BFloat16Panel
@@ -105,11 +107,25 @@ def choose_panels(
         "float32": TorchFloat32Panel,
         "numpy": Float32Panel,
     }
-    kind = min(kinds.values(), key=product_seconds) if chosen == "auto" else kinds[chosen]
-    return PanelPair(kind, _coarser_than_bfloat16) if kind is BFloat16Panel else PanelPair(kind)
+    d = min(1 << (prototypes.d - 1).bit_length(), _MOST_D)
+    if chosen == "auto":
+        kind = min(kinds.values(), key=partial(product_seconds, d=d))
+    else:
+        kind = kinds[chosen]
+    coarser = partial(_coarser_than_bfloat16, d)
+    return PanelPair(kind, coarser) if kind is BFloat16Panel else PanelPair(kind)
 
 
-def _coarser_than_bfloat16() -> type[Panel] | None:
+def _worth_importing_torch(prototypes: Prototypes) -> bool:
+    """Whether there is so much to multiply that a faster product makes up for the import."""
+    if prototypes.k < _WORTH_IMPORTING_TORCH or prototypes.k >= _ALWAYS_TORCH:
+        return prototypes.k >= _ALWAYS_TORCH
+    sample = prototypes.unit_rows(slice(None, None, max(1, prototypes.k // _SAMPLED)))
+    copies = (sample @ sample.T > 1.0 - _COPY).sum(axis=1) > 1  # one is the prototype itself
+    return bool(2 * np.count_nonzero(copies) < len(sample))
+
+
+def _coarser_than_bfloat16(d: int) -> type[Panel] | None:
     """Whole numbers, where this processor multiplies them faster than bf16."""
     import torch
 
@@ -118,19 +134,19 @@ def _coarser_than_bfloat16() -> type[Panel] | None:
 
     if not hasattr(torch, "_int_mm"):  # not public, so it may go
         return None
-    faster = product_seconds(Int8Panel) < product_seconds(BFloat16Panel)
+    faster = product_seconds(Int8Panel, d=d) < product_seconds(BFloat16Panel, d=d)
     return Int8Panel if faster else None
 
 
 @cache
-def product_seconds(kind: type[HostPanel]) -> float:
-    """CPU seconds of 1,024 x 1,024 scores in 256 dimensions, the best of nine; once per process."""
+def product_seconds(kind: type[HostPanel], *, d: int) -> float:
+    """CPU seconds of 1,024 x 1,024 scores in d dimensions, the best of nine; once per process."""
     # Wall time would measure the neighbours on a busy machine. Infinite if a score breaks the
     # panel's bound, or torch has no such product here.
     rows = Operand(np.arange(_ROWS))
     times = []
     try:
-        for trial in _trial_heads():
+        for trial in _trial_heads(d):
             panel = kind(UnitRows(trial))
             unit = trial.unit_rows()
             tile = panel.tile(rows, rows)[:, :_CHECKED]
@@ -146,10 +162,10 @@ def product_seconds(kind: type[HostPanel]) -> float:
     return min(times)
 
 
-def _trial_heads() -> Iterator[Prototypes]:
+def _trial_heads(d: int) -> Iterator[Prototypes]:
     """Random directions; sums of one sign; and the largest numbers that an integer row can hold."""
     rng = np.random.default_rng(0)
-    rows: Float64 = rng.standard_normal((_ROWS, _D))
+    rows: Float64 = rng.standard_normal((_ROWS, d))
     for head in (rows, np.abs(rows) + 30.0, np.sign(rows)):
         yield Prototypes.from_weight(head.astype(np.float32))
 
