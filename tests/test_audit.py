@@ -175,4 +175,4 @@ def test_a_threshold_out_of_range_is_refused(planted):
 def test_progress_names_every_stage(planted):
     stages = []
     audit_prototypes(planted[0], progress=lambda stage, *_: stages.append(stage))
-    assert {"cover at 0.5", "links at 0.5"} <= set(stages)
+    assert {"cover at 0.5", "components at 0.5"} <= set(stages)

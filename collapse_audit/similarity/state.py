@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from collapse_audit.similarity.components import Components
 from collapse_audit.similarity.cover import Cover
 from collapse_audit.similarity.links import Links
 from collapse_audit.similarity.products.rows import Index
@@ -35,22 +36,29 @@ class State:
         self.clique[rows] = True
         self.radius[rows] = 0.0
 
-    def take(self, rows: Index, cover: Cover, links: Links) -> None:
-        """Take the groups and links of some prototypes, which are sorted and whole components."""
+    def take(self, rows: Index, cover: Cover, components: Components) -> None:
+        """Take the groups of some prototypes, which are sorted and whole components."""
+        # Members of a group are neighbours until :meth:`count` knows better: groups that are looked
+        # at no more until the threshold falls below their diameter are cliques.
         self.leader[rows] = cover.leaders[cover.group[rows]]
-        self.component[rows] = smallest_of(rows, links.component[rows])
+        self.component[rows] = smallest_of(rows, components.component[rows])
+        self.radius[cover.leaders] = components.radius
+        self.neighbours[rows] = cover.sizes[cover.group[rows]] - 1
+        self.clique[cover.leaders] = True
+
+    def count(self, rows: Index, cover: Cover, links: Links) -> None:
+        """Take what the pairs of those prototypes tell."""
         self.neighbours[rows] = links.neighbours[rows]
         self.clique[cover.leaders] = links.clique
-        self.radius[cover.leaders] = links.radius
 
-    def counts(self) -> tuple[int, int, int, int]:
-        """Groups, components, prototypes without a duplicate, and pairs of duplicates."""
+    def counts(self) -> tuple[int, int, int]:
+        """Groups, components, and prototypes without a duplicate."""
         everyone = np.arange(len(self.leader))
+        members = np.bincount(self.component)
         return (
             int(np.count_nonzero(self.leader == everyone)),
-            int(np.count_nonzero(self.component == everyone)),
-            int(np.count_nonzero(self.neighbours == 0)),
-            int(self.neighbours.sum()) // 2,
+            int(np.count_nonzero(members)),
+            int(np.count_nonzero(members == 1)),
         )
 
     def cover(self) -> Cover:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from collapse_audit.similarity.components import Components, connect_groups
 from collapse_audit.similarity.cover import Cover, cover_around, leader_cover
 from collapse_audit.similarity.links import Links, link_groups
 from collapse_audit.similarity.nearest import Nearest, NearestSearch
@@ -33,14 +34,12 @@ class SweepLevel:
         greedy: Unique prototypes by the leader cover in index order (M).
         components: Connected components of the duplicate graph; at most ``greedy``.
         isolated: Prototypes without any duplicate; at most ``components``.
-        pairs: Pairs of duplicates.
     """
 
     epsilon: float
     greedy: int
     components: int
     isolated: int
-    pairs: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,15 +129,20 @@ class _Descent:
         if not awake.size:
             return
         cover = leader_cover(here, order=awake, within=self._within, progress=tell)
-        links = link_groups(here, cover, within=self._within, progress=tell)
-        self.state.take(awake, cover, links)
-        wake = self._next_look(level, cover, links)[cover.group[awake]]
+        # only the threshold of the audit asks how many pairs there are
+        counts = epsilon == self._comparison.threshold.epsilon
+        connect = link_groups if counts else connect_groups
+        components = connect(here, cover, within=self._within, progress=tell)
+        self.state.take(awake, cover, components)
+        if isinstance(components, Links):
+            self.state.count(awake, cover, components)
+        wake = self._next_look(level, cover, components)[cover.group[awake]]
         if level + 1 < len(self.falling):
             restless = awake[wake == level + 1]
             taken = self._small.take(restless, self.state.component[restless])
             wake[np.isin(awake, taken, assume_unique=True)] = len(self.falling)
         self._wake[awake] = wake
-        isolated = links.neighbours[awake] == 0
+        isolated = components.sizes[components.component[awake]] == 1
         leaving = awake[(wake == len(self.falling)) & ~isolated]
         self._find(awake[isolated], awake, cover, self._within, tell)
         self._find(leaving, leaving, cover, self.state.component, tell)
@@ -183,11 +187,11 @@ class _Descent:
 
         return tell
 
-    def _next_look(self, level: int, cover: Cover, links: Links) -> Index:
+    def _next_look(self, level: int, cover: Cover, components: Components) -> Index:
         """Level at which each group must be looked at again."""
-        groups = np.bincount(links.component[cover.leaders], minlength=links.num_components)
-        alone = groups[links.component[cover.leaders]] == 1
+        component = components.component[cover.leaders]
+        alone = np.bincount(component, minlength=components.num_components)[component] == 1
         # A component that is one group of diameter 2 r stays whole while theta > 2 r.
-        diameter = np.where(cover.sizes == 1, 0.0, 2.0 * links.radius + _ANGLE_SLACK)
+        diameter = np.where(cover.sizes == 1, 0.0, 2.0 * components.radius + _ANGLE_SLACK)
         again = np.searchsorted(-self._angles, -diameter)
         return np.where(alone & (again > level), again, level + 1)

@@ -90,14 +90,14 @@ def choose_panels(
             f"unknown arithmetic {chosen!r}.",
             hint=f"{_VARIABLE} may be one of {', '.join(get_args(Arithmetic))}.",
         )
-    stays = device == "auto" and (chosen == "numpy" or not _worth_importing_torch(prototypes))
-    place = pick_device("cpu" if stays else device)
+    light = chosen == "numpy" or not _worth_importing_torch(prototypes)
+    place = pick_device("cpu" if device == "auto" and light else device)
     if place != "cpu":
         from collapse_audit.similarity.products.cuda import DevicePanel, self_test
 
         self_test(place)
         return PanelPair(partial(DevicePanel, device=place))
-    if chosen == "numpy" or (chosen == "auto" and stays and "torch" not in sys.modules):
+    if chosen == "numpy" or (chosen == "auto" and light and "torch" not in sys.modules):
         return NUMPY
 
     from collapse_audit.similarity.products.bfloat16 import BFloat16Panel
