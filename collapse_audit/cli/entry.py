@@ -36,14 +36,7 @@ INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: Arguments without the program name; those of the process by default.
-
-    Returns:
-        The exit code: 0, 1, 2 or 130, as the module says.
-    """
+    """Run the command line, of the process by default, and give the exit code."""
     # Threads that spin while they wait stall for milliseconds each time a core is taken by another
     # process; OpenMP reads this when it is loaded, which is later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -108,14 +108,7 @@ def _apply(
 
 
 def require_gates(thresholds: Collection[Threshold]) -> None:
-    """Refuse thresholds that cannot be checked without a baseline.
-
-    Args:
-        thresholds: What is to be checked.
-
-    Raises:
-        ParameterError: If one of them compares with a baseline, or there is none at all.
-    """
+    """Refuse thresholds that need a baseline, or none at all, with a ParameterError."""
     if not thresholds:
         raise ParameterError(
             "there is nothing to check.",
