@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from collapse_audit.mlcd import MLCD
+
+
+class Measuring(TypedDict, total=False):
+    """How a head is measured, as :func:`audit_prototypes` documents it."""
+
+    epsilon: float
+    sweep: bool
+    nearest: bool
+    device: str
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
