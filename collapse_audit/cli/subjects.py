@@ -12,7 +12,8 @@ from collapse_audit.cli.options import AuditOptions
 from collapse_audit.cli.pipeline import audits_of
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
-from collapse_audit.gate import Difference, no_head, parse_report, read_report
+from collapse_audit.gate.files import parse_report, read_report
+from collapse_audit.gate.pairing import Difference, no_head
 from collapse_audit.gate.subjects import is_report
 from collapse_audit.sources import STDIN, read_stdin
 

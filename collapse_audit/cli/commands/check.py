@@ -22,20 +22,12 @@ from collapse_audit.cli.options import (
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
-from collapse_audit.gate import (
-    DIFFERENCES,
-    MISSING_BASELINE,
-    Difference,
-    Threshold,
-    Verdict,
-    check,
-    find_settings,
-    parse_threshold,
-    read_report,
-    read_settings,
-    require_gates,
-    write_report,
-)
+from collapse_audit.gate import Verdict, check
+from collapse_audit.gate.checking import require_gates
+from collapse_audit.gate.files import read_report, write_report
+from collapse_audit.gate.pairing import DIFFERENCES, Difference
+from collapse_audit.gate.settings import MISSING_BASELINE, find_settings, read_settings
+from collapse_audit.gate.thresholds import Threshold, parse_threshold
 from collapse_audit.prototypes import DEFAULT_EPSILON, check_epsilon
 from collapse_audit.report import VerdictDocument, to_json
 from collapse_audit.report.github import error_to_github, verdict_to_github

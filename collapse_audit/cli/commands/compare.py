@@ -22,7 +22,8 @@ from collapse_audit.cli.options import (
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener
 from collapse_audit.errors import ParameterError
-from collapse_audit.gate import DIFFERENCES, Difference, compare
+from collapse_audit.gate import compare
+from collapse_audit.gate.pairing import DIFFERENCES, Difference
 from collapse_audit.report import to_json
 from collapse_audit.report.comparison_text import (
     comparison_to_csv,
