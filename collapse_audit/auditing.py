@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy.typing as npt
 
-from collapse_audit.checkpoints import select_default
+from collapse_audit.checkpoints.selection import select_default
 from collapse_audit.head_audit import CollapseAudit, Measuring, Published, Source, audit_prototypes
 from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, Prototypes, check_epsilon
 from collapse_audit.sources import ResolvedSource, resolve_source
@@ -17,7 +17,8 @@ from collapse_audit.sources import ResolvedSource, resolve_source
 if TYPE_CHECKING:
     import torch
 
-    from collapse_audit.remote import RemoteSettings, Reporter
+    from collapse_audit.remote.reporting import Reporter
+    from collapse_audit.remote.settings import RemoteSettings
 
 
 def audit(

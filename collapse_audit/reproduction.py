@@ -13,7 +13,8 @@ from collapse_audit.files import read_json, write_json
 from collapse_audit.head_audit import CollapseAudit
 from collapse_audit.manifest import CheckpointEntry
 from collapse_audit.prototypes import DEFAULT_EPSILON
-from collapse_audit.remote import RemoteSettings, Reporter
+from collapse_audit.remote.reporting import Reporter
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.report.columns import pipe_table
 
 _SCHEMA = "collapse-audit/reproduction"

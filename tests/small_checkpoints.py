@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.containers import Checkpoint, StoredTensor, read_checkpoint
+from collapse_audit.containers.opening import read_checkpoint
+from collapse_audit.containers.tensors import Checkpoint, StoredTensor
 from collapse_audit.errors import SourceError
 
 K, D = 12, 8

@@ -16,18 +16,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from collapse_audit.containers import Checkpoint
+from collapse_audit.containers.tensors import Checkpoint
 from collapse_audit.errors import (
     CollapseAuditError,
     IntegrityError,
 )
 from collapse_audit.head_audit import audit_prototypes
-from collapse_audit.remote import (
-    SILENT,
-    RemoteSettings,
-    Reporter,
-    remote_of_url,
-)
+from collapse_audit.remote.addresses import remote_of_url
+from collapse_audit.remote.reporting import SILENT, Reporter
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.sources import ResolvedSource, load_heads, resolve_source
 
 

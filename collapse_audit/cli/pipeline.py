@@ -19,7 +19,7 @@ from collapse_audit.report import ErrorDocument, error_document
 
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
     from collapse_audit.similarity import Progress
 
 

@@ -36,7 +36,7 @@ from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_t
 from collapse_audit.words import scrub
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 _UPDATE: Final = "Or replace the baseline with --update-baseline."

@@ -33,7 +33,7 @@ from collapse_audit.report.comparison_text import (
 from collapse_audit.report.documents import ComparisonDocument
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
 
 _FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
     "table": comparison_to_table,

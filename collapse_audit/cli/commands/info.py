@@ -15,7 +15,7 @@ from collapse_audit.report.columns import text_columns
 from collapse_audit.words import printable
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
     from collapse_audit.report.documents import InfoDocument
 
 _ROWS_SHOWN = 24
