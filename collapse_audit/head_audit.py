@@ -123,14 +123,7 @@ class CollapseAudit:
         return np.flatnonzero(self.groups == group).astype(np.int64)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw how often each unique prototype is repeated.
-
-        Args:
-            ax: Axes to draw on; new ones by default.
-
-        Returns:
-            The Axes.
-        """
+        """Draw how often each unique prototype is repeated; gives the Axes, by default new ones."""
         from collapse_audit.plots import plot_redundancy_factors
 
         return plot_redundancy_factors(self, ax=ax)
