@@ -107,17 +107,7 @@ class CollapseAudit:
         return self.redundancy.groups
 
     def members(self, group: int) -> npt.NDArray[np.int64]:
-        """The prototypes of one group.
-
-        Args:
-            group: Its number, from 0 for the largest to M - 1.
-
-        Returns:
-            Their indices, in rising order.
-
-        Raises:
-            ParameterError: If there is no such group.
-        """
+        """Rising indices of the prototypes of a group, 0 to M - 1; another is a ParameterError."""
         if not 0 <= group < self.num_unique:
             raise ParameterError(f"group must be from 0 to {self.num_unique - 1}, got {group}.")
         return np.flatnonzero(self.groups == group).astype(np.int64)

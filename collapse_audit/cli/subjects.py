@@ -33,15 +33,6 @@ class Opener:
     fetching: RemoteSettings
     epsilon: float | None = None  # asked for; ``None``: a saved report may have been made with any
 
-    def report(self, source: str) -> ReportDocument:
-        """The report of a source, made or saved."""
-        opened = self.open(source)
-        if isinstance(opened, dict):
-            return opened
-        from collapse_audit.head_audit import build_report
-
-        return build_report(opened)
-
     def open(self, source: str) -> ReportDocument | list[CollapseAudit]:
         """A saved report (``.json``, or on stdin); else audits, which have the groups of heads."""
         if source == STDIN and _stdin_holds_text():

@@ -50,3 +50,12 @@ def open_subject(
         f"an audit, a report or a source is needed, got {type(subject).__name__}.",
         hint="collapse_audit.audit(...) audits a source or a matrix.",
     )
+
+
+def document_of(opened: ReportDocument | Sequence[CollapseAudit]) -> ReportDocument:
+    """A report as it is, or that of audits."""
+    if isinstance(opened, dict):
+        return opened
+    from collapse_audit.head_audit import build_report
+
+    return build_report(opened)

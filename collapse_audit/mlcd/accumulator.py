@@ -183,14 +183,7 @@ class MLCDAccumulator:
         return self._sums.n + sum(len(batch.rows) for batch in self._waiting)
 
     def result(self) -> MLCD:
-        """Distribution over the samples so far; more can be added afterwards.
-
-        Returns:
-            The MLCD.
-
-        Raises:
-            ParameterError: If there are no samples.
-        """
+        """Distribution over the samples so far (none: ParameterError); more can be added later."""
         if self.n < 1:
             raise ParameterError("no samples: call update with at least one row first.")
         sums = self._sums if self._streaming else self._sums_of_waiting()

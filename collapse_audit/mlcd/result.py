@@ -168,15 +168,7 @@ class MLCD:
         return measure_usage(self._counts(level))
 
     def rarefaction(self, sizes: Counts | None = None, *, level: Level = "k") -> Vector:
-        """Classes that smaller samples would have used.
-
-        Args:
-            sizes: Sample sizes; by default 20 even steps up to N.
-            level: Prototypes or unique prototypes.
-
-        Returns:
-            Expected number of used classes for each size.
-        """
+        """Classes that samples of ``sizes`` (20 even steps up to N) would have used, on average."""
         if sizes is None:
             sizes = np.linspace(0, self.n, 21).astype(np.int64)[1:]
         return rarefaction(self._counts(level), sizes)

@@ -27,6 +27,7 @@ from collapse_audit.gate.checking import require_gates
 from collapse_audit.gate.files import read_report, write_report
 from collapse_audit.gate.pairing import DIFFERENCES, Difference
 from collapse_audit.gate.settings import MISSING_BASELINE, find_settings, read_settings
+from collapse_audit.gate.subjects import document_of
 from collapse_audit.gate.thresholds import Threshold, parse_threshold
 from collapse_audit.prototypes import DEFAULT_EPSILON, check_epsilon
 from collapse_audit.report import VerdictDocument, to_json
@@ -204,7 +205,7 @@ def _run(
             old = read_report(baseline, allow=opener.allow)
     elif baseline is not None and not writes and missing == "fail":
         raise _no_baseline(source, baseline)
-    report = opener.report(source)
+    report = document_of(opener.open(source))
     verdict = check(report, None, thresholds, skip_changes=baseline is not None)
     if old is not None:
         with _unless_replaced(update_baseline, yes, _UPDATE):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from collapse_audit.cli.console import check_output
-from collapse_audit.cli.mlcd_options import MLCDOptions, mlcd_options
+from collapse_audit.cli.mlcd_options import MLCDOptions
 from collapse_audit.cli.options import (
     AuditOptions,
     OutputOptions,
@@ -42,7 +42,7 @@ DATA is a folder of images, digits, fashion-mnist:FOLDER, a torchvision data set
 or a .npz or .safetensors file with images, features or logits (and labels, if there are any).""",
 )
 @source_argument
-@mlcd_options
+@options_of(MLCDOptions, "mlcd")
 @options_of(AuditOptions, "audit", head={"help": "Which head; the image-level one by default."})
 @output_options
 @remote_options
