@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit import report
 from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
 from collapse_audit.redundancy import SWEEP_EPSILONS, Redundancy, measure_redundancy
+from collapse_audit.report.documents import HeadDocument, ReportDocument, SourceDocument
+from collapse_audit.report.html import to_html, to_html_fragment
+from collapse_audit.report.json_text import to_json
+from collapse_audit.report.markdown import to_markdown
+from collapse_audit.report.table import to_table
 from collapse_audit.report_builder import head_document, report_document
 from collapse_audit.similarity import Progress, silent
 
@@ -65,7 +69,7 @@ class Source:
     sha256: str | None = None
     published: tuple[Published, ...] = ()
 
-    def to_dict(self) -> report.SourceDocument:
+    def to_dict(self) -> SourceDocument:
         """The source in a report."""
         return {"spec": self.spec, "id": self.id, "family": self.family, "sha256": self.sha256}
 
@@ -118,18 +122,18 @@ class CollapseAudit:
 
         return plot_redundancy_factors(self, ax=ax)
 
-    def head_report(self) -> report.HeadDocument:
+    def head_report(self) -> HeadDocument:
         """The entry of this head in a report."""
         published = [(count.unique, count.source) for count in self.source.published]
         return head_document(self.prototypes, self.redundancy, published, self.mlcd)
 
-    def to_dict(self) -> report.ReportDocument:
+    def to_dict(self) -> ReportDocument:
         """The report of this head alone, as ``--format json`` prints it."""
         return build_report([self])
 
     def to_json(self) -> str:
         """The report as JSON."""
-        return report.to_json(self.to_dict())
+        return to_json(self.to_dict())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per unique prototype: leader, redundancy factor, whether it is a clique."""
@@ -145,21 +149,21 @@ class CollapseAudit:
 
     def to_markdown(self) -> str:
         """The report as Markdown."""
-        return report.to_markdown(self.to_dict())
+        return to_markdown(self.to_dict())
 
     def to_html(self) -> str:
         """The report as one self-contained HTML page."""
-        return report.to_html(self.to_dict())
+        return to_html(self.to_dict())
 
     def _repr_html_(self) -> str:
-        return report.to_html_fragment(self.to_dict())
+        return to_html_fragment(self.to_dict())
 
     def __repr__(self) -> str:
         counts = f"num_unique={self.num_unique}, epsilon={self.redundancy.epsilon:g}"
         return f"CollapseAudit({self.prototypes!r}, {counts}, source={self.source.spec!r:.60})"
 
     def __str__(self) -> str:
-        return report.to_table(self.to_dict())
+        return to_table(self.to_dict())
 
 
 def audit_prototypes(
@@ -210,7 +214,7 @@ def audit_prototypes(
     return CollapseAudit(prototypes, measured, source)
 
 
-def build_report(audits: Sequence[CollapseAudit]) -> report.ReportDocument:
+def build_report(audits: Sequence[CollapseAudit]) -> ReportDocument:
     """The report of all audited heads (at least one) of one source, all at the same epsilon."""
     first = audits[0]
     heads = [audit.head_report() for audit in audits]

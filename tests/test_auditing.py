@@ -19,7 +19,7 @@ from collapse_audit.head_audit import build_report
 from collapse_audit.manifest import load_manifest
 from collapse_audit.manifest.entries import Manifest, PublishedCount
 from collapse_audit.remote.settings import RemoteSettings
-from collapse_audit.report import to_json
+from collapse_audit.report.json_text import to_json
 from collapse_audit.sources import resolve_source
 
 

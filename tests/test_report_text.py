@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collapse_audit.report import to_csv, to_json, to_markdown
+from collapse_audit.report.csv_text import to_csv
+from collapse_audit.report.json_text import to_json
+from collapse_audit.report.markdown import to_markdown
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ import click
 from collapse_audit.cli.console import Session, explain, say
 from collapse_audit.cli.group import cli
 from collapse_audit.errors import CollapseAuditWarning
-from collapse_audit.report import error_document, to_json
+from collapse_audit.report.json_text import to_json
+from collapse_audit.report.schema import error_document
 from collapse_audit.words import redact_all
 
 USAGE: Final = 2

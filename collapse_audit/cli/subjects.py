@@ -20,7 +20,7 @@ from collapse_audit.sources import STDIN, read_stdin
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
     from collapse_audit.remote.settings import RemoteSettings
-    from collapse_audit.report import ReportDocument
+    from collapse_audit.report.documents import ReportDocument
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,9 @@ from collapse_audit.gate.settings import MISSING_BASELINE, find_settings, read_s
 from collapse_audit.gate.subjects import document_of
 from collapse_audit.gate.thresholds import Threshold, parse_threshold
 from collapse_audit.prototypes import DEFAULT_EPSILON, check_epsilon
-from collapse_audit.report import VerdictDocument, to_json
+from collapse_audit.report.documents import VerdictDocument
 from collapse_audit.report.github import error_to_github, verdict_to_github
+from collapse_audit.report.json_text import to_json
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
 from collapse_audit.words import scrub
