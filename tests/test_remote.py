@@ -484,7 +484,11 @@ import os, sys
 import filelock, requests  # before the first fork: they cost more than the rest
 from contextlib import contextmanager
 from pathlib import Path
-from collapse_audit.remote import Reporter, RemoteSettings, fetch_file, open_source, remote_of_url
+from collapse_audit.remote.addresses import remote_of_url
+from collapse_audit.remote.remote_source import open_source
+from collapse_audit.remote.reporting import Reporter
+from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.remote.whole_files import fetch_file
 from tests.kills import Operations, kill_now
 
 settings = RemoteSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)

@@ -260,7 +260,7 @@ def test_a_remote_audit_needs_little_memory(
         "import re, sys\n"
         "from pathlib import Path\n"
         "from collapse_audit.head_audit import audit_prototypes\n"
-        "from collapse_audit.remote import RemoteSettings\n"
+        "from collapse_audit.remote.settings import RemoteSettings\n"
         "from collapse_audit.sources import resolve_source\n"
         "settings = RemoteSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)\n"
         "source = resolve_source(sys.argv[2], settings=settings)\n"
