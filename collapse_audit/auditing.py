@@ -5,20 +5,20 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy.typing as npt
 
-from collapse_audit.checkpoints import select_default
-from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
+from collapse_audit.checkpoints.selection import select_default
+from collapse_audit.head_audit import CollapseAudit, Measuring, Published, Source, audit_prototypes
 from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, Prototypes, check_epsilon
-from collapse_audit.similarity import Progress, silent
 from collapse_audit.sources import ResolvedSource, resolve_source
 
 if TYPE_CHECKING:
     import torch
 
-    from collapse_audit.remote import RemoteSettings, Reporter
+    from collapse_audit.remote.reporting import Reporter
+    from collapse_audit.remote.settings import RemoteSettings
 
 
 def audit(
@@ -26,12 +26,8 @@ def audit(
     *,
     branch: Branch = "teacher",
     head: str | None = None,
-    epsilon: float = DEFAULT_EPSILON,
-    sweep: bool = True,
-    nearest: bool = True,
-    device: str = "auto",
     checkpoint_dir: Path | None = None,
-    progress: Progress = silent,
+    **measuring: Unpack[Measuring],
 ) -> CollapseAudit:
     """Audit one head: the one call for a file, an id, an address or a matrix.
 
@@ -40,12 +36,9 @@ def audit(
             (k x d, numpy or torch).
         branch: As for :func:`audit_source`; only for a source.
         head: Likewise. By default the image-level head, with a warning that names the others.
-        epsilon: As for :func:`audit_source`.
-        sweep: As for :func:`audit_source`.
-        nearest: As for :func:`audit_source`.
-        device: As for :func:`audit_source`.
         checkpoint_dir: As for :func:`audit_source`.
-        progress: As for :func:`audit_source`.
+        **measuring: ``epsilon`` (0.025), ``sweep`` (true), ``nearest`` (true), ``device`` ("auto")
+            and ``progress``, as for :func:`audit_prototypes`.
 
     Returns:
         The audit. In a notebook it shows itself, with its figures.
@@ -56,21 +49,11 @@ def audit(
         num_unique=112, epsilon=0.025, source='demo')
     """
     if not isinstance(source, str | Path):
-        return audit_prototypes(
-            source, epsilon=epsilon, sweep=sweep, nearest=nearest, device=device, progress=progress
-        )
-    check_epsilon(epsilon)
+        return audit_prototypes(source, **measuring)
+    _check(measuring)
     resolved = resolve_source(source, checkpoint_dir=checkpoint_dir)
     chosen = select_default(resolved.select(branch=branch, head=head), resolved.spec)
-    (audited,) = audit_heads(
-        resolved,
-        resolved.load([chosen]),
-        epsilon=epsilon,
-        sweep=sweep,
-        nearest=nearest,
-        device=device,
-        progress=progress,
-    )
+    (audited,) = audit_heads(resolved, resolved.load([chosen]), **measuring)
     return audited
 
 
@@ -79,14 +62,10 @@ def audit_source(
     *,
     branch: Branch = "teacher",
     head: str | None = None,
-    epsilon: float = DEFAULT_EPSILON,
-    sweep: bool = True,
-    nearest: bool = True,
-    device: str = "auto",
     checkpoint_dir: Path | None = None,
     settings: RemoteSettings | None = None,
     reporter: Reporter | None = None,
-    progress: Progress = silent,
+    **measuring: Unpack[Measuring],
 ) -> list[CollapseAudit]:
     """Audit every head of a checkpoint.
 
@@ -95,15 +74,11 @@ def audit_source(
             for a file on stdin.
         branch: The network, where the method has two; without a teacher the student, with a note.
         head: Name of a head, or (the end of) the key of any matrix; all heads by default.
-        epsilon: Cosine distance below which two prototypes are duplicates, between 0 and 1; 0.025
-            is the headline value of Arteaga et al. 2026.
-        sweep: Whether to count at the other thresholds of the papers too.
-        nearest: Whether to find the nearest other prototype of each one.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each.
         checkpoint_dir: Folder in which the files of ids are looked for before the cache.
         settings: Cache, limits and patience for what is somewhere else.
         reporter: Told what is fetched.
-        progress: Called with (stage, done, total) while it runs.
+        **measuring: ``epsilon`` (0.025), ``sweep`` (true), ``nearest`` (true), ``device`` ("auto")
+            and ``progress``, as for :func:`audit_prototypes`.
 
     Returns:
         One audit per head, in file order; heads are never pooled.
@@ -119,65 +94,46 @@ def audit_source(
         >>> audit.num_unique, audit.prototypes.k
         (112, 512)
     """
-    check_epsilon(epsilon)
+    _check(measuring)
     resolved = resolve_source(
         source, checkpoint_dir=checkpoint_dir, settings=settings, reporter=reporter
     )
     heads = resolved.load(resolved.select(branch=branch, head=head))
-    return audit_heads(
-        resolved,
-        heads,
-        epsilon=epsilon,
-        sweep=sweep,
-        nearest=nearest,
-        device=device,
-        progress=progress,
-    )
+    return audit_heads(resolved, heads, **measuring)
 
 
 def audit_heads(
-    resolved: ResolvedSource,
-    heads: tuple[Prototypes, ...],
-    *,
-    epsilon: float = DEFAULT_EPSILON,
-    sweep: bool = True,
-    nearest: bool = True,
-    device: str = "auto",
-    progress: Progress = silent,
+    resolved: ResolvedSource, heads: tuple[Prototypes, ...], **measuring: Unpack[Measuring]
 ) -> list[CollapseAudit]:
     """Audit heads of a source that have been read; one audit each, as :func:`audit_source` does."""
     with ThreadPoolExecutor(1) as worker:
         # reading a file of gigabytes and comparing prototypes keep different parts busy
         checksum = worker.submit(resolved.sha256)
-        audits = [
-            audit_prototypes(
-                _noted(prototypes, resolved),
-                epsilon=epsilon,
-                sweep=sweep,
-                nearest=nearest,
-                device=device,
-                source=_source_of(resolved, prototypes, epsilon),
-                progress=progress,
-            )
-            for prototypes in heads
-        ]
+        audits = [audit_prototypes(_noted(head, resolved), **measuring) for head in heads]
         digest = checksum.result()
-    return [replace(audit, source=replace(audit.source, sha256=digest)) for audit in audits]
+    return [replace(found, source=_source_of(resolved, found, digest)) for found in audits]
 
 
-def _source_of(resolved: ResolvedSource, prototypes: Prototypes, epsilon: float) -> Source:
-    """What a report says of the source of one head, its checksum left out."""
+def _check(measuring: Measuring) -> None:
+    """Refuse what cannot be measured with before a source is fetched."""
+    for name in measuring.keys() - Measuring.__annotations__.keys():
+        raise TypeError(f"unexpected keyword argument {name!r}")
+    check_epsilon(measuring.get("epsilon", DEFAULT_EPSILON))
+
+
+def _source_of(resolved: ResolvedSource, audited: CollapseAudit, sha256: str | None) -> Source:
+    """What a report says of the source of one head."""
     # published counts at another epsilon or of another K are not comparable; where they state no K
     # it is that of the row
     entry = resolved.entry
     comparable = tuple(
         Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
         for count in (entry.published if entry else ())
-        if (count.k or (entry and entry.k)) in (None, prototypes.k)
-        and count.epsilon in (None, epsilon)
+        if (count.k or (entry and entry.k)) in (None, audited.prototypes.k)
+        and count.epsilon in (None, audited.redundancy.epsilon)
     )
-    family = resolved.family or prototypes.family
-    return Source(resolved.spec, resolved.id, family, published=comparable)
+    family = resolved.family or audited.prototypes.family
+    return Source(resolved.spec, resolved.id, family, sha256, comparable)
 
 
 def _noted(prototypes: Prototypes, resolved: ResolvedSource) -> Prototypes:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit import report
 from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
 from collapse_audit.redundancy import SWEEP_EPSILONS, Redundancy, measure_redundancy
+from collapse_audit.report.documents import HeadDocument, ReportDocument, SourceDocument
+from collapse_audit.report.html import to_html, to_html_fragment
+from collapse_audit.report.json_text import to_json
+from collapse_audit.report.markdown import to_markdown
+from collapse_audit.report.table import to_table
 from collapse_audit.report_builder import head_document, report_document
 from collapse_audit.similarity import Progress, silent
 
@@ -22,6 +26,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from collapse_audit.mlcd import MLCD
+
+
+class Measuring(TypedDict, total=False):
+    """How a head is measured, as :func:`audit_prototypes` documents it."""
+
+    epsilon: float
+    sweep: bool
+    nearest: bool
+    device: str
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +69,7 @@ class Source:
     sha256: str | None = None
     published: tuple[Published, ...] = ()
 
-    def to_dict(self) -> report.SourceDocument:
+    def to_dict(self) -> SourceDocument:
         """The source in a report."""
         return {"spec": self.spec, "id": self.id, "family": self.family, "sha256": self.sha256}
 
@@ -97,46 +111,29 @@ class CollapseAudit:
         return self.redundancy.groups
 
     def members(self, group: int) -> npt.NDArray[np.int64]:
-        """The prototypes of one group.
-
-        Args:
-            group: Its number, from 0 for the largest to M - 1.
-
-        Returns:
-            Their indices, in rising order.
-
-        Raises:
-            ParameterError: If there is no such group.
-        """
+        """Rising indices of the prototypes of a group, 0 to M - 1; another is a ParameterError."""
         if not 0 <= group < self.num_unique:
             raise ParameterError(f"group must be from 0 to {self.num_unique - 1}, got {group}.")
         return np.flatnonzero(self.groups == group).astype(np.int64)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw how often each unique prototype is repeated.
-
-        Args:
-            ax: Axes to draw on; new ones by default.
-
-        Returns:
-            The Axes.
-        """
+        """Draw how often each unique prototype is repeated; gives the Axes, by default new ones."""
         from collapse_audit.plots import plot_redundancy_factors
 
         return plot_redundancy_factors(self, ax=ax)
 
-    def head_report(self) -> report.HeadDocument:
+    def head_report(self) -> HeadDocument:
         """The entry of this head in a report."""
         published = [(count.unique, count.source) for count in self.source.published]
         return head_document(self.prototypes, self.redundancy, published, self.mlcd)
 
-    def to_dict(self) -> report.ReportDocument:
+    def to_dict(self) -> ReportDocument:
         """The report of this head alone, as ``--format json`` prints it."""
         return build_report([self])
 
     def to_json(self) -> str:
         """The report as JSON."""
-        return report.to_json(self.to_dict())
+        return to_json(self.to_dict())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per unique prototype: leader, redundancy factor, whether it is a clique."""
@@ -152,21 +149,21 @@ class CollapseAudit:
 
     def to_markdown(self) -> str:
         """The report as Markdown."""
-        return report.to_markdown(self.to_dict())
+        return to_markdown(self.to_dict())
 
     def to_html(self) -> str:
         """The report as one self-contained HTML page."""
-        return report.to_html(self.to_dict())
+        return to_html(self.to_dict())
 
     def _repr_html_(self) -> str:
-        return report.to_html_fragment(self.to_dict())
+        return to_html_fragment(self.to_dict())
 
     def __repr__(self) -> str:
         counts = f"num_unique={self.num_unique}, epsilon={self.redundancy.epsilon:g}"
         return f"CollapseAudit({self.prototypes!r}, {counts}, source={self.source.spec!r:.60})"
 
     def __str__(self) -> str:
-        return report.to_table(self.to_dict())
+        return to_table(self.to_dict())
 
 
 def audit_prototypes(
@@ -217,7 +214,7 @@ def audit_prototypes(
     return CollapseAudit(prototypes, measured, source)
 
 
-def build_report(audits: Sequence[CollapseAudit]) -> report.ReportDocument:
+def build_report(audits: Sequence[CollapseAudit]) -> ReportDocument:
     """The report of all audited heads (at least one) of one source, all at the same epsilon."""
     first = audits[0]
     heads = [audit.head_report() for audit in audits]

@@ -168,14 +168,7 @@ class Prototypes:
     def unit_rows(
         self, index: slice | npt.NDArray[np.intp] = slice(None)
     ) -> npt.NDArray[np.float64]:
-        """Directions of some or all prototypes.
-
-        Args:
-            index: Which rows; all of them by default (8 bytes x k x d of memory).
-
-        Returns:
-            Rows of unit norm, float64.
-        """
+        """Directions of some or all (8 bytes x k x d of memory): rows of unit norm, float64."""
         rows = self.rows[index].astype(np.float64)
         rows /= self.lengths[index, None]
         return rows

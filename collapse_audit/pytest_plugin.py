@@ -59,16 +59,11 @@ def assert_no_collapse(
     __tracebackhide__ = True
     from collapse_audit.auditing import audit
     from collapse_audit.errors import ParameterError
-    from collapse_audit.gate import (
-        DEFAULT_THRESHOLDS,
-        Change,
-        Gate,
-        Threshold,
-        check,
-        find_metric,
-        parse_threshold,
-        read_report,
-    )
+    from collapse_audit.gate import check
+    from collapse_audit.gate.checking import DEFAULT_THRESHOLDS
+    from collapse_audit.gate.files import read_report
+    from collapse_audit.gate.metrics import find_metric
+    from collapse_audit.gate.thresholds import Change, Gate, Threshold, parse_threshold
     from collapse_audit.head_audit import CollapseAudit
 
     if not 0 <= min_unique_fraction <= 1:

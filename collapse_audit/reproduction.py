@@ -13,7 +13,8 @@ from collapse_audit.files import read_json, write_json
 from collapse_audit.head_audit import CollapseAudit
 from collapse_audit.manifest import CheckpointEntry
 from collapse_audit.prototypes import DEFAULT_EPSILON
-from collapse_audit.remote import RemoteSettings, Reporter
+from collapse_audit.remote.reporting import Reporter
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.report.columns import pipe_table
 
 _SCHEMA = "collapse-audit/reproduction"
@@ -61,12 +62,22 @@ def reproduce(
         row = rows.get(entry.id)
         if row is None or row.problem or row.epsilon != epsilon:
             reporter.note(f"{entry.id}: measuring")
+            row = _row(entry, epsilon)
             try:
-                row = _measure(entry, settings, reporter, epsilon, checkpoint_dir)
+                audits = audit_source(
+                    entry.id,
+                    epsilon=epsilon,
+                    sweep=False,
+                    nearest=False,
+                    checkpoint_dir=checkpoint_dir,
+                    settings=settings,
+                    reporter=reporter,
+                )
+                row = replace(row, measured=tuple(map(_counts, audits)))
             except CollapseAuditError as error:  # it must not stop the others
                 problem = explain(error).removeprefix(f"{entry.id}: ")
                 reporter.note(f"{entry.id}: {problem}")
-                row = replace(_row(entry, epsilon), problem=problem)
+                row = replace(row, problem=problem)
             rows[entry.id] = row
             write_json(state, to_document(rows.values()))
         result.append(row)
@@ -98,25 +109,6 @@ def _published(row: ReproductionRow, k: int | None = None) -> str:
         for count in row.published
         if None in (k, count["k"]) or k == count["k"]
     )
-
-
-def _measure(
-    entry: CheckpointEntry,
-    settings: RemoteSettings,
-    reporter: Reporter,
-    epsilon: float,
-    checkpoint_dir: Path | None,
-) -> ReproductionRow:
-    audits = audit_source(
-        entry.id,
-        epsilon=epsilon,
-        sweep=False,
-        nearest=False,
-        checkpoint_dir=checkpoint_dir,
-        settings=settings,
-        reporter=reporter,
-    )
-    return replace(_row(entry, epsilon), measured=tuple(map(_counts, audits)))
 
 
 def _row(entry: CheckpointEntry, epsilon: float) -> ReproductionRow:

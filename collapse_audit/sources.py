@@ -11,37 +11,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from collapse_audit.checkpoints import (
-    HeadLocation,
-    describe,
-    discover_heads,
-    guess_family,
-    load_located,
-    select_default,
-    select_heads,
-)
-from collapse_audit.containers import (
-    Checkpoint,
-    InMemory,
-    LocalFile,
-    limits,
-    read_checkpoint,
-    read_path,
-)
+from collapse_audit.checkpoints.description import describe
+from collapse_audit.checkpoints.families import guess_family
+from collapse_audit.checkpoints.loading import load_located
+from collapse_audit.checkpoints.selection import select_default, select_heads
+from collapse_audit.checkpoints.structure import HeadLocation, discover_heads
+from collapse_audit.containers import limits
+from collapse_audit.containers.byte_source import InMemory, LocalFile
+from collapse_audit.containers.opening import read_checkpoint, read_path
+from collapse_audit.containers.tensors import Checkpoint
 from collapse_audit.errors import NoPrototypesError, ParameterError, SourceError
 from collapse_audit.examples import embedded_head
-from collapse_audit.manifest import CheckpointEntry, candidate_file_names, fetch_hint, load_manifest
+from collapse_audit.manifest import CheckpointEntry, load_manifest
+from collapse_audit.manifest.entries import candidate_file_names, fetch_hint
 from collapse_audit.prototypes import Branch, Prototypes
-from collapse_audit.remote import (
-    Remote,
-    RemoteSettings,
-    Reporter,
-    check_and_record,
-    is_remote,
-    open_source,
-    remote_of_entry,
-    remote_of_url,
-)
+from collapse_audit.remote.addresses import Remote, is_remote, remote_of_entry, remote_of_url
+from collapse_audit.remote.locking import check_and_record
+from collapse_audit.remote.remote_source import open_source
+from collapse_audit.remote.reporting import Reporter
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.words import did_you_mean, megabytes, printable
 
 if TYPE_CHECKING:

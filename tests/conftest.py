@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from collapse_audit.remote import RemoteSettings
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.similarity.products.choice import PanelPair
 from tests.engine_panels import IN_EVERY_TEST, PANELS
 from tests.example_heads import HEADS, Head, Kinds

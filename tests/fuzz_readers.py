@@ -45,10 +45,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collapse_audit.containers import Checkpoint, read_checkpoint, read_path
-from collapse_audit.containers.tensors import WIDTHS
+from collapse_audit.containers.opening import read_checkpoint, read_path
+from collapse_audit.containers.tensors import WIDTHS, Checkpoint
 from collapse_audit.errors import CollapseAuditError, SourceError
-from collapse_audit.remote import SILENT, RemoteSettings, open_source, remote_of_url
+from collapse_audit.remote.addresses import remote_of_url
+from collapse_audit.remote.remote_source import open_source
+from collapse_audit.remote.reporting import SILENT
+from collapse_audit.remote.settings import RemoteSettings
 from tests.fuzz_files import MARKER, Files, mutated
 from tests.fuzz_oracle import Oracle
 from tests.fuzz_programs import program_file

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from collapse_audit.remote import Remote, RemoteSettings, remote_of_url
+from collapse_audit.remote.addresses import Remote, remote_of_url
+from collapse_audit.remote.settings import RemoteSettings
 
 _BLOCK = 1 << 16
 

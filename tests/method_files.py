@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints import HeadLocation
-from collapse_audit.containers import Checkpoint, StoredTensor
+from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.containers.tensors import Checkpoint, StoredTensor
 from collapse_audit.prototypes import Branch, Prototypes
 
 Array = npt.NDArray[np.float64]

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.checkpoints import HeadLocation
-from collapse_audit.containers import Checkpoint, StoredTensor, read_checkpoint
+from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.containers.opening import read_checkpoint
+from collapse_audit.containers.tensors import Checkpoint, StoredTensor
 from collapse_audit.errors import SourceError
 from collapse_audit.sources import resolve_source
 

@@ -16,9 +16,10 @@ from collapse_audit.auditing import audit_heads, audit_source
 from collapse_audit.cli import main
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError, SourceError
 from collapse_audit.head_audit import build_report
-from collapse_audit.manifest import Manifest, PublishedCount, load_manifest
-from collapse_audit.remote import RemoteSettings
-from collapse_audit.report import to_json
+from collapse_audit.manifest import load_manifest
+from collapse_audit.manifest.entries import Manifest, PublishedCount
+from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.report.json_text import to_json
 from collapse_audit.sources import resolve_source
 
 

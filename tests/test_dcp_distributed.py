@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from collapse_audit.containers import LocalFile
+from collapse_audit.containers.byte_source import LocalFile
 from collapse_audit.sources import resolve_source
 
 # 97 prototypes on two ranks: the shards are uneven

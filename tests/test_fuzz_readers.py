@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.containers import read_checkpoint, read_path
+from collapse_audit.containers.opening import read_checkpoint, read_path
 from collapse_audit.errors import CheckpointError
 from tests.fuzz_readers import Memory, fuzz
 from tests.hostile_files import (

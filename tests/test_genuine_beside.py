@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save as save_safetensors
 
-from collapse_audit.containers import read_path
+from collapse_audit.containers.opening import read_path
 from collapse_audit.errors import CollapseAuditError
-from collapse_audit.remote import SILENT, RemoteSettings
+from collapse_audit.remote.reporting import SILENT
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.sources import ResolvedSource, resolve_source
 from tests.fuzz_files import saved
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from collapse_audit.cli.entry import main
 from collapse_audit.errors import CollapseAuditError
-from collapse_audit.remote import Remote, remote_of_url
+from collapse_audit.remote.addresses import Remote, remote_of_url
 from collapse_audit.words import redact, scrub
 
 MARK = "s3cr3t"

@@ -12,7 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from collapse_audit.errors import CollapseAuditError
-from collapse_audit.remote import SILENT, RemoteSettings, open_source, remote_of_url
+from collapse_audit.remote.addresses import remote_of_url
+from collapse_audit.remote.remote_source import open_source
+from collapse_audit.remote.reporting import SILENT
+from collapse_audit.remote.settings import RemoteSettings
 
 VALUES = (
     "", "0", "-1", "+5", "1e3", "1.5", "\uff19", "0x10", str(2**31), str(2**63), "9" * 5000, "*",

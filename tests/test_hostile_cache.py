@@ -22,16 +22,12 @@ import pytest
 from collapse_audit.auditing import audit_source
 from collapse_audit.errors import CollapseAuditError, SourceError
 from collapse_audit.files import read_bounded, replacing, sha256_of, write_atomically
-from collapse_audit.remote import (
-    SILENT,
-    Remote,
-    RemoteSettings,
-    cache_items,
-    fetch_file,
-    open_source,
-    remote_of_url,
-    verify_cache,
-)
+from collapse_audit.remote.addresses import Remote, remote_of_url
+from collapse_audit.remote.maintenance import cache_items, verify_cache
+from collapse_audit.remote.remote_source import open_source
+from collapse_audit.remote.reporting import SILENT
+from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.remote.whole_files import fetch_file
 from collapse_audit.sources import resolve_source
 from tests.loopback_server import remote_settings
 

@@ -21,15 +21,19 @@ from markdown_it import MarkdownIt
 
 from collapse_audit.cli.entry import main
 from collapse_audit.errors import CollapseAuditError
-from collapse_audit.report import to_csv, to_html, to_json, to_markdown, to_table
 from collapse_audit.report.columns import escape
 from collapse_audit.report.comparison_text import (
     comparison_to_csv,
     comparison_to_markdown,
     comparison_to_table,
 )
+from collapse_audit.report.csv_text import to_csv
 from collapse_audit.report.github import error_to_github, verdict_to_github
+from collapse_audit.report.html import to_html
+from collapse_audit.report.json_text import to_json
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
+from collapse_audit.report.markdown import to_markdown
+from collapse_audit.report.table import to_table
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
 from collapse_audit.words import printable
 

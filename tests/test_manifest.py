@@ -9,14 +9,9 @@ from pathlib import Path
 import pytest
 
 from collapse_audit.errors import ManifestError
-from collapse_audit.manifest import (
-    COMMANDS,
-    CheckpointEntry,
-    Manifest,
-    candidate_file_names,
-    fetch_hint,
-    load_manifest,
-)
+from collapse_audit.manifest import CheckpointEntry, load_manifest
+from collapse_audit.manifest.entries import Manifest, candidate_file_names, fetch_hint
+from collapse_audit.manifest.reading import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHIPPED = REPOSITORY / "checkpoints_manifest.yaml"

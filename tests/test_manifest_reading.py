@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from collapse_audit.errors import ManifestError, SourceError
-from collapse_audit.manifest import Manifest, Recipe, load_manifest
+from collapse_audit.manifest import load_manifest
+from collapse_audit.manifest.entries import Manifest
+from collapse_audit.manifest.recipes import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHIPPED = REPOSITORY / "checkpoints_manifest.yaml"

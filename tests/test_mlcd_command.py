@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from collapse_audit.cli.entry import main
-from collapse_audit.report import report_schema
+from collapse_audit.report.schema import report_schema
 
 
 @pytest.fixture

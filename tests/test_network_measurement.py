@@ -14,20 +14,14 @@ from collapse_audit.errors import (
     ParameterError,
     SourceError,
 )
-from collapse_audit.manifest import Recipe
+from collapse_audit.manifest.recipes import Recipe
 from collapse_audit.mlcd import MLCDAccumulator
-from collapse_audit.network import (
-    HeadModel,
-    Samples,
-    cached_features,
-    measure_mlcd,
-    open_samples,
-    preprocessing_for,
-    profiles,
-)
-from collapse_audit.network.datasets import choose
+from collapse_audit.network import HeadModel, measure_mlcd, open_samples
+from collapse_audit.network.datasets import Samples, choose
 from collapse_audit.network.extraction import image_batches
 from collapse_audit.network.heads import build_projection
+from collapse_audit.network.measurement import cached_features
+from collapse_audit.network.preprocessing import preprocessing_for, profiles
 from collapse_audit.prototypes import Prototypes
 
 RECIPE = Recipe(

@@ -84,7 +84,7 @@ def test_every_kind_of_head_gives_the_same_audit(tmp_path: Path) -> None:
 
 
 def test_more_thresholds_and_a_baseline_can_be_given(tmp_path: Path) -> None:
-    from collapse_audit.gate import write_report
+    from collapse_audit.gate.files import write_report
 
     baseline = tmp_path / "baseline.json"
     write_report(audit(weight([2, 1, 1])).to_dict(), baseline)
@@ -95,7 +95,7 @@ def test_more_thresholds_and_a_baseline_can_be_given(tmp_path: Path) -> None:
 
 
 def test_a_baseline_is_compared_beside_the_smallest_fraction(tmp_path: Path) -> None:
-    from collapse_audit.gate import write_report
+    from collapse_audit.gate.files import write_report
 
     baseline = tmp_path / "baseline.json"
     write_report(audit(weight([2, 1, 1])).to_dict(), baseline)

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.checkpoints import HeadLocation
-from collapse_audit.containers import Checkpoint, StoredTensor
+from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.containers.tensors import Checkpoint, StoredTensor
 from collapse_audit.errors import CollapseAuditWarning, ParameterError
-from collapse_audit.manifest import Recipe, load_manifest
-from collapse_audit.network import Samples, head_model_of, load_head_model, measure_mlcd
+from collapse_audit.manifest import load_manifest
+from collapse_audit.manifest.recipes import Recipe
+from collapse_audit.network import load_head_model, measure_mlcd
+from collapse_audit.network.datasets import Samples
+from collapse_audit.network.head_model import head_model_of
 from collapse_audit.prototypes import Prototypes
 from tests.method_files import (
     METHODS,

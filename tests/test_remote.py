@@ -17,23 +17,14 @@ import pytest
 
 from collapse_audit.errors import CollapseAuditError, IntegrityError, SourceError
 from collapse_audit.manifest import load_manifest
-from collapse_audit.remote import (
-    SILENT,
-    Remote,
-    RemoteSettings,
-    Reporter,
-    cache_items,
-    check_and_record,
-    clear_cache,
-    fetch_file,
-    is_remote,
-    open_source,
-    remote_of_entry,
-    remote_of_url,
-    verify_cache,
-)
-from collapse_audit.remote.settings import platform_cache_dir
+from collapse_audit.remote.addresses import Remote, is_remote, remote_of_entry, remote_of_url
+from collapse_audit.remote.locking import check_and_record
+from collapse_audit.remote.maintenance import cache_items, clear_cache, verify_cache
+from collapse_audit.remote.remote_source import open_source
+from collapse_audit.remote.reporting import SILENT, Reporter
+from collapse_audit.remote.settings import RemoteSettings, platform_cache_dir
 from collapse_audit.remote.transfers import exclusive
+from collapse_audit.remote.whole_files import fetch_file
 from tests.loopback_server import Clock, serve
 
 
@@ -476,7 +467,11 @@ import os, sys
 import filelock, requests  # before the first fork: they cost more than the rest
 from contextlib import contextmanager
 from pathlib import Path
-from collapse_audit.remote import Reporter, RemoteSettings, fetch_file, open_source, remote_of_url
+from collapse_audit.remote.addresses import remote_of_url
+from collapse_audit.remote.remote_source import open_source
+from collapse_audit.remote.reporting import Reporter
+from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.remote.whole_files import fetch_file
 from tests.kills import Operations, kill_now
 
 settings = RemoteSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)

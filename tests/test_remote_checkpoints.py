@@ -16,17 +16,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from collapse_audit.containers import Checkpoint
+from collapse_audit.containers.tensors import Checkpoint
 from collapse_audit.errors import (
     CollapseAuditError,
     IntegrityError,
 )
 from collapse_audit.head_audit import audit_prototypes
-from collapse_audit.remote import (
-    SILENT,
-    RemoteSettings,
-    Reporter,
-)
+from collapse_audit.remote.reporting import SILENT, Reporter
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.sources import ResolvedSource, load_heads, resolve_source
 from tests.loopback_server import offline, serve
 
@@ -241,7 +238,7 @@ def test_a_remote_audit_needs_little_memory(
         "import re, sys\n"
         "from pathlib import Path\n"
         "from collapse_audit.head_audit import audit_prototypes\n"
-        "from collapse_audit.remote import RemoteSettings\n"
+        "from collapse_audit.remote.settings import RemoteSettings\n"
         "from collapse_audit.sources import resolve_source\n"
         "settings = RemoteSettings(cache_dir=Path(sys.argv[1]), insecure_http=True)\n"
         "source = resolve_source(sys.argv[2], settings=settings)\n"

@@ -18,7 +18,9 @@ from collapse_audit.cli.commands.cache import cache_command
 from collapse_audit.cli.commands.download import download_command
 from collapse_audit.cli.commands.reproduce import reproduce_command
 from collapse_audit.errors import ReportError, SourceError
-from collapse_audit.manifest import Manifest, PublishedCount, Recipe, load_manifest
+from collapse_audit.manifest import load_manifest
+from collapse_audit.manifest.entries import Manifest, PublishedCount
+from collapse_audit.manifest.recipes import Recipe
 from collapse_audit.sources import load_heads, load_prototypes
 
 

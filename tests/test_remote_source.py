@@ -14,20 +14,14 @@ import pytest
 
 from collapse_audit.containers.byte_source import ByteSource
 from collapse_audit.errors import IntegrityError, SourceError
-from collapse_audit.remote import (
-    SILENT,
-    Remote,
-    RemoteSettings,
-    Reporter,
-    cache_items,
-    clear_cache,
-    fetch_file,
-    open_source,
-    remote_of_url,
-    verify_cache,
-)
+from collapse_audit.remote.addresses import Remote, remote_of_url
 from collapse_audit.remote.fsspec_files import FsspecFile
+from collapse_audit.remote.maintenance import cache_items, clear_cache, verify_cache
 from collapse_audit.remote.remote_files import RangesUnusableError
+from collapse_audit.remote.remote_source import open_source
+from collapse_audit.remote.reporting import SILENT, Reporter
+from collapse_audit.remote.settings import RemoteSettings
+from collapse_audit.remote.whole_files import fetch_file
 from tests.loopback_server import Clock, offline
 
 MB = 10**6

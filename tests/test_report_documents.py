@@ -19,16 +19,7 @@ from collapse_audit import MLCDAccumulator, Prototypes, Published, Source, audit
 from collapse_audit.cli import main
 from collapse_audit.gate import check, compare
 from collapse_audit.head_audit import CollapseAudit, build_report
-from collapse_audit.report import (
-    error_document,
-    report_schema,
-    to_csv,
-    to_html,
-    to_html_fragment,
-    to_json,
-    to_markdown,
-    to_table,
-)
+from collapse_audit.report.csv_text import to_csv
 from collapse_audit.report.documents import (
     ComparisonDocument,
     ErrorDocument,
@@ -36,6 +27,11 @@ from collapse_audit.report.documents import (
     ReportDocument,
     VerdictDocument,
 )
+from collapse_audit.report.html import to_html, to_html_fragment
+from collapse_audit.report.json_text import to_json
+from collapse_audit.report.markdown import to_markdown
+from collapse_audit.report.schema import error_document, report_schema
+from collapse_audit.report.table import to_table
 
 NOTES = ("transposed from 64 x 6", "the student stands in for the <teacher> of `a|b`.")
 SIMPLE = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}

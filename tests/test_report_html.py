@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from collapse_audit.report import svg, to_html, to_html_fragment
+from collapse_audit.report import svg
+from collapse_audit.report.html import to_html, to_html_fragment
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 

@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from collapse_audit.report import error_document, report_schema
+from collapse_audit.report.schema import error_document, report_schema
 
 
 @pytest.fixture(scope="module")

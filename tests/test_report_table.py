@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from collapse_audit.report import to_table
+from collapse_audit.report.table import to_table
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collapse_audit.report import to_csv, to_json, to_markdown
+from collapse_audit.report.csv_text import to_csv
+from collapse_audit.report.json_text import to_json
+from collapse_audit.report.markdown import to_markdown
 
 
 def rows_of_tables(markdown: str) -> list[list[int]]:

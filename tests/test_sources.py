@@ -14,11 +14,10 @@ import pytest
 
 from collapse_audit.errors import NoPrototypesError, SourceError
 from collapse_audit.examples import embedded_head
-from collapse_audit.manifest import (
-    candidate_file_names,
-    load_manifest,
-)
-from collapse_audit.remote import RemoteSettings, Reporter
+from collapse_audit.manifest import load_manifest
+from collapse_audit.manifest.entries import candidate_file_names
+from collapse_audit.remote.reporting import Reporter
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.sources import (
     load_heads,
     load_prototypes,

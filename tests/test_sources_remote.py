@@ -12,8 +12,11 @@ import pytest
 
 from collapse_audit import sources
 from collapse_audit.errors import ParameterError, SourceError
-from collapse_audit.manifest import Manifest, PublishedCount, Recipe, load_manifest
-from collapse_audit.remote import RemoteSettings, whole_files
+from collapse_audit.manifest import load_manifest
+from collapse_audit.manifest.entries import Manifest, PublishedCount
+from collapse_audit.manifest.recipes import Recipe
+from collapse_audit.remote import whole_files
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.sources import describe_source, find_remote, resolve_source
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from collapse_audit.errors import ParameterError, SourceError
-from collapse_audit.network import load_head_model, measure_mlcd, open_samples, preprocessing_for
+from collapse_audit.network import load_head_model, measure_mlcd, open_samples
+from collapse_audit.network.preprocessing import preprocessing_for
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.data import load_data
 from collapse_audit.training.evaluate import probe

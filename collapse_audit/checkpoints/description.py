@@ -10,7 +10,7 @@ from collapse_audit.checkpoints.keys import WRAPPERS
 from collapse_audit.checkpoints.loading import notes_on
 from collapse_audit.checkpoints.selection import heads_by_default
 from collapse_audit.checkpoints.structure import default_head, discover_heads
-from collapse_audit.containers import FLOATING, Checkpoint, StoredTensor
+from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor
 from collapse_audit.report.documents import (
     INFO_SCHEMA,
     SCHEMA_VERSION,

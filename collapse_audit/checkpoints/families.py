@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from collapse_audit.containers import Checkpoint
+from collapse_audit.containers.tensors import Checkpoint
 
 
 def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:

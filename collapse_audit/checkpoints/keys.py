@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from collapse_audit.containers import StoredTensor
+from collapse_audit.containers.tensors import StoredTensor
 
 # What DistributedDataParallel, torch.compile, FSDP and activation checkpointing put into a key.
 WRAPPERS = frozenset({

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from collapse_audit.checkpoints.structure import HeadLocation
-from collapse_audit.containers import Checkpoint, StoredTensor, Values
+from collapse_audit.containers.tensors import Checkpoint, StoredTensor, Values
 from collapse_audit.errors import PrototypeError
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.words import printable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from collapse_audit.checkpoints.keys import layers_of, numbered_chains
-from collapse_audit.containers import Checkpoint
+from collapse_audit.containers.tensors import Checkpoint
 from collapse_audit.errors import NoPrototypesError
 from collapse_audit.words import printable
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from collapse_audit.checkpoints.obstacles import no_prototypes
 from collapse_audit.checkpoints.structure import HeadLocation, default_head, plain_head
-from collapse_audit.containers import FLOATING, Checkpoint
+from collapse_audit.containers.tensors import FLOATING, Checkpoint
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning
 from collapse_audit.prototypes import Branch
 from collapse_audit.words import did_you_mean, printable

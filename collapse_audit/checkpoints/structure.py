@@ -18,7 +18,8 @@ from typing import Literal
 
 from collapse_audit.checkpoints.keys import Layer, layers_of, numbered_chains
 from collapse_audit.checkpoints.roles import branch_of, head_name, is_copy, is_patch_level
-from collapse_audit.containers import FLOATING, Checkpoint, StoredTensor, limits
+from collapse_audit.containers import limits
+from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor
 from collapse_audit.errors import CheckpointError
 from collapse_audit.prototypes import Branch
 

@@ -28,7 +28,8 @@ import click
 from collapse_audit.cli.console import Session, explain, say
 from collapse_audit.cli.group import cli
 from collapse_audit.errors import CollapseAuditWarning
-from collapse_audit.report import error_document, to_json
+from collapse_audit.report.json_text import to_json
+from collapse_audit.report.schema import error_document
 from collapse_audit.words import redact_all
 
 USAGE: Final = 2
@@ -36,14 +37,7 @@ INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: Arguments without the program name; those of the process by default.
-
-    Returns:
-        The exit code: 0, 1, 2 or 130, as the module says.
-    """
+    """Run the command line, of the process by default, and give the exit code."""
     # Threads that spin while they wait stall for milliseconds each time a core is taken by another
     # process; OpenMP reads this when it is loaded, which is later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

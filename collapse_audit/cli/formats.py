@@ -6,10 +6,14 @@ import shutil
 from collections.abc import Sequence
 from typing import Final, TypeAlias, cast
 
-from collapse_audit import report as reports
-from collapse_audit.report.table import WIDEST
+from collapse_audit.report.csv_text import to_csv
+from collapse_audit.report.documents import ErrorDocument, ReportDocument
+from collapse_audit.report.html import to_html
+from collapse_audit.report.json_text import to_json
+from collapse_audit.report.markdown import to_markdown
+from collapse_audit.report.table import WIDEST, to_table
 
-Document: TypeAlias = reports.ReportDocument | reports.ErrorDocument
+Document: TypeAlias = ReportDocument | ErrorDocument
 
 #: Formats of a report.
 FORMATS: Final = ("table", "json", "csv", "markdown", "html")
@@ -34,11 +38,11 @@ def table_width(*, to_terminal: bool) -> int:
 def render(documents: Sequence[Document], form: str, *, to_terminal: bool) -> str:
     """Write reports, which obey the schema, in one of :data:`FORMATS`; errors are for JSON only."""
     if form == "json":
-        return reports.to_json(documents[0] if len(documents) == 1 else documents)
-    sound = [cast("reports.ReportDocument", d) for d in documents if "heads" in d]
+        return to_json(documents[0] if len(documents) == 1 else documents)
+    sound = [cast("ReportDocument", d) for d in documents if "heads" in d]
     if form == "markdown":
-        return "\n".join(map(reports.to_markdown, sound))
+        return "\n".join(map(to_markdown, sound))
     if form == "table":
         width = table_width(to_terminal=to_terminal)
-        return "\n".join(reports.to_table(report, width=width) for report in sound)
-    return (reports.to_csv if form == "csv" else reports.to_html)(*sound) if sound else ""
+        return "\n".join(to_table(report, width=width) for report in sound)
+    return (to_csv if form == "csv" else to_html)(*sound) if sound else ""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from collapse_audit.cli.options import option, options_of
+from collapse_audit.cli.options import option
 from collapse_audit.errors import ParameterError
 
 
@@ -99,6 +99,3 @@ class MLCDOptions:
         show_default=True,
         help="Of the networks and the softmax.",
     )
-
-
-mlcd_options = options_of(MLCDOptions, "mlcd")

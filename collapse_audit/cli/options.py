@@ -121,9 +121,6 @@ def bundled(
     return decorate
 
 
-audit_options = options_of(AuditOptions, "audit")
-
-
 def _one_head_each(sources: tuple[str, ...], heads: tuple[str, ...]) -> list[tuple[str, Any]]:
     if len(heads) not in (0, 1, len(sources)):
         raise click.UsageError(

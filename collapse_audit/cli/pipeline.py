@@ -15,11 +15,12 @@ from collapse_audit.cli.options import AuditOptions, OutputOptions
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.cli.remote_options import reporter
 from collapse_audit.errors import CollapseAuditError
-from collapse_audit.report import ErrorDocument, error_document
+from collapse_audit.report.documents import ErrorDocument
+from collapse_audit.report.schema import error_document
 
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
     from collapse_audit.similarity import Progress
 
 

@@ -12,7 +12,8 @@ from collapse_audit.cli.console import is_quiet
 from collapse_audit.cli.options import bundled
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings, Reporter
+    from collapse_audit.remote.reporting import Reporter
+    from collapse_audit.remote.settings import RemoteSettings
 
 
 _DECLARED = (
@@ -41,7 +42,7 @@ _DECLARED = (
 
 def reporter() -> Reporter:
     """Where the running command tells what it fetches: stderr, or nowhere with --quiet."""
-    from collapse_audit.remote import Reporter
+    from collapse_audit.remote.reporting import Reporter
 
     return Reporter(notes=not is_quiet(), bars=not is_quiet())
 
@@ -49,7 +50,7 @@ def reporter() -> Reporter:
 def _settings(
     cache_dir: Path | None, offline: bool, insecure_http: bool, max_bytes: int | None
 ) -> RemoteSettings:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
 
     settings = RemoteSettings.from_environment(
         cache_dir=cache_dir, offline=offline, insecure_http=insecure_http

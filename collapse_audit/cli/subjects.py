@@ -12,14 +12,15 @@ from collapse_audit.cli.options import AuditOptions
 from collapse_audit.cli.pipeline import audits_of
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
-from collapse_audit.gate import Difference, no_head, parse_report, read_report
+from collapse_audit.gate.files import parse_report, read_report
+from collapse_audit.gate.pairing import Difference, no_head
 from collapse_audit.gate.subjects import is_report
 from collapse_audit.sources import STDIN, read_stdin
 
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
-    from collapse_audit.remote import RemoteSettings
-    from collapse_audit.report import ReportDocument
+    from collapse_audit.remote.settings import RemoteSettings
+    from collapse_audit.report.documents import ReportDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,6 @@ class Opener:
     progress: bool  # whether progress bars are wanted
     fetching: RemoteSettings
     epsilon: float | None = None  # asked for; ``None``: a saved report may have been made with any
-
-    def report(self, source: str) -> ReportDocument:
-        """The report of a source, made or saved."""
-        opened = self.open(source)
-        if isinstance(opened, dict):
-            return opened
-        from collapse_audit.head_audit import build_report
-
-        return build_report(opened)
 
     def open(self, source: str) -> ReportDocument | list[CollapseAudit]:
         """A saved report (``.json``, or on stdin); else audits, which have the groups of heads."""

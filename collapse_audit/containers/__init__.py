@@ -3,19 +3,3 @@
 Nothing that a file names is ever executed or imported, torch is not needed, and of any file only
 its index and the tensors asked for are read.
 """
-
-from collapse_audit.containers.byte_source import ByteSource, InMemory, LocalFile
-from collapse_audit.containers.opening import read_checkpoint, read_path
-from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor, Values
-
-__all__ = [
-    "FLOATING",
-    "ByteSource",
-    "Checkpoint",
-    "InMemory",
-    "LocalFile",
-    "StoredTensor",
-    "Values",
-    "read_checkpoint",
-    "read_path",
-]

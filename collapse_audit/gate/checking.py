@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.gate.pairing import Difference, pair_heads, refuse_other_mlcd
-from collapse_audit.gate.subjects import Subject, open_subject
+from collapse_audit.gate.subjects import Subject, document_of, open_subject
 from collapse_audit.gate.thresholds import Change, Threshold, parse_threshold
 from collapse_audit.gate.verdict import Check, Verdict
-from collapse_audit.report.documents import HeadDocument, ReportDocument
+from collapse_audit.report.documents import HeadDocument
 
 #: Without thresholds of its own, a head must not be worse than its baseline at all.
 DEFAULT_THRESHOLDS = ("unique.greedy:-0", "redundancy_factors.max:+0")
@@ -52,8 +52,8 @@ def check(
         <BLANKLINE>
         1 of 1 check failed
     """
-    document = _document(report, allow)
-    old = None if baseline is None else _document(baseline, allow)
+    document = document_of(open_subject(report, allow))
+    old = None if baseline is None else document_of(open_subject(baseline, allow))
     asked = [parse_threshold(t) if isinstance(t, str) else t for t in thresholds]
     if not asked and old is not None:
         asked = [parse_threshold(text) for text in DEFAULT_THRESHOLDS]
@@ -68,15 +68,6 @@ def check(
         baseline=None if old is None else old["source"]["spec"],
         checks=tuple(_apply(t, head, other, allow) for head, other in pairs for t in asked),
     )
-
-
-def _document(subject: Subject, allow: Collection[Difference]) -> ReportDocument:
-    opened = open_subject(subject, allow)
-    if isinstance(opened, dict):
-        return opened
-    from collapse_audit.head_audit import build_report
-
-    return build_report(opened)
 
 
 def _apply(
@@ -108,22 +99,11 @@ def _apply(
 
 
 def require_gates(thresholds: Collection[Threshold]) -> None:
-    """Refuse thresholds that cannot be checked without a baseline.
-
-    Args:
-        thresholds: What is to be checked.
-
-    Raises:
-        ParameterError: If one of them compares with a baseline, or there is none at all.
-    """
-    if not thresholds:
+    """Refuse thresholds that need a baseline, or none at all, with a ParameterError."""
+    changes = [threshold.text for threshold in thresholds if isinstance(threshold, Change)]
+    if changes or not thresholds:
+        compares = f"{changes[0]!r} compares with a baseline, and there is none." if changes else ""
         raise ParameterError(
-            "there is nothing to check.",
+            compares or "there is nothing to check.",
             hint='Give `baseline=FILE`, or an absolute limit such as "unique_fraction<0.9".',
         )
-    for threshold in thresholds:
-        if isinstance(threshold, Change):
-            raise ParameterError(
-                f"{threshold.text!r} compares with a baseline, and there is none.",
-                hint='Give `baseline=FILE`, or an absolute limit such as "unique_fraction<0.9".',
-            )

@@ -10,8 +10,8 @@ from typing import Any, Final, NoReturn, cast
 from collapse_audit.errors import ReportError
 from collapse_audit.files import read_bounded, write_atomically
 from collapse_audit.gate.pairing import Difference
-from collapse_audit.report import to_json
 from collapse_audit.report.documents import ERROR_SCHEMA, REPORT_SCHEMA, ReportDocument
+from collapse_audit.report.json_text import to_json
 
 _MAJOR: Final = 1
 

@@ -133,22 +133,8 @@ ALIASES: Final[Mapping[str, str]] = {
 
 
 def find_metric(name: str) -> Metric:
-    """Look a metric up by its path or short name.
-
-    Args:
-        name: A key of :data:`METRICS` or :data:`ALIASES`, or ``sweep[EPSILON].COUNT``, where COUNT
-            is ``greedy``, ``components`` or ``isolated``.
-
-    Returns:
-        The metric.
-
-    Raises:
-        ParameterError: If there is none of this name; the hint suggests the closest.
-
-    Example:
-        >>> find_metric("M").path, find_metric("redundancy_factors.max").worse
-        ('unique.greedy', 'up')
-    """
+    """A metric by its path or short name, or ``sweep[EPSILON].COUNT``; or a ParameterError."""
+    # COUNT is ``greedy``, ``components`` or ``isolated``.
     path = ALIASES.get(name, name)
     if path in METRICS:
         return METRICS[path]

@@ -49,21 +49,7 @@ class Regrouping:
 
 
 def compare_groups(a: Groups, b: Groups) -> Regrouping:
-    """Compare two groupings of the same prototypes.
-
-    Args:
-        a: Group of each prototype in head A (k), numbered by falling size.
-        b: The same in head B.
-
-    Returns:
-        What was split and what was merged.
-
-    Example:
-        >>> import numpy as np
-        >>> found = compare_groups(np.array([0, 0, 0, 1]), np.array([1, 1, 0, 0]))
-        >>> found.splits, found.merges
-        (((0, (2, 1)),), ((0, (1, 1)),))
-    """
+    """What was split and merged between two groupings (k) of the same prototypes."""
     # the cells of the contingency table that are not empty: at most K of its m_a x m_b
     width = int(b.max()) + 1
     cells, sizes = np.unique(a * width + b, return_counts=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.gate.files import check_report, read_report
@@ -12,13 +12,10 @@ from collapse_audit.gate.pairing import Difference
 
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
-    from collapse_audit.report import ReportDocument
+    from collapse_audit.report.documents import ReportDocument
 
 #: A source, a saved report, the dictionary of a report, an audit, or those of all heads of a file.
 Subject: TypeAlias = "str | Path | ReportDocument | CollapseAudit | Sequence[CollapseAudit]"
-
-# its version is compared with that of the other side
-_OF_ANY_VERSION: Final[tuple[Difference, ...]] = ("schema",)
 
 
 def is_report(source: str | Path) -> bool:
@@ -43,10 +40,20 @@ def open_subject(
         case CollapseAudit():
             return [subject]
         case dict():
-            return check_report(subject, allow=_OF_ANY_VERSION)
+            # of any version: it is compared with that of the other side
+            return check_report(subject, allow=["schema"])
         case list() | tuple() if subject and all(isinstance(s, CollapseAudit) for s in subject):
             return subject
     raise ParameterError(
         f"an audit, a report or a source is needed, got {type(subject).__name__}.",
         hint="collapse_audit.audit(...) audits a source or a matrix.",
     )
+
+
+def document_of(opened: ReportDocument | Sequence[CollapseAudit]) -> ReportDocument:
+    """A report as it is, or that of audits."""
+    if isinstance(opened, dict):
+        return opened
+    from collapse_audit.head_audit import build_report
+
+    return build_report(opened)

@@ -36,30 +36,15 @@ _HINT: Final = "Write metric:-5%, metric:+0, metric:0.01 or metric<0.9."
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """An absolute limit: the check fails if ``value operator number`` holds.
+    """An absolute limit: the check fails if ``value operator number`` holds."""
 
-    Attributes:
-        text: As written.
-        metric: What is compared.
-        operator: How.
-        number: With what.
-    """
-
-    text: str
+    text: str  # as written
     metric: Metric
     operator: Operator
     number: Fraction
 
     def fails(self, value: Number) -> bool:
-        """Whether a value is on the wrong side of the limit.
-
-        Args:
-            value: The metric of the head.
-
-        Returns:
-            ``True`` if the gate is closed. Values within the metric's tolerance of the limit count
-            as equal to it.
-        """
+        """Whether a value is on the wrong side of the limit; within the tolerance it equals it."""
         gap = Fraction(value) - self.number
         if abs(gap) <= _slack(self.metric, value, self.number):
             return "=" in self.operator
@@ -74,50 +59,26 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A limit on the change from a baseline.
+    """A limit on the change from a baseline."""
 
-    Attributes:
-        text: As written.
-        metric: What is compared.
-        amount: Largest change that passes: in units of the metric, or as a share of the baseline.
-        relative: Whether ``amount`` is a share.
-        direction: Which change counts; ``None`` for both.
-    """
-
-    text: str
+    text: str  # as written
     metric: Metric
-    amount: Fraction
-    relative: bool
-    direction: Literal["up", "down"] | None
+    amount: Fraction  # largest change that passes, in units of the metric or as a share
+    relative: bool  # whether the amount is a share of the baseline
+    direction: Literal["up", "down"] | None  # which change counts; ``None``: both
 
     def fails(self, value: Number, baseline: Number) -> bool:
-        """Whether a value is too far from its baseline.
-
-        Nothing is divided by the baseline, so a baseline of zero is a value like any other: no
-        share of it is more than zero, so every change counts.
-
-        Args:
-            value: The metric of the head.
-            baseline: The same metric of the baseline.
-
-        Returns:
-            ``True`` if it changed by more than the amount. Integers are compared exactly, also
-            with percentages; other values up to the metric's tolerance.
-        """
+        """Whether a value changed by more than the amount from its baseline."""
+        # Integers are compared exactly, also with percentages; other values up to the metric's
+        # tolerance. Nothing is divided by the baseline: of a baseline of zero no share is more than
+        # zero, so every change counts.
         change = Fraction(value) - Fraction(baseline)
         allowed = self._allowed(baseline) + _slack(self.metric, value, baseline)
         up, down = change > allowed, -change > allowed
         return {"up": up, "down": down, None: up or down}[self.direction]
 
     def limit(self, baseline: Number) -> str:
-        """The condition under which it passes, such as ``>= 950``.
-
-        Args:
-            baseline: The metric of the baseline.
-
-        Returns:
-            Text for a reader; the comparison itself is exact.
-        """
+        """The condition under which it passes, such as ``>= 950``, for a reader: not exact."""
         base, allowed = Fraction(baseline), self._allowed(baseline)
         if self.direction == "down":
             return f">= {float(base - allowed):.6g}"
@@ -133,23 +94,8 @@ Threshold: TypeAlias = Gate | Change
 
 
 def parse_threshold(text: str) -> Threshold:
-    """Read a threshold.
-
-    Args:
-        text: In the grammar of this module.
-
-    Returns:
-        A gate, which needs no baseline, or a change, which does.
-
-    Raises:
-        ParameterError: If it is malformed, names no metric, or could never fail.
-
-    Example:
-        >>> parse_threshold("unique_fraction:-5%").fails(0.94, 1.0)
-        True
-        >>> parse_threshold("unique_fraction < 0.9").fails(0.94)
-        False
-    """
+    """A gate, which needs no baseline, or a change, in the grammar of this module."""
+    # A ParameterError if it is malformed, names no metric, or could never fail.
     if match := _GATE.fullmatch(text.strip()):
         operator: Operator = match["operator"]  # type: ignore[assignment]
         gate = Gate(text, find_metric(match["metric"]), operator, Fraction(match["number"]))

@@ -10,11 +10,10 @@ import numpy.typing as npt
 import torch
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.mlcd.checks import DTYPES, check_centre, check_groups, check_options
 from collapse_audit.mlcd.result import MLCD, CentreSource
 from collapse_audit.mlcd.sinkhorn import sinkhorn_offsets
 from collapse_audit.mlcd.softmax import Batch, Scorer, SoftmaxPass, Sums
-from collapse_audit.mlcd.statistics import Counts, Prior
+from collapse_audit.mlcd.statistics import Counts, Prior, prior_masses
 from collapse_audit.mlcd.vmf import vmf_log_normaliser
 from collapse_audit.prototypes import Prototypes, as_prototypes
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = "npt.ArrayLike | Tensor"
 Assignment: TypeAlias = Literal["softmax", "sinkhorn"]
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class MLCDAccumulator:
@@ -99,13 +100,13 @@ class MLCDAccumulator:
         dtype: Literal["float32", "float64"] = "float32",
         device: str | torch.device = "cpu",
     ) -> None:
-        check_options(temperature, assignment, dtype, prior, min(sinkhorn_iterations, tile))
+        _check_options(temperature, assignment, dtype, prior, min(sinkhorn_iterations, tile))
         prototypes = as_prototypes(prototypes)
         if vmf and prototypes.d < 3:
             raise ParameterError(f"vmf needs d of at least 3, got {prototypes.d}.")
         self._prototypes = prototypes
         self._temperature = float(temperature)
-        self._groups = check_groups(groups, prototypes.k)
+        self._groups = _check_groups(groups, prototypes.k)
         self._prior: Prior = prior
         self._assignment: Assignment = assignment
         self._iterations = sinkhorn_iterations
@@ -116,11 +117,11 @@ class MLCDAccumulator:
             temperature=self._temperature,
             normalize_features=normalize_features,
             use_norms=use_norms,
-            dtype=DTYPES[dtype],
+            dtype=_DTYPES[dtype],
             device=torch.device(device),
         )
         self._estimate = isinstance(centre, str)
-        self._centre = check_centre(centre, prototypes.k)
+        self._centre = _check_centre(centre, prototypes.k)
         self._waiting: list[Batch] = []  # samples that need all others before they can be used
         self._sums = Sums.zeros(prototypes.k, self._scorer.device)
         self._labels: list[Counts] = []
@@ -182,14 +183,7 @@ class MLCDAccumulator:
         return self._sums.n + sum(len(batch.rows) for batch in self._waiting)
 
     def result(self) -> MLCD:
-        """Distribution over the samples so far; more can be added afterwards.
-
-        Returns:
-            The MLCD.
-
-        Raises:
-            ParameterError: If there are no samples.
-        """
+        """Distribution over the samples so far (none: ParameterError); more can be added later."""
         if self.n < 1:
             raise ParameterError("no samples: call update with at least one row first.")
         sums = self._sums if self._streaming else self._sums_of_waiting()
@@ -303,3 +297,47 @@ class MLCDAccumulator:
             "assignment": (self._assignment, self._iterations),
             "normalize": (self._scorer.normalize, self._vmf),
         }
+
+
+def _check_options(
+    temperature: float, assignment: str, dtype: str, prior: str, smallest: int
+) -> None:
+    """Refuse options outside their range; ``smallest`` of the counts must be positive."""
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ParameterError(f"temperature must be a positive number, got {temperature}.")
+    if assignment not in ("softmax", "sinkhorn"):
+        raise ParameterError(f"assignment must be 'softmax' or 'sinkhorn', got {assignment!r}.")
+    if dtype not in _DTYPES:
+        raise ParameterError(f"dtype must be 'float32' or 'float64', got {dtype!r}.")
+    if smallest < 1:
+        raise ParameterError(f"sinkhorn_iterations and tile must be at least 1, got {smallest}.")
+    prior_masses(prior, 2)
+
+
+def _check_groups(groups: npt.ArrayLike | None, k: int) -> Counts | None:
+    """Group numbers of k prototypes, without gaps."""
+    if groups is None:
+        return None
+    array = np.asarray(groups)
+    if array.shape != (k,) or array.dtype.kind not in "iu":
+        raise ParameterError(
+            f"groups must be {k} integers, got {array.dtype} of shape {array.shape}."
+        )
+    if array.min() < 0 or (np.bincount(array) == 0).any():
+        raise ParameterError("groups must be numbered 0 to m - 1 without gaps.")
+    return array.astype(np.int64)
+
+
+def _check_centre(centre: npt.ArrayLike | None, k: int) -> npt.NDArray[np.float64] | None:
+    """One finite number per prototype; ``None`` if there is none yet or at all."""
+    if isinstance(centre, str) and centre != "estimate":
+        raise ParameterError(f"centre must be 'estimate', an array or None, got {centre!r}.")
+    if centre is None or isinstance(centre, str):
+        return None
+    array = np.asarray(centre, dtype=np.float64).reshape(-1)
+    if array.shape != (k,) or not np.isfinite(array).all():
+        raise ParameterError(
+            f"the centre must be {k} finite numbers, one per prototype, got {array.size}.",
+            hint="Use `centre=estimate` if the file holds none.",
+        )
+    return array

@@ -47,6 +47,10 @@ class MLCD:
     duplicates inflate the entropy and perplexity of the first; they cannot change
     ``mutual_information`` or anything measured on the second.
 
+    Methods with a ``level`` look at the K prototypes (``"k"``, the default) or at the M unique ones
+    (``"m"``), where the class of a sample is the group with the largest sum of p(k|x). Without
+    groups that, and :meth:`top_classes`, is a ParameterError.
+
     Attributes:
         n: Number of samples.
         probabilities: Mean probability of every prototype (k, float64).
@@ -160,73 +164,29 @@ class MLCD:
         return max(0.0, math.log(len(shares)) - entropy(shares))
 
     def usage(self, level: Level = "k") -> Usage:
-        """Used and dead classes by argmax, beside what chance allows.
-
-        Args:
-            level: ``"k"`` for prototypes; ``"m"`` for unique ones, where the class of a sample is
-                the group with the largest sum of p(k|x).
-
-        Returns:
-            The counts.
-        """
+        """Used and dead classes by argmax, beside what chance allows."""
         return measure_usage(self._counts(level))
 
     def rarefaction(self, sizes: Counts | None = None, *, level: Level = "k") -> Vector:
-        """Classes that smaller samples would have used.
-
-        Args:
-            sizes: Sample sizes; by default 20 even steps up to N.
-            level: Prototypes or unique prototypes.
-
-        Returns:
-            Expected number of used classes for each size.
-        """
+        """Classes that samples of ``sizes`` (20 even steps up to N) would have used, on average."""
         if sizes is None:
             sizes = np.linspace(0, self.n, 21).astype(np.int64)[1:]
         return rarefaction(self._counts(level), sizes)
 
     def rank_frequency(self, level: Level = "k") -> Vector:
-        """Class masses in descending order.
-
-        Args:
-            level: Prototypes or unique prototypes.
-
-        Returns:
-            k or m probabilities.
-        """
+        """Class masses in falling order (k or m, float64); they sum to 1."""
         return np.sort(self._masses(level))[::-1]
 
     def split_mass(self, level: Level = "k") -> tuple[float, float, float]:
-        """Mass of the top 10 %, the next 40 % and the last 50 % of the classes.
-
-        Args:
-            level: Prototypes or unique prototypes.
-
-        Returns:
-            Head, medium and tail mass; 0.1, 0.4, 0.5 for a uniform distribution.
-        """
+        """Mass of the top 10 %, next 40 %, last 50 % of the classes: 0.1, 0.4, 0.5 if uniform."""
         return split_mass(self._masses(level))
 
     def agreement(self, level: Level = "k") -> LabelAgreement | None:
-        """Latent classes against the labels.
-
-        Args:
-            level: Prototypes or unique prototypes.
-
-        Returns:
-            Mutual information and merged labels; ``None`` without labels.
-        """
+        """Mutual information of classes and labels, and merged labels; ``None`` without labels."""
         return None if self.labels is None else agree_with_labels(self._won(level), self.labels)
 
     def top_classes(self, number: int = 10) -> pd.DataFrame:
-        """The most probable unique classes.
-
-        Args:
-            number: How many.
-
-        Returns:
-            One row per class: ``group``, ``probability``, ``redundancy_factor``, ``count``.
-        """
+        """The most probable unique classes: ``group, probability, redundancy_factor, count``."""
         import pandas as pd  # heavy
 
         masses = self._masses("m")
@@ -261,11 +221,7 @@ class MLCD:
         return pd.DataFrame(columns)
 
     def to_dict(self) -> MLCDDocument:
-        """The ``mlcd`` object of a report.
-
-        Returns:
-            Plain numbers, strings, lists and ``None``; all that is in nats is so.
-        """
+        """The ``mlcd`` object of a report, in plain values; all that is in nats is so."""
         levels: tuple[Level, ...] = ("k",) if self.groups is None else ("k", "m")
         usage: dict[Level, dict[str, float]] = {}
         for level in levels:

@@ -16,28 +16,14 @@ if TYPE_CHECKING:
 def sinkhorn_offsets(
     scorer: Scorer, batches: list[Batch], *, extra: Tensor, iterations: int, tile: int
 ) -> Tensor:
-    r"""Offsets v with which a plain softmax gives the Sinkhorn-Knopp assignment.
-
-    As in SwAV (Caron et al. 2020) and DINOv2: Q = exp(logits / temperature); repeat: every
-    prototype is scaled to total mass 1/K, then every sample to mass 1/N. Only the scaling of the
-    prototypes needs to be kept,
-
-    .. math:: v_k = -\log K - \log \sum_i \exp(l_{ik} + u_i), \quad
-              u_i = -\log N - \log \sum_k \exp(l_{ik} + v_k),
-
-    because the last scaling of the samples is a softmax of l + v. Logits are computed again in
-    each iteration, so memory is that of the features and one block.
-
-    Args:
-        scorer: Gives the scaled logits.
-        batches: All samples.
-        extra: Offsets that are already part of the logits (k, float64), such as a centre.
-        iterations: Sinkhorn iterations; 3 in SwAV and DINOv2.
-        tile: Logits held at once.
-
-    Returns:
-        ``extra`` with v added (k, float64).
-    """
+    """Offsets (k, float64) with which a plain softmax gives the Sinkhorn-Knopp assignment."""
+    # As in SwAV (Caron et al. 2020) and DINOv2: Q = exp(logits / temperature); repeat: every
+    # prototype is scaled to total mass 1/K, then every sample to mass 1/N. Only the scaling of the
+    # prototypes needs to be kept, v in
+    #   v_k = -log K - log sum_i exp(l_ik + u_i),  u_i = -log N - log sum_k exp(l_ik + v_k),
+    # because the last scaling of the samples is a softmax of l + v; it is added to ``extra``, which
+    # is already part of the logits. Logits are computed again in each iteration, so memory is that
+    # of the features and one block.
     n = sum(len(batch.rows) for batch in batches)
     columns = slice(0, scorer.k)
     rows = max(1, tile // scorer.k)

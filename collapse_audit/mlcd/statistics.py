@@ -131,26 +131,9 @@ def measure_usage(counts: Counts) -> Usage:
 
 
 def rarefaction(counts: Counts, sizes: npt.ArrayLike) -> Vector:
-    r"""Classes that a smaller sample would have used (Hurlbert 1971).
-
-    .. math:: E[\text{used}(n)] = \sum_k 1 - \binom{N - c_k}{n} / \binom{N}{n}
-
-    A curve that still rises at N says that more images would find more classes.
-
-    Args:
-        counts: Samples won by each class; they sum to N.
-        sizes: Sample sizes n, from 0 to N.
-
-    Returns:
-        Expected number of used classes for each size.
-
-    Raises:
-        ParameterError: If a size is negative or larger than N.
-
-    Example:
-        >>> rarefaction(np.array([2, 2]), [1, 2, 4]).round(6).tolist()
-        [1.0, 1.666667, 2.0]
-    """
+    """Classes that samples of sizes from 0 to N would have used, of the samples won by each."""
+    # Hurlbert 1971: E[used(n)] = sum_k 1 - binom(N - c_k, n) / binom(N, n). A curve that still
+    # rises at N says that more images would find more classes.
     from scipy.special import gammaln  # heavy
 
     n = np.atleast_1d(np.asarray(sizes, dtype=np.int64))

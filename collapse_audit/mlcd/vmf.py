@@ -9,23 +9,12 @@ from torch import Tensor
 
 
 def vmf_log_normaliser(kappa: Tensor, d: int) -> Tensor:
-    r"""Log of the von Mises-Fisher normaliser.
-
-    .. math:: \log C_d(\kappa) = \nu \log\kappa - \log I_\nu(\kappa) - \tfrac d2 \log 2\pi,
-              \qquad \nu = \tfrac d2 - 1
-
-    DINO-vMF (Govindarajan et al. 2023) adds it to the logits with kappa the row norm over the
-    temperature. The Bessel function is taken from its uniform expansion for large order with two
-    corrections (DLMF 10.41.3), differentiable and free of overflow.
-
-    Args:
-        kappa: Concentrations, positive.
-        d: Dimension of the sphere's space, at least 3. The error of the result, in nats, is below
-            0.1 at d = 3, 0.015 at 4, 6e-4 at 8, 5e-5 from 16 on and 1e-6 from 64 on.
-
-    Returns:
-        Log normalisers, of the shape of ``kappa``.
-    """
+    """Log of the von Mises-Fisher normaliser of positive concentrations in d dimensions."""
+    # log C_d(kappa) = nu log kappa - log I_nu(kappa) - d/2 log 2 pi, nu = d/2 - 1. DINO-vMF
+    # (Govindarajan et al. 2023) adds it to the logits with kappa the row norm over the temperature.
+    # The Bessel function is taken from its uniform expansion for large order with two corrections
+    # (DLMF 10.41.3), differentiable and free of overflow. The error, in nats, is
+    # below 0.1 at d = 3, 0.015 at 4, 6e-4 at 8, 5e-5 from 16 on and 1e-6 from 64 on.
     order = d / 2 - 1
     root = torch.hypot(kappa, torch.full_like(kappa, order))
     t = order / root

@@ -110,15 +110,8 @@ class PrototypeMonitor:
         return self.look(now, loss=loss, logits=logits, features=features)
 
     def is_due(self, step: int) -> bool:
-        """Whether :meth:`step` would look.
-
-        Args:
-            step: Number of the step.
-
-        Returns:
-            The same on every rank. Gradient accumulation calls several times with one number: only
-            the first is due.
-        """
+        """Whether :meth:`step` would look: the same on every rank, and once for each number."""
+        # Gradient accumulation calls several times with one number.
         return step % self._every == 0 and step != self._looked_at
 
     @torch.no_grad()

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints import select_default
 from collapse_audit.checkpoints.roles import is_patch_level
+from collapse_audit.checkpoints.selection import select_default
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
-from collapse_audit.manifest import CheckpointEntry, Recipe, load_manifest
+from collapse_audit.manifest import CheckpointEntry, load_manifest
+from collapse_audit.manifest.recipes import Recipe
 from collapse_audit.network.backbones import build_backbone, input_size
 from collapse_audit.network.heads import input_width, projection_of
 from collapse_audit.network.tensors import backbone_state, centre_of
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from collapse_audit.checkpoints import HeadLocation
-    from collapse_audit.containers import Checkpoint
+    from collapse_audit.checkpoints.structure import HeadLocation
+    from collapse_audit.containers.tensors import Checkpoint
     from collapse_audit.prototypes import Branch, Prototypes
 
 

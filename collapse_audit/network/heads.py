@@ -14,9 +14,9 @@ from collapse_audit.network.tensors import State, plain_key, read_tensor
 if TYPE_CHECKING:
     from torch import nn
 
-    from collapse_audit.checkpoints import HeadLocation
-    from collapse_audit.containers import Checkpoint, StoredTensor
-    from collapse_audit.manifest import Recipe
+    from collapse_audit.checkpoints.structure import HeadLocation
+    from collapse_audit.containers.tensors import Checkpoint, StoredTensor
+    from collapse_audit.manifest.recipes import Recipe
     from collapse_audit.prototypes import Branch
 
 _GIVE = "Give features at the bottleneck with data=FILE.npz instead."

@@ -20,21 +20,13 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Resize the shorter side, crop the centre, scale to [0, 1], standardise.
+    """Resize the shorter side, crop the centre, scale to [0, 1], standardise."""
 
-    Attributes:
-        resize: Shorter side after resizing, in pixels; ``None`` for no resize and no crop.
-        crop: Side of the central square that is kept.
-        interpolation: Of the resize, antialiased.
-        mean: Subtracted, per channel.
-        std: Divisor, per channel.
-    """
-
-    resize: int | None = 256
-    crop: int = 224
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    mean: tuple[float, float, float] = _IMAGENET_MEAN
-    std: tuple[float, float, float] = _IMAGENET_STD
+    resize: int | None = 256  # shorter side in pixels; ``None`` for no resize and no crop
+    crop: int = 224  # side of the central square that is kept
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of the resize, antialiased
+    mean: tuple[float, float, float] = _IMAGENET_MEAN  # subtracted, per channel
+    std: tuple[float, float, float] = _IMAGENET_STD  # divisor, per channel
 
     def fitted(self, side: int | None) -> Preprocessing:
         """The same for a model of another input size; resize keeps its ratio to the crop."""

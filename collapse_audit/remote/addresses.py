@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from collapse_audit.errors import SourceError
-from collapse_audit.manifest import CheckpointEntry, fetch_hint
-from collapse_audit.manifest.entries import base_name
+from collapse_audit.manifest import CheckpointEntry
+from collapse_audit.manifest.entries import base_name, fetch_hint
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.words import printable, redact
 

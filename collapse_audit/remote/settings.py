@@ -14,29 +14,18 @@ _ON = frozenset({"1", "true", "yes", "on"})
 
 @dataclass(frozen=True, slots=True)
 class RemoteSettings:
-    """How remote files are fetched and where they are kept.
+    """How remote files are fetched and where they are kept."""
 
-    Attributes:
-        cache_dir: Folder of the cache; made when something is written.
-        offline: Never open a connection; answer from the cache or fail.
-        insecure_http: Allow plain ``http://``, where anybody on the way can change the bytes.
-        max_bytes: Largest file fetched whole. The largest public checkpoint is below this.
-        stall_seconds: Longest wait for the next byte.
-        limit_seconds: Longest time for one file, retries and waiting for other processes included.
-        retries: Attempts after the first that fails, of those failures that may pass.
-        backoff_seconds: Wait before the first retry; doubles each time.
-        lock_path: Lock file of the project; ``None`` takes the one in the working directory if it
-            is there, else the one in the cache.
-    """
-
-    cache_dir: Path
-    offline: bool = False
-    insecure_http: bool = False
-    max_bytes: int = 50 * 10**9
-    stall_seconds: float = 30.0
-    limit_seconds: float = 4 * 3600.0
-    retries: int = 5
-    backoff_seconds: float = 0.5
+    cache_dir: Path  # folder of the cache; made when something is written
+    offline: bool = False  # never open a connection; answer from the cache or fail
+    insecure_http: bool = False  # allow plain ``http://``, where anybody can change the bytes
+    max_bytes: int = 50 * 10**9  # largest file fetched whole; every public checkpoint is smaller
+    stall_seconds: float = 30.0  # longest wait for the next byte
+    limit_seconds: float = 4 * 3600.0  # for one file, with retries and waiting for others
+    retries: int = 5  # after the first failure, of those that may pass
+    backoff_seconds: float = 0.5  # wait before the first retry; doubles each time
+    # Lock file of the project; ``None`` takes the one in the working directory if it is there, else
+    # the one in the cache.
     lock_path: Path | None = None
 
     @classmethod

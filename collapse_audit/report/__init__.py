@@ -3,35 +3,3 @@
 Everything here is a pure function of the document that ``--format json`` prints, so a report
 that was saved last year renders like one that was measured a second ago.
 """
-
-from __future__ import annotations
-
-from collapse_audit.report.csv_text import to_csv
-from collapse_audit.report.documents import (
-    ErrorDocument,
-    HeadDocument,
-    ReportDocument,
-    SourceDocument,
-    VerdictDocument,
-)
-from collapse_audit.report.html import to_html, to_html_fragment
-from collapse_audit.report.json_text import to_json
-from collapse_audit.report.markdown import to_markdown
-from collapse_audit.report.schema import error_document, report_schema
-from collapse_audit.report.table import to_table
-
-__all__ = [
-    "ErrorDocument",
-    "HeadDocument",
-    "ReportDocument",
-    "SourceDocument",
-    "VerdictDocument",
-    "error_document",
-    "report_schema",
-    "to_csv",
-    "to_html",
-    "to_html_fragment",
-    "to_json",
-    "to_markdown",
-    "to_table",
-]

@@ -45,20 +45,9 @@ def connect_groups(
     within: Index | None = None,
     progress: Progress = silent,
 ) -> Components:
-    """Connect the groups of a cover.
-
-    Pairs of groups that hang together already are not compared, and members meet the leaders of the
-    other side before its members: in most heads that links what is linked at all.
-
-    Args:
-        comparison: The prototypes and the threshold.
-        cover: Their leader cover at the same threshold.
-        within: As for :func:`~collapse_audit.similarity.cover.leader_cover`.
-        progress: Called with ("components", groups done, groups in all).
-
-    Returns:
-        The components, exact.
-    """
+    """Connect the groups of a leader cover at the same threshold; the components are exact."""
+    # Pairs of groups that hang together already are not compared, and members meet the leaders of
+    # the other side before its members: in most heads that links what is linked at all.
     connector = _Connector(SortedGroups(comparison, cover, within))
     done = 0
     for first, last, end in connector.groups.segments():

@@ -128,16 +128,8 @@ def _scan(
 
 
 def cover_around(comparison: Comparison, leaders: Index, rows: Index) -> Cover:
-    """Put rows into the group of the first of some given leaders close enough, the rest alone.
-
-    Args:
-        comparison: The prototypes and the threshold.
-        leaders: Some of the rows, in any order.
-        rows: Prototypes to put into groups.
-
-    Returns:
-        Groups that cost K times the number of leaders, and are no leader cover.
-    """
+    """Put rows into the group of the first of some given leaders close enough, the rest alone."""
+    # it costs K times the number of leaders, and the groups are no leader cover
     group = np.full(comparison.prototypes.k, NONE, dtype=np.intp)
     given = _Leaders(comparison.panel.chunk_rows)
     given.extend(leaders)

@@ -96,16 +96,9 @@ class NearestSearch:
         within: Index | None = None,
         progress: Progress = silent,
     ) -> None:
-        """Find the nearest of some prototypes.
-
-        Args:
-            rows: Whose nearest is sought.
-            among: Prototypes that hold it, and all of ``rows``; sorted.
-            cover: Any groups of all of ``among``; a good leader cover makes the search fast.
-            within: The part of each prototype (k), where the nearest is in the same part; ``None``
-                if nothing is known.
-            progress: Called with ("nearest", rows done, rows in all).
-        """
+        """Find the nearest of some prototypes ``among`` others, which are sorted and hold them."""
+        # cover: any groups of all of those; a good leader cover makes the search fast
+        # within: the part of each prototype (k), where the nearest lies in the same part
         sought = np.zeros(self._prototypes.k, dtype=np.bool_)
         sought[rows] = True
         sought &= ~self.found

@@ -13,15 +13,8 @@ _SHARED = 256
 
 
 def runs(rows: Index, part: Index | None) -> Iterator[Index]:
-    """Rows part by part, each part whole and in the given order; small parts come together.
-
-    Args:
-        rows: Some prototypes.
-        part: The part of each prototype (k); ``None`` if all are in one.
-
-    Yields:
-        Some of the rows; no part is in two of them.
-    """
+    """Rows part by part, each part whole and in the given order; small parts come together."""
+    # part: that of each prototype (k); None if all are in one
     if part is None or not rows.size:
         yield rows
         return

@@ -27,17 +27,6 @@ class SortedGroups:
 
     Positions count groups in that order. Groups of one member come last in each run; two of them
     are never linked, for both are leaders.
-
-    Attributes:
-        comparison: The prototypes and the threshold.
-        cover: The groups.
-        rank: Group at each position (m).
-        sizes: Members of the group at each position (m).
-        radius: Upper bound of the angle between its leader and its members, radians (m).
-        starts: First place of its members, and the end of all (m + 1).
-        members: Prototypes, group by group (k).
-        group_of: Position of the group of each of these (k).
-        num_shared: Groups of more than one member.
     """
 
     def __init__(self, comparison: Comparison, cover: Cover, within: Index | None) -> None:
@@ -52,17 +41,18 @@ class SortedGroups:
             run[groups] = number
             self._ends.append((end + int((sizes[groups] > 1).sum()), end + len(groups)))
             end += len(groups)
-        # By radius, but groups of one member last even where all radii are zero.
+        # Group at each position: by radius, but groups of one member last even where all are zero.
         self.rank = np.lexsort((-radius, sizes == 1, run))
         self.sizes, self.radius = sizes[self.rank], radius[self.rank]
+        # place of its first member, and the end of all
         self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
         position = np.empty(len(sizes), dtype=np.intp)
         position[self.rank] = np.arange(len(sizes))
         scanned = np.flatnonzero(cover.group != NONE)
         positions = position[cover.group[scanned]]
         by_group = np.argsort(positions, kind="stable")
-        self.members: Index = scanned[by_group]
-        self.group_of: Index = positions[by_group]
+        self.members: Index = scanned[by_group]  # prototypes, group by group
+        self.group_of: Index = positions[by_group]  # position of the group of each of these
         self.num_shared = int((sizes > 1).sum())
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.checkpoints import describe
+from collapse_audit.checkpoints.description import describe
 from collapse_audit.errors import CheckpointError
 from collapse_audit.report.documents import InfoDocument
 from collapse_audit.sources import describe_source, load_heads, load_prototypes, resolve_source

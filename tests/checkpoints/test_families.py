@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from collapse_audit.checkpoints import discover_heads, guess_family
-from collapse_audit.containers import read_path
+from collapse_audit.checkpoints.families import guess_family
+from collapse_audit.checkpoints.structure import discover_heads
+from collapse_audit.containers.opening import read_path
 from collapse_audit.examples import embedded_head
 from collapse_audit.manifest import load_manifest
 from tests.checkpoint_layouts import LAYOUTS

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collapse_audit.checkpoints import discover_heads, load_located
-from collapse_audit.containers import Checkpoint, StoredTensor
+from collapse_audit.checkpoints.loading import load_located
+from collapse_audit.checkpoints.structure import discover_heads
+from collapse_audit.containers.tensors import Checkpoint, StoredTensor
 from collapse_audit.errors import PrototypeError
 from collapse_audit.sources import load_heads, load_prototypes
 from tests.small_checkpoints import SCALE, WEIGHT, D, K, head, save_torch

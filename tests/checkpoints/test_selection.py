@@ -13,7 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collapse_audit.checkpoints import discover_heads, select_heads
+from collapse_audit.checkpoints.selection import select_heads
+from collapse_audit.checkpoints.structure import discover_heads
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning
 from collapse_audit.sources import load_heads, load_prototypes
 from tests.small_checkpoints import WEIGHT, checkpoint_of, layer

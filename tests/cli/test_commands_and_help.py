@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from collapse_audit.cli.group import COMMANDS
-from collapse_audit.manifest import COMMANDS as RESERVED
-from collapse_audit.report import report_schema
+from collapse_audit.manifest.reading import COMMANDS as RESERVED
+from collapse_audit.report.schema import report_schema
 from tests.cli.conftest import Run
 
 

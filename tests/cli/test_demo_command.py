@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 
 from collapse_audit.examples import embedded_head
-from collapse_audit.report import report_schema
+from collapse_audit.report.schema import report_schema
 from tests.cli.conftest import Run
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from collapse_audit.cli.commands import audit as audit_command
 from collapse_audit.cli.formats import FORMATS
-from collapse_audit.report import report_schema
+from collapse_audit.report.schema import report_schema
 from tests.cli.conftest import Run
 
 

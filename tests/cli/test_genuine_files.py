@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from collapse_audit.cli import main
-from collapse_audit.report import report_schema
+from collapse_audit.report.schema import report_schema
 
 # What the one line about a damaged or hostile file must say, by the name of the file.
 STATED_ERRORS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from collapse_audit.report import report_schema
+from collapse_audit.report.schema import report_schema
 from tests.cli.conftest import Run
 
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from collapse_audit.cli import main
 from collapse_audit.containers import limits
 from collapse_audit.examples import embedded_head
-from collapse_audit.report import report_schema
+from collapse_audit.report.schema import report_schema
 from tests.cli.conftest import Run
 
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed import checkpoint as dcp
 
-from collapse_audit.containers import LocalFile, read_checkpoint, read_path
+from collapse_audit.containers.byte_source import LocalFile
+from collapse_audit.containers.opening import read_checkpoint, read_path
 from collapse_audit.errors import (
     CheckpointError,
     CollapseAuditError,

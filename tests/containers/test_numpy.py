@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collapse_audit.containers import read_checkpoint, zip_archive
+from collapse_audit.containers import zip_archive
+from collapse_audit.containers.opening import read_checkpoint
 from collapse_audit.errors import CheckpointError
 from collapse_audit.sources import load_prototypes
 from tests.small_checkpoints import WEIGHT, K, MemorySource, read_bytes, read_every_tensor

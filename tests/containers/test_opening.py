@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed import checkpoint as dcp
 
-from collapse_audit.containers import LocalFile, read_path
+from collapse_audit.containers.byte_source import LocalFile
+from collapse_audit.containers.opening import read_path
 from collapse_audit.errors import CheckpointError, SourceError
 from collapse_audit.sources import load_prototypes, resolve_source
 from tests.small_checkpoints import GOOD_FILES, WEIGHT, D, K, head, read_bytes, save_torch

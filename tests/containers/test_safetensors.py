@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collapse_audit.containers import read_checkpoint, read_path
 from collapse_audit.containers.limits import INDEX_BYTES
+from collapse_audit.containers.opening import read_checkpoint, read_path
 from collapse_audit.errors import CheckpointError
 from collapse_audit.sources import load_prototypes
 from tests.small_checkpoints import SCALE, WEIGHT, D, K, MemorySource, head, read_bytes

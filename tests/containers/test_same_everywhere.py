@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch.distributed import checkpoint as dcp
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.remote import RemoteSettings
+from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.sources import resolve_source
 from tests.small_checkpoints import rezipped, saved
 

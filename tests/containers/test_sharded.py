@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collapse_audit.containers import read_path, sharded
+from collapse_audit.containers import sharded
+from collapse_audit.containers.opening import read_path
 from collapse_audit.errors import (
     CheckpointError,
     CollapseAuditError,

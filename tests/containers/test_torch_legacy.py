@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.containers import read_checkpoint
+from collapse_audit.containers.opening import read_checkpoint
 from collapse_audit.errors import CheckpointError
 from tests.small_checkpoints import WEIGHT, MemorySource, head, read_bytes, read_every_tensor, saved
 

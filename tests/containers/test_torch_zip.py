@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.containers import read_checkpoint, read_path
+from collapse_audit.containers.opening import read_checkpoint, read_path
 from collapse_audit.errors import CheckpointError
 from collapse_audit.sources import load_prototypes, resolve_source
 from tests.small_checkpoints import (

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from collapse_audit.containers import read_checkpoint
+from collapse_audit.containers.opening import read_checkpoint
 from collapse_audit.errors import CheckpointError
 from tests.small_checkpoints import (
     GOOD_FILES,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.gate import find_settings, read_settings
+from collapse_audit.gate.settings import find_settings, read_settings
 
 
 def test_settings_are_found_upwards_and_paths_are_relative_to_their_file(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from collapse_audit.errors import ParameterError, ReportError
-from collapse_audit.gate import DIFFERENCES, METRICS, check
+from collapse_audit.gate import check
+from collapse_audit.gate.metrics import METRICS
+from collapse_audit.gate.pairing import DIFFERENCES
 from collapse_audit.head_audit import build_report
 from tests.gate.conftest import INCOMPARABLE, edited, head_of
 

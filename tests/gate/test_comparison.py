@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collapse_audit.errors import ReportError
-from collapse_audit.gate import compare, compare_groups
+from collapse_audit.gate import compare
+from collapse_audit.gate.regrouping import compare_groups
 from collapse_audit.report.comparison_text import comparison_to_table
 from tests.gate.conftest import INCOMPARABLE, edited, head_of
 

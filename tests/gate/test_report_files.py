@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from collapse_audit.errors import ReportError, SourceError
-from collapse_audit.gate import parse_report, read_report, write_report
+from collapse_audit.gate.files import parse_report, read_report, write_report
 from tests.gate.conftest import edited
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.gate import ALIASES, METRICS, Change, Gate, find_metric, parse_threshold
+from collapse_audit.gate.metrics import ALIASES, METRICS, find_metric
+from collapse_audit.gate.thresholds import Change, Gate, parse_threshold
 
 # pytest-benchmark: a relative change, in the bad direction, must not exceed X %.
 # mlflow: an absolute one must not exceed a number. Equality is never a failure of a change.

@@ -19,7 +19,7 @@ from collapse_audit.cli.pipeline import audits_of, deliver
 from collapse_audit.cli.remote_options import remote_options
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
 
 
 @click.command(

@@ -13,7 +13,7 @@ from collapse_audit.report.columns import text_columns
 from collapse_audit.words import megabytes
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
 
 
 @click.group(name="cache")
@@ -26,7 +26,7 @@ def cache_command() -> None:
 @remote_options
 def list_items(as_json: bool, fetching: RemoteSettings) -> None:
     """List the parts and files of the cache, with size and source."""
-    from collapse_audit.remote import cache_items
+    from collapse_audit.remote.maintenance import cache_items
 
     items = cache_items(fetching)
     if as_json:
@@ -55,7 +55,7 @@ def list_items(as_json: bool, fetching: RemoteSettings) -> None:
 @click.pass_context
 def verify(context: click.Context, fetching: RemoteSettings) -> None:
     """Compute every checksum again; exit code 1 if something is damaged."""
-    from collapse_audit.remote import verify_cache
+    from collapse_audit.remote.maintenance import verify_cache
 
     found = verify_cache(fetching)
     damaged = [(item, problem) for item, problem in found if problem]
@@ -75,7 +75,7 @@ def clear(sources: tuple[str, ...], yes: bool, fetching: RemoteSettings) -> None
 
     Lock files stay: a source that is fetched again must be what it was.
     """
-    from collapse_audit.remote import clear_cache
+    from collapse_audit.remote.maintenance import clear_cache
     from collapse_audit.sources import find_remote
 
     remotes = [find_remote(source) for source in sources]

@@ -22,29 +22,23 @@ from collapse_audit.cli.options import (
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
-from collapse_audit.gate import (
-    DIFFERENCES,
-    MISSING_BASELINE,
-    Difference,
-    Threshold,
-    Verdict,
-    check,
-    find_settings,
-    parse_threshold,
-    read_report,
-    read_settings,
-    require_gates,
-    write_report,
-)
+from collapse_audit.gate import Verdict, check
+from collapse_audit.gate.checking import require_gates
+from collapse_audit.gate.files import read_report, write_report
+from collapse_audit.gate.pairing import DIFFERENCES, Difference
+from collapse_audit.gate.settings import MISSING_BASELINE, find_settings, read_settings
+from collapse_audit.gate.subjects import document_of
+from collapse_audit.gate.thresholds import Threshold, parse_threshold
 from collapse_audit.prototypes import DEFAULT_EPSILON, check_epsilon
-from collapse_audit.report import VerdictDocument, to_json
+from collapse_audit.report.documents import VerdictDocument
 from collapse_audit.report.github import error_to_github, verdict_to_github
+from collapse_audit.report.json_text import to_json
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_table
 from collapse_audit.words import scrub
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 _UPDATE: Final = "Or replace the baseline with --update-baseline."
@@ -212,7 +206,7 @@ def _run(
             old = read_report(baseline, allow=opener.allow)
     elif baseline is not None and not writes and missing == "fail":
         raise _no_baseline(source, baseline)
-    report = opener.report(source)
+    report = document_of(opener.open(source))
     verdict = check(report, None, thresholds, skip_changes=baseline is not None)
     if old is not None:
         with _unless_replaced(update_baseline, yes, _UPDATE):

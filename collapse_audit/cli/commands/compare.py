@@ -22,17 +22,18 @@ from collapse_audit.cli.options import (
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener
 from collapse_audit.errors import ParameterError
-from collapse_audit.gate import DIFFERENCES, Difference, compare
-from collapse_audit.report import to_json
+from collapse_audit.gate import compare
+from collapse_audit.gate.pairing import DIFFERENCES, Difference
 from collapse_audit.report.comparison_text import (
     comparison_to_csv,
     comparison_to_markdown,
     comparison_to_table,
 )
 from collapse_audit.report.documents import ComparisonDocument
+from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
 
 _FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
     "table": comparison_to_table,

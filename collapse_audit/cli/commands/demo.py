@@ -7,7 +7,7 @@ from functools import partial
 import click
 
 from collapse_audit.cli.console import Session, say
-from collapse_audit.cli.options import AuditOptions, OutputOptions, audit_options, output_options
+from collapse_audit.cli.options import AuditOptions, OutputOptions, options_of, output_options
 from collapse_audit.cli.pipeline import audits_of, deliver
 from collapse_audit.sources import DEMO
 
@@ -26,7 +26,7 @@ Examples:
   collapse-audit demo
   collapse-audit demo --epsilon 0.1 --format markdown""",
 )
-@audit_options
+@options_of(AuditOptions, "audit")
 @output_options
 @click.pass_obj
 def demo_command(session: Session, audit: AuditOptions, output: OutputOptions) -> None:

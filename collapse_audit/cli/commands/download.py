@@ -11,7 +11,7 @@ from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
     from collapse_audit.prototypes import Branch
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
 
 
 @click.command(
@@ -36,7 +36,7 @@ def download_command(
     head is fetched. An interrupted download goes on where it stopped. Prints one line for each
     head: source, head, K and D; with --full the path of the file.
     """
-    from collapse_audit.remote import fetch_file, file_of_other_tools
+    from collapse_audit.remote.whole_files import fetch_file, file_of_other_tools
     from collapse_audit.sources import find_remote, resolve_source
 
     told = reporter()

@@ -10,12 +10,12 @@ import click
 
 from collapse_audit.cli.options import AuditOptions, option_of, source_argument
 from collapse_audit.cli.remote_options import remote_options, reporter
-from collapse_audit.report import to_json
 from collapse_audit.report.columns import text_columns
+from collapse_audit.report.json_text import to_json
 from collapse_audit.words import printable
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
     from collapse_audit.report.documents import InfoDocument
 
 _ROWS_SHOWN = 24

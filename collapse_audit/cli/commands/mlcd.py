@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from collapse_audit.cli.console import check_output
-from collapse_audit.cli.mlcd_options import MLCDOptions, mlcd_options
+from collapse_audit.cli.mlcd_options import MLCDOptions
 from collapse_audit.cli.options import (
     AuditOptions,
     OutputOptions,
@@ -23,8 +23,9 @@ from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
-    from collapse_audit.network import HeadModel, Preprocessing
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.network import HeadModel
+    from collapse_audit.network.preprocessing import Preprocessing
+    from collapse_audit.remote.settings import RemoteSettings
     from collapse_audit.similarity import Progress
 
 
@@ -41,7 +42,7 @@ DATA is a folder of images, digits, fashion-mnist:FOLDER, a torchvision data set
 or a .npz or .safetensors file with images, features or logits (and labels, if there are any).""",
 )
 @source_argument
-@mlcd_options
+@options_of(MLCDOptions, "mlcd")
 @options_of(AuditOptions, "audit", head={"help": "Which head; the image-level one by default."})
 @output_options
 @remote_options
@@ -71,7 +72,8 @@ def _measure(
 ) -> list[CollapseAudit]:
     """The audit of one head, with its MLCD."""
     from collapse_audit.auditing import audit_heads
-    from collapse_audit.network import cached_features, load_head_model, measure_mlcd, open_samples
+    from collapse_audit.network import load_head_model, measure_mlcd, open_samples
+    from collapse_audit.network.measurement import cached_features
     from collapse_audit.sources import resolve_source
 
     resolved = resolve_source(
@@ -147,7 +149,7 @@ def _counter(stage: str, progress: Progress, total: int | None) -> Callable[[int
 
 
 def _preprocessing(model: HeadModel, options: MLCDOptions) -> Preprocessing | None:
-    from collapse_audit.network import preprocessing_for
+    from collapse_audit.network.preprocessing import preprocessing_for
 
     if options.preprocessing is None and options.resize is None:
         return None

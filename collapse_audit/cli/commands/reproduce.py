@@ -13,7 +13,7 @@ from collapse_audit.cli.options import AuditOptions, option_of
 from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
-    from collapse_audit.remote import RemoteSettings
+    from collapse_audit.remote.settings import RemoteSettings
 
 
 @click.command(

@@ -3,7 +3,8 @@
 import click
 
 from collapse_audit.cli.console import emit
-from collapse_audit.report import report_schema, to_json
+from collapse_audit.report.json_text import to_json
+from collapse_audit.report.schema import report_schema
 
 
 @click.command(

@@ -29,16 +29,12 @@ from collapse_audit.words import printable
 
 
 class DevicePanel(Panel):
-    """Rows in bf16 on any torch device.
+    """Rows in bf16 on any torch device; ``"cpu"`` is for tests of the same code on CPU tensors.
 
     Products of bf16 numbers are exact in float32; sums may be truncated by the hardware, which the
     bound allows for and :func:`self_test` tries out. Scores are rounded to bf16, half the traffic,
     and compared with thresholds rounded outwards. Tiles are large, because a device is idle while
     the host waits for an answer.
-
-    Args:
-        source: What to fill it with.
-        device: ``"cuda"``, ``"cuda:1"``, or ``"cpu"`` (for tests: the same code on CPU tensors).
     """
 
     block_rows = 16384
