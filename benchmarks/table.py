@@ -34,12 +34,13 @@ def render(records: Sequence[Record], methods: Sequence[Method], *, threads: int
     return "\n\n".join(parts) + "\n"
 
 
-def insert(page: str, table: str) -> str:
+def insert(page: str, table: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """A page with the table between its two marks.
 
     Args:
         page: Text that holds both marks.
         table: What ``render`` gave.
+        marks: Lines of the page that it stands between.
 
     Returns:
         The new text.
@@ -47,10 +48,11 @@ def insert(page: str, table: str) -> str:
     Raises:
         ValueError: If a mark is missing.
     """
-    if BEGIN not in page or END not in page:
-        raise ValueError(f"the page has no {BEGIN} and {END}.")
-    head, rest = page.split(BEGIN, 1)
-    return f"{head}{BEGIN}\n\n{table}\n{END}{rest.split(END, 1)[1]}"
+    begin, end = marks
+    if begin not in page or end not in page:
+        raise ValueError(f"the page has no {begin} and {end}.")
+    head, rest = page.split(begin, 1)
+    return f"{head}{begin}\n\n{table}\n{end}{rest.split(end, 1)[1]}"
 
 
 def _machine(threads: int, records: Sequence[Record]) -> str:
