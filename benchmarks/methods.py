@@ -13,7 +13,7 @@ import numpy.typing as npt
 from benchmarks.inputs import Rows
 
 # The questions that methods answer. Only methods with the same one are compared.
-Task: TypeAlias = Literal["audit", "sweep", "nearest"]
+Task: TypeAlias = Literal["audit", "sweep", "nearest", "whole"]
 _WARM_UP_ROWS = 2048
 
 Run: TypeAlias = Callable[..., Any]

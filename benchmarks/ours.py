@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from benchmarks.inputs import EPSILON, Rows
 from benchmarks.methods import Answer, Method, Read, Run, Task, chords, nearest_distances
 from collapse_audit.prototypes import Prototypes
+from collapse_audit.redundancy import Redundancy, measure_redundancy
 from collapse_audit.similarity import (
     Arithmetic,
     Comparison,
@@ -33,27 +36,29 @@ _RELATIVE = 1e-9
 
 def methods(device: str = "cpu") -> list[Method]:
     """The three tasks, each with the arithmetic chosen by trial and with numpy's float32."""
-    kinds: dict[str, tuple[Arithmetic, str]] = {
-        "auto": ("auto", ""),
-        "float32": ("numpy", ", float32 forced"),
+    # for the whole audit torch's float32, which is what a machine without bf16 chooses
+    kinds: dict[str, tuple[Arithmetic, Arithmetic, str]] = {
+        "auto": ("auto", "auto", ""),
+        "float32": ("numpy", "float32", ", float32 forced"),
     }
     tasks: tuple[tuple[Task, str, Run, Read], ...] = (
         ("audit", "audit (cover, components, degrees)", _audit, _read_audit),
         ("sweep", f"sweep of {len(LEVELS)} levels", _sweep, _read_sweep),
         ("nearest", "nearest prototypes", _nearest, _read_nearest),
+        ("whole", "whole default audit (all of these)", _whole, _read_whole),
     )
     return [
         Method(
             name=f"{task}-{name}",
             label=label + suffix,
             task=task,
-            run=partial(run, device=device, arithmetic=arithmetic),
+            run=partial(run, device=device, arithmetic=whole if task == "whole" else part),
             read=read,
-            start=partial(_choose, device=device, arithmetic=arithmetic),
+            start=partial(_choose, device=device, arithmetic=whole if task == "whole" else part),
             most=_MOST,
             certified=True,
         )
-        for name, (arithmetic, suffix) in kinds.items()
+        for name, (part, whole, suffix) in kinds.items()
         for task, label, run, read in tasks
     ]
 
@@ -138,6 +143,24 @@ def _read_nearest(found: tuple[str, Nearest], rows: Rows) -> Answer:
     if not _close(nearest.distance[some], nearest_distances(rows, some)):
         faults.append("a neighbour is not the nearest one by brute force")
     return Answer(distance=nearest.distance, faults=tuple(faults), note=panel)
+
+
+def _whole(rows: Rows, *, device: str, arithmetic: Arithmetic) -> Redundancy:
+    with mock.patch.dict(os.environ, COLLAPSE_AUDIT_ARITHMETIC=arithmetic):
+        return measure_redundancy(Prototypes.from_weight(rows), device=device)
+
+
+def _read_whole(found: Redundancy, rows: Rows) -> Answer:
+    nearest = found.nearest
+    assert nearest is not None
+    answer = _read_nearest(("", nearest), rows)
+    counts = {
+        "greedy": found.num_unique,
+        "components": found.components,
+        "isolated": int((found.neighbours == 0).sum()),
+        "pairs": int(found.neighbours.sum()) // 2,
+    }
+    return Answer(counts=counts, distance=answer.distance, faults=answer.faults)
 
 
 def _close(first: Any, second: Any) -> bool:

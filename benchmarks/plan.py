@@ -13,9 +13,10 @@ _D = 256
 # On the other inputs the peers cost what they do on the plain ones.
 _ELSEWHERE = frozenset(
     {"audit-auto", "audit-float32", "sweep-auto", "nearest-auto", "product", "faiss-range"}
+    | {"whole-auto", "whole-float32", "triangle"}
 )
 # Beyond the promised size or dimension, the growth of our own tasks beside a product.
-_GROWTH = frozenset({"audit-auto", "sweep-auto", "nearest-auto", "product"})
+_GROWTH = frozenset({"audit-auto", "sweep-auto", "nearest-auto", "whole-auto", "product"})
 _ONE_PASS = frozenset({"audit-auto", "product"})
 # DBSCAN spends its time in the same search.
 _ONLY_SMALL = frozenset({"sklearn-radius"})

@@ -43,6 +43,9 @@ TARGETS = (
     Target("collapsed", "faiss-knn", "nearest-auto", 4),
     Target("healthy", "faiss-knn", "nearest-auto", 4),
     Target("near-threshold", "audit-auto", "torch-threshold", 1.5, at_least=False),
+    Target("healthy", "whole-float32", "triangle", 1.3, at_least=False, bf16=False),
+    Target("collapsed", "whole-float32", "triangle", 0.3, at_least=False, bf16=False),
+    Target("near-threshold", "whole-float32", "triangle", 2, at_least=False, bf16=False),
 )
 # 10^6 bytes above the input, for every task of ours on every input.
 MOST_MEMORY_MB = 300.0

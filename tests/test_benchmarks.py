@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from benchmarks import __main__ as command
-from benchmarks import inputs, measure, plan, products, records, table, targets
+from benchmarks import inputs, measure, plan, products, records, shell, table, targets, whole_audit
 from benchmarks.agreement import DisagreementError, check_counts, check_nearest
 from benchmarks.inputs import EPSILON, INPUTS
 from benchmarks.methods import Answer, Method, chords, nearest_distances
 from benchmarks.reference import Reference, _count
+from collapse_audit.redundancy import measure_redundancy
 
 K, D = 256, 32
 
@@ -260,6 +263,43 @@ def test_promises_compare_medians_at_the_promised_size_only() -> None:
     assert ratios == {"faiss-range": 13.0, "product": 2.0}
     assert "at least 12 | 13 (13) | held" in text
     assert "at least 3 | 2 (2) | **missed**" in text
+
+
+@pytest.mark.parametrize("package", ["faiss", "sklearn"])
+def test_the_script_beside_the_command_answers_the_same(
+    tmp_path: Path,
+    package: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip(package)
+    rows = inputs.make("half-collapsed", 2048, D).rows
+    save_file({"weight": rows}, tmp_path / "head.safetensors")
+    monkeypatch.setattr(sys, "argv", ["script", package, str(tmp_path / "head.safetensors")])
+    whole_audit.main()
+    answer = json.loads(capsys.readouterr().out)
+    found = measure_redundancy(rows)
+    assert answer["sweep"] == [asdict(level) for level in found.sweep]
+    assert found.nearest is not None
+    quantiles = np.quantile(found.nearest.cosine, whole_audit.QUANTILES)
+    np.testing.assert_allclose(answer["nearest_cosine"], quantiles, atol=1e-6)
+
+
+def test_whole_commands_are_timed_and_their_answers_compared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "_ROUNDS", 1)
+    assert shell.main(["--k", "1024", "--input", "collapsed", "lattice"]) == 0
+    text = capsys.readouterr().out
+    assert "### From the shell: lattice, 1,024 x 8" in text
+    assert text.count("| script with faiss |") == text.count("| collapse-audit |") == 2
+    costs = dict.fromkeys(shell._commands()[:1], shell.Cost(1, 1, 1, {"sweep": []}))
+    other = dict.fromkeys(
+        shell._commands()[3:4],
+        shell.Cost(1, 1, 1, {"sweep": [{"greedy": 1, "components": 1, "isolated": 1}]}),
+    )
+    assert len(list(shell._disagreements("healthy", {**costs, **other}))) == 1
+    assert not list(shell._disagreements("lattice", {**costs, **other}))
 
 
 def test_tables_go_between_the_marks_of_the_page(repository: Path) -> None:

@@ -20,6 +20,7 @@ from collapse_audit.similarity import (
     small_components,
     survey,
 )
+from collapse_audit.similarity.components import connect_groups
 from tests.engine_panels import nearest_of
 
 # the package has a function of the same name
@@ -114,6 +115,28 @@ def test_a_survey_of_any_small_head_equals_counts_from_scratch(
         np.testing.assert_allclose(found.nearest.distance, smallest, rtol=1e-12, atol=1e-28)
     else:
         assert found.nearest is None
+
+
+@few
+@given(weights, thresholds, thresholds)
+def test_what_is_known_to_be_apart_changes_no_answer(panels, weight, one, other):
+    tight, loose = sorted([one, other])
+    prototypes = Prototypes.from_weight(weight)
+    comparison = Comparison(prototypes, Threshold(tight), panels=panels)
+    wide = comparison.at(loose)
+    part = link_groups(wide, leader_cover(wide)).component
+    cover, within = leader_cover(comparison), leader_cover(comparison, within=part)
+    assert within.leaders.tolist() == cover.leaders.tolist()
+    assert within.group.tolist() == cover.group.tolist()
+    links, linked = link_groups(comparison, cover), link_groups(comparison, cover, within=part)
+    assert linked.neighbours.tolist() == links.neighbours.tolist()
+    assert linked.clique.tolist() == links.clique.tolist()
+    connected = connect_groups(comparison, cover, within=part)
+    for found in (linked, connected, connect_groups(comparison, cover)):
+        assert found.num_components == links.num_components
+        pairs = set(zip(found.component, links.component, strict=True))
+        assert len(pairs) == links.num_components
+    assert connected.sizes.sum() == len(weight)
 
 
 @few
