@@ -106,7 +106,8 @@ def test_a_file_of_torch_hub_is_hashed_once_to_be_opened_offline(
     path.parent.mkdir(parents=True)
     path.write_bytes(small_dino)
     found = resolve_source(row, settings=dataclasses.replace(online, offline=True))
-    assert (found.path, hashed) == (path, [path])
+    assert found.local is not None
+    assert (found.local.path, hashed) == (path, [path])
 
 
 def test_where_a_source_is_can_be_told_without_opening_it(server: Any, row: str) -> None:

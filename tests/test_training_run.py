@@ -137,7 +137,7 @@ def test_a_run_killed_at_fifteen_points_ends_as_the_unbroken_one_and_leaves_noth
     unbroken = run_training(config, tmp_path / "unbroken", quiet=True)
     folder = tmp_path / "killed"
     draw = random.Random(0)
-    kills = [f"operation {draw.randrange(2, 40)}" for _ in range(11)]
+    kills = [f"operation {number}" for number in draw.sample(range(2, 40), 11)]
     kills += [f"step {draw.randrange(1, 9)}" for _ in range(4)]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, settings, folder],
@@ -146,6 +146,7 @@ def test_a_run_killed_at_fifteen_points_ends_as_the_unbroken_one_and_leaves_noth
         capture_output=True,
         text=True,
         cwd=repository,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # a fork of a process with threads may hang
     )
     exits, files = done.stdout.splitlines()[::2], done.stdout.splitlines()[1::2]
     assert [int(line) for line in exits] == [-signal.SIGKILL] * 15 + [0]
