@@ -64,6 +64,7 @@ bench: $(SETUP)  ## the benchmarks, with the packages they compare with; ARGS="-
 	@set -e; uv=$$($(FIND_UV)); \
 	"$${uv:-$(BIN)/uv}" pip install --quiet --python $(BIN)/python --group bench
 	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.shell $(filter --docs,$(ARGS))
 
 examples: $(SETUP)  ## train the heads that ship with the package again
 	$(BIN)/python -m collapse_audit.training.shipped collapse_audit/examples
