@@ -140,10 +140,11 @@ class HostPanel(Panel):
         """Pairs certainly above a cosine, and places of the doubtful ones."""
         tile = self._tile_of_pairs(rows, columns)
         low, high = self.codes(cosine - self.error, cosine + self.error)
-        if tile.max() < low:
+        near = np.asarray(tile >= low)
+        if not near.any():
             return None
         certain = np.asarray(tile > high)
-        return certain, np.flatnonzero((tile >= low) & ~certain)
+        return certain, np.flatnonzero(near != certain)
 
     def first_certain(
         self, rows: Operand, columns: Operand, cosine: float
@@ -153,7 +154,8 @@ class HostPanel(Panel):
         if screened is None:
             return None
         certain, doubtful = screened
-        first = np.where(certain.any(axis=1), certain.argmax(axis=1), len(columns))
+        first = certain.argmax(axis=1)
+        first[~certain[np.arange(len(rows)), first]] = len(columns)
         r, c = np.divmod(doubtful, len(columns))
         return first, doubtful[c < first[r]]
 
