@@ -14,6 +14,7 @@ from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, ReportError
 from collapse_audit.gate import Difference, no_head, parse_report, read_report
 from collapse_audit.gate.subjects import is_report
+from collapse_audit.history import newest_checkpoint
 from collapse_audit.sources import STDIN, read_stdin
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class Opener:
         if is_report(source):
             return self._chosen(read_report(Path(source), allow=self.allow), source)
         with progress_bars(wanted=self.progress and not is_quiet()) as progress:
-            return audits_of(source, self.options, progress, self.fetching)
+            newest = str(newest_checkpoint(source))
+            return audits_of(newest, self.options, progress, self.fetching)
 
     def _chosen(self, report: ReportDocument, source: str) -> ReportDocument:
         """The part of a saved report that --head asks for; refused if made with another epsilon."""

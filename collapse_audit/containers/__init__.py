@@ -5,7 +5,7 @@ its index and the tensors asked for are read.
 """
 
 from collapse_audit.containers.byte_source import ByteSource, InMemory, LocalFile
-from collapse_audit.containers.opening import read_checkpoint, read_path
+from collapse_audit.containers.opening import is_checkpoint_folder, read_checkpoint, read_path
 from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor, Values
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LocalFile",
     "StoredTensor",
     "Values",
+    "is_checkpoint_folder",
     "read_checkpoint",
     "read_path",
 ]
