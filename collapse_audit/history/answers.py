@@ -24,7 +24,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from collapse_audit.errors import SourceError
-from collapse_audit.files import read_json, write_json
+from collapse_audit.files import read_json, write_atomically
 from collapse_audit.history.changes import Groups
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.report.documents import HeadDocument
@@ -122,4 +122,5 @@ class Answers:
     def _write(self, kind: str, key: object, value: dict[str, Any]) -> None:
         if self.folder is not None:
             with suppress(SourceError):  # a full disk: another call measures it again
-                write_json(self._path(self.folder, kind, key), value, follow=False)
+                path = self._path(self.folder, kind, key)
+                write_atomically(path, json.dumps(value).encode(), follow=False)

@@ -213,8 +213,6 @@ class _Auditor:
 
 
 def _same(one: Checkpoint, other: Checkpoint) -> bool:
-    digests: list[list[Any]] = [
-        [list((head.report.get("tensor_sha256") or {}).values()) for head in c.heads]
-        for c in (one, other)
-    ]
+    """Whether the heads of two checkpoints have the same tensors."""
+    digests = [[head.report.get("tensor_sha256") for head in c.heads] for c in (one, other)]
     return digests[0] == digests[1] and all(digests[0])

@@ -122,7 +122,7 @@ def _is_weights(name: str) -> bool:
 def _of_folder(folder: Path) -> list[Path]:
     """The checkpoints of a run: one set of numbered names, and the last one."""
     is_one = is_checkpoint_folder(folder)
-    inside = [path for path in _walk(folder) if not (is_one and path.parent == folder)]
+    inside = [p for p in _walk(folder) if not (is_one and p.parent == folder and p.is_file())]
     sets: dict[str, list[Path]] = {}
     for path in inside:
         sets.setdefault(_pattern(path.relative_to(folder)), []).append(path)

@@ -59,8 +59,9 @@ def run_training(
 
     The folder receives ``config.yaml`` (settings, versions, fingerprint of the data), ``log.jsonl``
     (losses, M and perplexity every ``audit_every`` steps), ``state.pt`` (to resume from),
-    ``head.safetensors`` and ``audit.json``, and every ``keep_every`` steps a head that stays. A run that was killed and resumed ends with the same
-    weights as an unbroken one on a CPU.
+    ``head.safetensors`` and ``audit.json``; with ``keep_every`` also a head before the first step
+    and after every so many. A run that was killed and resumed ends with the same weights as an
+    unbroken one on a CPU.
 
     Args:
         config: What to train.
