@@ -176,7 +176,7 @@ class RunHistory:
             )
         if missing := sum(1 for one in self.checkpoints if one.heads) - len(points):
             notes.append(
-                f"{missing} of the audited checkpoints lack this head; "
+                f"{missing} of the audited checkpoints without this head; "
                 f"the first that has it is {points[0][0].label}"
             )
         onset = None if at is None else points[start + at][0]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from collapse_audit import ParameterError, SourceError, audit, audit_history
+from collapse_audit import NoPrototypesError, ParameterError, SourceError, audit, audit_history
 from collapse_audit.history import find_onset, measuring
 from collapse_audit.training.config import HeadTrainingConfig
 from collapse_audit.training.run import run_training
@@ -181,13 +181,14 @@ def test_a_head_that_comes_later_and_one_that_goes_are_said(tmp_path: Path) -> N
     for number, names in enumerate((["dino"], ["dino", "ibot"], ["dino", "ibot"], ["ibot"])):
         rows = {f"{name}_head.last_layer.weight": rows_with(60) for name in names}
         save_file(rows, tmp_path / f"step{number}.safetensors")
-    save_file({"backbone.weight": rows_with(3)[:4]}, tmp_path / "step4.safetensors")
+    save_file({"backbone.norm.weight": rows_with(3)[0]}, tmp_path / "step4.safetensors")
     history = audit_history(tmp_path)
     dino, ibot = history.heads
     assert [len(head.points) for head in (dino, ibot)] == [3, 3]
-    assert "lack this head; the first that has it is step 1" in ibot.notes[-1]
+    said = "1 of the audited checkpoints without this head; the first that has it is step"
+    assert [head.notes[-1] for head in (dino, ibot)] == [f"{said} 0", f"{said} 1"]
     assert [one.file.label for one in history.problems] == ["step 4"]
-    assert "no prototypes" in str(history.problems[0].problem)
+    assert isinstance(history.problems[0].problem, NoPrototypesError)
 
 
 @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"onset_share": 1.0}, {"epsilon": 2.0}])
