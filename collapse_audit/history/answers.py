@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -30,8 +30,6 @@ from collapse_audit.prototypes import Prototypes
 from collapse_audit.report.documents import HeadDocument
 from collapse_audit.version import __version__
 from collapse_audit.words import printable
-
-FOLDER: Final = "history"
 
 #: Name, device, inode, size and times in nanoseconds of each file of a checkpoint.
 State: TypeAlias = list[list[str | int]]

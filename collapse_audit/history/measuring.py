@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,20 +19,18 @@ from collapse_audit.errors import (
     SourceError,
 )
 from collapse_audit.head_audit import audit_prototypes
-from collapse_audit.history.answers import FOLDER, Answers, HeadState, State, state_of
+from collapse_audit.history.answers import Answers, HeadState, State, state_of
 from collapse_audit.history.changes import ONSET_SHARE
 from collapse_audit.history.results import Checkpoint, RunHistory
 from collapse_audit.history.run_files import RunFile, find_checkpoints
 from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, Prototypes, check_epsilon
 from collapse_audit.remote import RemoteSettings
+from collapse_audit.remote.cache import HISTORY
 from collapse_audit.similarity import Progress, silent
 from collapse_audit.sources import resolve_source
 
 if TYPE_CHECKING:
     Sources = str | Path | Sequence[str | Path]
-
-#: Looks at a run that is followed, within the time for which a file must not change.
-_LOOKS = 4
 
 
 def audit_history(
@@ -75,15 +73,10 @@ def audit_history(
         ParameterError: If a number is out of its range, or there is no such device.
     """
     auditor = _Auditor(branch, head, epsilon, onset_share, device, jobs, reuse, settings, progress)
-    files = find_checkpoints(sources)
-    history = auditor.history(sources, auditor.audit(files))
-    if not any(one.heads for one in history.checkpoints):
-        first = history.checkpoints[0].problem
-        if first is not None and len(files) == 1:
-            raise first
-        raise SourceError(
-            f"{history.source}: none of its {len(files)} checkpoints can be audited. {first}"
-        )
+    history = auditor.history(sources, auditor.audit(find_checkpoints(sources)))
+    if len(history.problems) == len(history.checkpoints):
+        number, first = len(history.problems), history.problems[0].problem
+        raise SourceError(f"{history.source}: none of {number} can be audited. {first}")
     return history
 
 
@@ -118,7 +111,7 @@ def follow_history(
                 sources, [audited[file.path][1] for file in files if file.path in audited]
             )
             last = time.monotonic()
-        time.sleep(settle / _LOOKS)
+        time.sleep(settle / 4)
 
 
 def _is_settled(path: Path, seen: dict[Path, tuple[State, float]], settle: float) -> bool:
@@ -134,7 +127,7 @@ def _is_settled(path: Path, seen: dict[Path, tuple[State, float]], settle: float
 
 @dataclass(frozen=True)
 class _Auditor:
-    """What is measured, and how."""
+    """What is measured, and how: the options of :func:`audit_history`."""
 
     branch: Branch = "teacher"
     head: str | None = None
@@ -155,33 +148,21 @@ class _Auditor:
 
     @cached_property
     def answers(self) -> Answers:
-        """Those of earlier calls, if they are wanted and can be kept."""
-        settings = self.settings or RemoteSettings.from_environment()
-        folder = settings.cache_dir / FOLDER if self.reuse else None
-        try:
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            note = f"no answer is kept: {folder}: cannot be written ({error.strerror})"
-            warnings.warn(note, CollapseAuditWarning, stacklevel=2)
-            folder = None
-        return Answers(folder, (self.branch, self.head, float(self.epsilon)))
+        """Those of earlier calls, if they are wanted."""
+        cache = (self.settings or RemoteSettings.from_environment()).cache_dir
+        question = (self.branch, self.head, float(self.epsilon))
+        return Answers(cache / HISTORY if self.reuse else None, question)
 
     def audit(self, files: Sequence[RunFile]) -> list[Checkpoint]:
         """Each checkpoint, in order; every answer is kept as soon as it is found."""
-        answers = self.answers
+        found: list[Checkpoint] = []
         with warnings.catch_warnings(), ThreadPoolExecutor(self.jobs) as pool:
             # what was decided for the user is among the notes of a head, once for the run
             warnings.simplefilter("ignore", CollapseAuditWarning)
-            futures = [pool.submit(self._audit, file, answers) for file in files]
-            try:
-                for done, future in enumerate(as_completed(futures), 1):
-                    future.result()
-                    self.progress("checkpoints", done, len(files))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            return [future.result() for future in futures]
+            for checkpoint in pool.map(self._audit, files):
+                found.append(checkpoint)
+                self.progress("checkpoints", len(found), len(files))
+        return found
 
     def history(self, sources: Sources, checkpoints: Sequence[Checkpoint]) -> RunHistory:
         """All of them; the unnumbered last one is left out where it repeats the one before."""
@@ -191,18 +172,17 @@ class _Auditor:
         name += f" and {len(listed) - 1} more" if len(listed) > 1 else ""
         kept: list[Checkpoint] = []
         for one in checkpoints:
-            if kept and one.file.number is None and one.heads and _same(one, kept[-1]):
-                continue
-            kept.append(one)
+            if not (kept and one.file.number is None and one.heads and _same(one, kept[-1])):
+                kept.append(one)
         return RunHistory(name, self.epsilon, self.onset_share, tuple(kept))
 
-    def _audit(self, file: RunFile, answers: Answers) -> Checkpoint:
+    def _audit(self, file: RunFile) -> Checkpoint:
         try:
             state = state_of(file.path)
-            if (heads := answers.of_file(file.path, state)) is None:
+            if (heads := self.answers.of_file(file.path, state)) is None:
                 resolved = resolve_source(file.path)
                 loaded = resolved.load(resolved.select(branch=self.branch, head=self.head))
-                heads = answers.of_heads(file.path, state, loaded, self._measure)
+                heads = self.answers.of_heads(file.path, state, loaded, self._measure)
         except (SourceError, CheckpointError, PrototypeError) as error:
             return Checkpoint(file, problem=error)
         return Checkpoint(file, heads)

@@ -18,10 +18,7 @@ from collapse_audit.report.documents import (
     TOOL,
     HeadHistoryDocument,
     HistoryDocument,
-    MergesDocument,
-    ReportDocument,
 )
-from collapse_audit.report_builder import report_document
 
 #: Merges between two neighbours, and prototypes of a merge, that a document names.
 _LARGEST: Final = 20
@@ -106,19 +103,6 @@ class RunHistory:
         """The checkpoints that could not be audited, and were skipped."""
         return tuple(one for one in self.checkpoints if one.problem is not None)
 
-    @property
-    def reports(self) -> tuple[ReportDocument, ...]:
-        """The report of each checkpoint that was audited."""
-        return tuple(
-            report_document(
-                {"spec": one.file.name, "id": None, "family": None, "sha256": None},
-                self.epsilon,
-                [head.report for head in one.heads],
-            )
-            for one in self.checkpoints
-            if one.heads
-        )
-
     def to_dict(self) -> HistoryDocument:
         """The history as ``--format json`` prints it."""
         return {
@@ -198,24 +182,23 @@ def _head_document(head: HeadHistory) -> HeadHistoryDocument:
             }
             for file, state in head.points
         ],
-        "merges": [_merges_document(*found) for found in head.merges()],
-        "notes": list(head.notes),
-    }
-
-
-def _merges_document(before: RunFile, after: RunFile, merges: list[Merge]) -> MergesDocument:
-    return {
-        "before": before.name,
-        "after": after.name,
-        "merges": len(merges),
-        "prototypes": sum(len(merge.prototypes) for merge in merges),
-        "largest": [
+        "merges": [
             {
-                "size": len(merge.prototypes),
-                "groups": len(merge.parts),
-                "parts": list(merge.parts[:_LARGEST]),
-                "prototypes": merge.prototypes[:_LARGEST].tolist(),
+                "before": before.name,
+                "after": after.name,
+                "merges": len(merges),
+                "prototypes": sum(len(merge.prototypes) for merge in merges),
+                "largest": [
+                    {
+                        "size": len(merge.prototypes),
+                        "groups": len(merge.parts),
+                        "parts": list(merge.parts[:_LARGEST]),
+                        "prototypes": merge.prototypes[:_LARGEST].tolist(),
+                    }
+                    for merge in merges[:_LARGEST]
+                ],
             }
-            for merge in merges[:_LARGEST]
+            for before, after, merges in head.merges()
         ],
+        "notes": list(head.notes),
     }

@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, Literal, TypeAlias
@@ -74,24 +75,22 @@ def find_checkpoints(sources: str | Path | Sequence[str | Path]) -> tuple[RunFil
 
 def newest_checkpoint(source: str | Path) -> str | Path:
     """The newest checkpoint of a run folder or glob; any other source as it is."""
-    path = Path(source)
-    if not (path.is_dir() or _is_glob(source)):
-        return source
     try:
+        path = Path(source).expanduser()
         if path.is_dir():
-            read_path(path, str(path))
-            return source  # it is a checkpoint itself
-    except CollapseAuditError:
-        pass
-    try:
+            with suppress(CollapseAuditError):
+                read_path(path, str(path))
+                return source  # it is a checkpoint itself
+        elif not _is_glob(source):
+            return source
         return find_checkpoints(source)[-1].path
-    except SourceError:
-        return source  # whoever opens it says what it is
+    except (OSError, RuntimeError, ValueError, CollapseAuditError):
+        return source  # whoever opens it says what is wrong
 
 
 def _of_source(source: str | Path) -> list[Path]:
-    path = Path(source).expanduser()
     try:
+        path = Path(source).expanduser()
         if path.is_dir():
             return _of_folder(path)
         if path.exists():
@@ -100,10 +99,9 @@ def _of_source(source: str | Path) -> list[Path]:
             raise SourceError(f"{printable(source)}: no such file.", hint="Check the path.")
         # a path may be absolute, which Path.glob refuses
         matches = [Path(m) for m in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
-        folders = [m for m in matches if m.is_dir()]
         found = [m for m in matches if m.is_file() and _is_weights(m.name)]
-        found += [file for folder in folders for file in _of_folder(folder)]
-    except (OSError, ValueError) as error:
+        found += [file for m in matches if m.is_dir() for file in _of_folder(m)]
+    except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or printable(error)
         raise SourceError(f"{printable(source)}: cannot be opened ({reason}).") from error
     if not found:

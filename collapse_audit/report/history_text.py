@@ -22,7 +22,7 @@ POINT_TITLES: Final = ("checkpoint", "K", "M", "of K", "any scan order", "compon
 MERGE_TITLES: Final = ("between", "and", "merges", "prototypes", "largest: size, parts, indices")
 _LAYOUT: Final = "> > > > > > > > > <"
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
-_SHOWN: Final = 5  # parts and indices of a merge
+_SHOWN: Final = 4  # parts and indices of a merge
 
 
 def history_to_table(history: HistoryDocument, *, width: int = WIDEST) -> str:
