@@ -184,6 +184,7 @@ class _Auditor:
                 loaded = resolved.load(resolved.select(branch=self.branch, head=self.head))
                 heads = self.answers.of_heads(file.path, state, loaded, self._measure)
         except (SourceError, CheckpointError, PrototypeError) as error:
+            error.message = error.message.replace(str(file.path), file.name)
             return Checkpoint(file, problem=error)
         return Checkpoint(file, heads)
 

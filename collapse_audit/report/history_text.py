@@ -18,7 +18,7 @@ from collapse_audit.report.documents import (
 from collapse_audit.report.table import WIDEST
 
 POINT_TITLES: Final = ("checkpoint", "K", "M", "of K", "any scan order", "components", "largest r",
-                       "effective", "nearest", "")  # fmt: skip
+                       "effective", "nearest cosine", "")  # fmt: skip
 MERGE_TITLES: Final = ("between", "and", "merges", "prototypes", "largest: size, parts, indices")
 _LAYOUT: Final = "> > > > > > > > > <"
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
@@ -38,7 +38,7 @@ def history_to_table(history: HistoryDocument, *, width: int = WIDEST) -> str:
             rows = [(*row[:4], words.shorten(row[4], 60)) for row in rows]
             lines += ["", *text_columns(MERGE_TITLES, rows, "> > > > <")]
     for problem in history["problems"]:
-        text = f"skipped: {problem['file']}: {problem['message']}"
+        text = f"skipped: {problem['message']}"
         lines += ["", *textwrap.wrap(text, width, subsequent_indent="    ")]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -65,22 +65,20 @@ def history_to_csv(history: HistoryDocument) -> str:
 def course(history: HistoryDocument, head: HeadHistoryDocument) -> str:
     """How M went, and where the collapse began, with the rule."""
     first, last = (head["points"][at]["head"] for at in (0, -1))
-    low = f"{100 * history['onset_share']:g} %"
     text = " to ".join(
         f"{words.count(h['unique']['greedy'])} of {words.count(h['k'])} "
         f"({words.percent(h['unique_fraction'])})"
         for h in (first, last)
     )
-    if head["onset"] is None:
-        end = f"No onset: M / K ends at {low} or more of its largest value."
+    low = f"{history['onset_share']:g} times its largest"
+    if head["onset"] is not None:
+        label = next(point["label"] for point in head["points"] if point["file"] == head["onset"])
+        label = words.shorten(label, 60)
+        end = f"The collapse began at {label}: M / K falls below {low} so far and stays there."
+    else:
+        end = f"No onset: M / K does not end below {low}."
         if first["unique_fraction"] < history["onset_share"]:
             end += " But it is low from the first checkpoint on."
-    else:
-        label = next(point["label"] for point in head["points"] if point["file"] == head["onset"])
-        end = (
-            f"The collapse began at {words.shorten(label, 60)}: M / K falls below {low} of the "
-            "largest so far, and stays there."
-        )
     return f"M: {text}. {end}"
 
 

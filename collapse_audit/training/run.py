@@ -213,7 +213,7 @@ def _write_results(
 
 
 def _kept(folder: Path, state: TrainingState) -> Path:
-    return folder / f"checkpoint_{state.iteration:07d}.safetensors"
+    return folder / f"checkpoint_step{state.iteration:07d}.safetensors"
 
 
 def _save_head(state: TrainingState, path: Path, config: HeadTrainingConfig, data: Data) -> None:

@@ -29,8 +29,12 @@ LAYOUTS = {
     ),
     "MSN": (["msn-ep40.pth.tar", "msn-ep100.pth.tar", "msn-latest.pth.tar"], []),
     "bundled": (
-        ["checkpoint_0000250.safetensors", "checkpoint_0001000.safetensors", "head.safetensors"],
-        ["state.pt", ".checkpoint_0000500.safetensors.0a.tmp", "log.jsonl"],
+        [
+            "checkpoint_step0000250.safetensors",
+            "checkpoint_step0001000.safetensors",
+            "head.safetensors",
+        ],
+        ["state.pt", ".checkpoint_step0000500.safetensors.0a.tmp", "log.jsonl"],
     ),
     "Hugging Face": (
         ["checkpoint-500/", "checkpoint-1000/"],

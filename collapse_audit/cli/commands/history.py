@@ -145,12 +145,12 @@ def _follow(
     try:
         for found in follow_history(sources, **options):
             for one in found.checkpoints:
-                counts = "; ".join(
+                counts = ", ".join(
                     f"{head.report['name']}: M = {head.report['unique']['greedy']:,} of "
                     f"{head.report['k']:,}"
                     for head in one.heads
                 )
-                line = f"{one.file.name}: {one.problem or counts}"
+                line = str(one.problem) if one.problem else f"{one.file.name}: {counts}"
                 if line not in told and not is_quiet():
                     say("note", line, click.get_current_context().ensure_object(Session))
                 told.add(line)
