@@ -75,7 +75,7 @@ class Answers:
         if kept.get("state") != state:
             return None
         found = tuple(self._answer(key) for key in kept["heads"])
-        return found if all(found) else None  # type: ignore[return-value]
+        return found if found and all(found) else None  # type: ignore[return-value]
 
     def of_heads(
         self,

@@ -21,7 +21,7 @@ from collapse_audit.errors import (
 from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.history.answers import Answers, HeadState, State, state_of
 from collapse_audit.history.changes import ONSET_SHARE
-from collapse_audit.history.results import Checkpoint, RunHistory
+from collapse_audit.history.results import RunCheckpoint, RunHistory
 from collapse_audit.history.run_files import RunFile, find_checkpoints
 from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, Prototypes, check_epsilon
 from collapse_audit.remote import RemoteSettings
@@ -94,7 +94,7 @@ def follow_history(
     if settle <= 0:
         raise ParameterError(f"settle must be above 0 seconds, got {settle}.")
     seen: dict[Path, tuple[State, float]] = {}
-    audited: dict[Path, tuple[State, Checkpoint]] = {}
+    audited: dict[Path, tuple[State, RunCheckpoint]] = {}
     last = time.monotonic()
     while idle is None or time.monotonic() - last < idle:
         try:
@@ -153,9 +153,9 @@ class _Auditor:
         question = (self.branch, self.head, float(self.epsilon))
         return Answers(cache / HISTORY if self.reuse else None, question)
 
-    def audit(self, files: Sequence[RunFile]) -> list[Checkpoint]:
+    def audit(self, files: Sequence[RunFile]) -> list[RunCheckpoint]:
         """Each checkpoint, in order; every answer is kept as soon as it is found."""
-        found: list[Checkpoint] = []
+        found: list[RunCheckpoint] = []
         with warnings.catch_warnings(), ThreadPoolExecutor(self.jobs) as pool:
             # what was decided for the user is among the notes of a head, once for the run
             warnings.simplefilter("ignore", CollapseAuditWarning)
@@ -164,19 +164,19 @@ class _Auditor:
                 self.progress("checkpoints", len(found), len(files))
         return found
 
-    def history(self, sources: Sources, checkpoints: Sequence[Checkpoint]) -> RunHistory:
+    def history(self, sources: Sources, checkpoints: Sequence[RunCheckpoint]) -> RunHistory:
         """All of them; the unnumbered last one is left out where it repeats the one before."""
         listed = sources if isinstance(sources, list | tuple) else [sources]
         first = Path(str(listed[0]))
         name = first.name if first.is_absolute() else str(listed[0])
         name += f" and {len(listed) - 1} more" if len(listed) > 1 else ""
-        kept: list[Checkpoint] = []
+        kept: list[RunCheckpoint] = []
         for one in checkpoints:
             if not (kept and one.file.number is None and one.heads and _same(one, kept[-1])):
                 kept.append(one)
         return RunHistory(name, self.epsilon, self.onset_share, tuple(kept))
 
-    def _audit(self, file: RunFile) -> Checkpoint:
+    def _audit(self, file: RunFile) -> RunCheckpoint:
         try:
             state = state_of(file.path)
             if (heads := self.answers.of_file(file.path, state)) is None:
@@ -185,15 +185,15 @@ class _Auditor:
                 heads = self.answers.of_heads(file.path, state, loaded, self._measure)
         except (SourceError, CheckpointError, PrototypeError) as error:
             error.message = error.message.replace(str(file.path), file.name)
-            return Checkpoint(file, problem=error)
-        return Checkpoint(file, heads)
+            return RunCheckpoint(file, problem=error)
+        return RunCheckpoint(file, heads)
 
     def _measure(self, prototypes: Prototypes) -> HeadState:
         found = audit_prototypes(prototypes, epsilon=self.epsilon, sweep=False, device=self.device)
         return HeadState(found.head_report(), found.groups)
 
 
-def _same(one: Checkpoint, other: Checkpoint) -> bool:
+def _same(one: RunCheckpoint, other: RunCheckpoint) -> bool:
     """Whether the heads of two checkpoints have the same tensors."""
     digests = [[head.report.get("tensor_sha256") for head in c.heads] for c in (one, other)]
     return digests[0] == digests[1] and all(digests[0])

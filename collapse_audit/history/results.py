@@ -25,7 +25,7 @@ _LARGEST: Final = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
+class RunCheckpoint:
     """One checkpoint of a run: its heads, or why there are none.
 
     Attributes:
@@ -86,7 +86,7 @@ class RunHistory:
     source: str
     epsilon: float
     onset_share: float
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[RunCheckpoint, ...]
 
     @property
     def heads(self) -> tuple[HeadHistory, ...]:
@@ -99,7 +99,7 @@ class RunHistory:
         return tuple(self._head(*key, tuple(held)) for key, held in points.items())
 
     @property
-    def problems(self) -> tuple[Checkpoint, ...]:
+    def problems(self) -> tuple[RunCheckpoint, ...]:
         """The checkpoints that could not be audited, and were skipped."""
         return tuple(one for one in self.checkpoints if one.problem is not None)
 
