@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from collapse_audit.examples import embedded_head
     from collapse_audit.gate import HeadsSideBySide, Verdict, check, compare
     from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
+    from collapse_audit.history import RunHistory, audit_history
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
     from collapse_audit.mlcd import MLCD, MLCDAccumulator
     from collapse_audit.monitor import Observation, PrototypeMonitor
     from collapse_audit.network import HeadModel, load_head_model, measure_mlcd, open_samples
     from collapse_audit.plots import (
+        plot_history,
         plot_rank_frequency,
         plot_redundancy_factors,
         plot_redundancy_vs_mass,
@@ -59,12 +61,14 @@ __all__ = [
     "Published",
     "Redundancy",
     "ReportError",
+    "RunHistory",
     "Source",
     "SourceError",
     "UnsafePickleError",
     "Verdict",
     "__version__",
     "audit",
+    "audit_history",
     "audit_prototypes",
     "audit_source",
     "check",
@@ -78,6 +82,7 @@ __all__ = [
     "measure_mlcd",
     "measure_redundancy",
     "open_samples",
+    "plot_history",
     "plot_rank_frequency",
     "plot_redundancy_factors",
     "plot_redundancy_vs_mass",
@@ -94,12 +99,13 @@ _NAMES = {
     "examples": "embedded_head",
     "gate": "HeadsSideBySide Verdict check compare",
     "head_audit": "CollapseAudit Published Source audit_prototypes",
+    "history": "RunHistory audit_history",
     "koleo": "koleo_data_loss koleo_proto_loss",
     "mlcd": "MLCD MLCDAccumulator",
     "monitor": "Observation PrototypeMonitor",
     "network": "HeadModel load_head_model measure_mlcd open_samples",
-    "plots": "plot_rank_frequency plot_redundancy_factors plot_redundancy_vs_mass plot_sweep "
-    "plot_usage",
+    "plots": "plot_history plot_rank_frequency plot_redundancy_factors plot_redundancy_vs_mass "
+    "plot_sweep plot_usage",
     "prototypes": "Prototypes",
     "redundancy": "Redundancy measure_redundancy",
     "sources": "load_heads load_prototypes",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from collapse_audit.mlcd import MLCD
     from collapse_audit.redundancy import Redundancy
+    from collapse_audit.report.documents import HistoryDocument
     from collapse_audit.similarity import SweepLevel
 
 
@@ -33,6 +34,13 @@ class Audited(Protocol):
     @property
     def mlcd(self) -> MLCD | None:
         """Class distribution, if it was measured."""
+
+
+class Followed(Protocol):
+    """The history of a run."""
+
+    def to_dict(self) -> HistoryDocument:
+        """Each head at each checkpoint."""
 
 
 Classes: TypeAlias = "MLCD | Audited"
@@ -200,6 +208,48 @@ def plot_sweep(
         title="Uniqueness by threshold",
     )
     ax.legend()
+    return ax
+
+
+def plot_history(history: Followed, *, ax: Axes | None = None) -> Axes:
+    """The first head of a run over its checkpoints: M with its bracket, nearest cosine, largest r.
+
+    Args:
+        history: Result of :func:`~collapse_audit.audit_history`.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes, from 0 to 1: counts are divided by K.
+
+    Raises:
+        ParameterError: If it is no history, or an empty one.
+    """
+    heads = history.to_dict().get("heads") if hasattr(history, "to_dict") else None
+    if not heads or "points" not in heads[0]:
+        raise ParameterError(f"plot_history takes the history of a run; got {_kind(history)}.")
+    head, points = heads[0], heads[0]["points"]
+    ax, found = _axes(ax), [point["head"] for point in points]
+    numbers = [point["number"] for point in points if point["number"] is not None]
+    step = numbers[-1] - numbers[-2] if len(numbers) > 1 else 1
+    xs = numbers + [(numbers[-1] if numbers else -1) + step * (at + 1)
+                    for at in range(len(points) - len(numbers))]  # fmt: skip
+    k = np.array([one["k"] for one in found])
+    bracket = np.array([one["unique"].get("bracket", [0, 0]) for one in found]).T / k
+    ax.fill_between(xs, *bracket, color=_M_COLOUR, alpha=0.2, linewidth=0, label="any scan order")
+    ax.plot(xs, [one["unique_fraction"] for one in found], "-o", color=_M_COLOUR, markersize=3.0,
+            label="unique, M / K")  # fmt: skip
+    largest = np.array([one["redundancy_factors"]["max"] for one in found]) / k
+    ax.plot(xs, largest, ":", color=_NULL_COLOUR, label="largest group, r / K")
+    nearest = [(one["nearest_cosine"] or {}).get("median", np.nan) for one in found]
+    ax.plot(xs, nearest, "--", color=_K_COLOUR, label="nearest cosine, median")
+    names = [point["file"] for point in points]
+    if head["onset"] is not None:
+        at = names.index(head["onset"])
+        ax.axvline(xs[at], color=_NULL_COLOUR, linewidth=0.8, label=f"onset: {points[at]['label']}")
+    title = f"{head['name']}: K = {k[-1]:,}, M = {found[-1]['unique']['greedy']:,} at the end"
+    low = min(0.0, float(np.nanmin([*nearest, 0.0])))
+    ax.set(xlabel=points[0]["unit"], ylabel="share of K, cosine", ylim=(low, 1.04), title=title)
+    ax.legend(fontsize="small")
     return ax
 
 

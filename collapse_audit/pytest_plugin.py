@@ -39,10 +39,12 @@ def assert_no_collapse(
     """Fail the test if too many prototypes of a head repeat each other.
 
     Args:
-        head: What :func:`collapse_audit.audit` takes, or an audit that is already there.
+        head: What :func:`collapse_audit.audit` takes, the folder or a glob of a run, whose newest
+            checkpoint is taken, or an audit that is already there.
         min_unique_fraction: Smallest M / K that passes, from 0 to 1; 0.9 is where the training
             monitor raises its first alarm.
-        fail_on: Further thresholds, such as ``"redundancy_factors.max:+0"``.
+        fail_on: Further thresholds, such as ``"redundancy_factors.max:+0"``, or of a run
+            ``"trend.unique_fraction:-5%"``.
         baseline: A saved report to compare with. Unless a threshold says how, M must not fall and
             the largest redundancy factor must not rise.
         **options: Of :func:`collapse_audit.audit`, such as ``epsilon`` or ``branch``, for a head
@@ -65,6 +67,7 @@ def assert_no_collapse(
     from collapse_audit.gate.metrics import find_metric
     from collapse_audit.gate.thresholds import Change, Gate, Threshold, parse_threshold
     from collapse_audit.head_audit import CollapseAudit
+    from collapse_audit.history import audit_history, newest_checkpoint
 
     if not 0 <= min_unique_fraction <= 1:
         raise ParameterError(f"min_unique_fraction must be from 0 to 1, got {min_unique_fraction}.")
@@ -72,14 +75,23 @@ def assert_no_collapse(
     smallest = Fraction(str(min_unique_fraction))  # parsed, 0 would be refused: it never fails
     thresholds: list[Threshold] = [Gate(limit, find_metric("unique_fraction"), "<", smallest)]
     thresholds += map(parse_threshold, fail_on)
-    if baseline is not None and not any(isinstance(one, Change) for one in thresholds):
+    if baseline is not None and not any(
+        isinstance(one, Change) and not one.trend for one in thresholds
+    ):
         thresholds += map(parse_threshold, DEFAULT_THRESHOLDS)
+    run = None
+    if isinstance(head, str | Path):
+        if any(isinstance(one, Change) and one.trend for one in thresholds):
+            known = {name: options[name] for name in options if name not in ("sweep", "nearest")}
+            run = audit_history(head, **known)
+        head = newest_checkpoint(head)
     if not isinstance(head, CollapseAudit):
         sweep = any(one.metric.group == "sweep" for one in thresholds)
         head = audit(head, **{"sweep": sweep, **options})
     elif options:
         raise ParameterError(f"an audit that is already there takes no {', '.join(options)}.")
-    verdict = check(head, None if baseline is None else read_report(Path(baseline)), thresholds)
+    old = None if baseline is None else read_report(Path(baseline))
+    verdict = check(head, old, thresholds, run=run)
     if not verdict.passed:
         pytest.fail(_explain(head, str(verdict)), pytrace=False)
     return head

@@ -164,3 +164,19 @@ def test_the_pre_commit_hook_names_a_command_that_exists(repository: Path) -> No
         assert program == "collapse-audit" or os.access(repository / program, os.X_OK)
         assert command in COMMANDS
         assert re.search(hook["files"], "heads/student.safetensors")
+
+
+def test_a_run_is_checked_and_its_history_is_the_report(runner: Runner, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name, step in (("good", 1), ("bad one", 2)):
+        (tmp_path / f"{name}.safetensors").rename(run / f"step{step}.safetensors")
+    inputs = {"fail_on": "trend.unique_fraction:-5%\n"}
+    for source in ("run", "run/step*.safetensors"):
+        done = runner.run("Check", source=source, **inputs)
+        assert "is 0.625 (baseline 1) and must be >= 0.95 at step 2" in done.stdout, done.stderr
+        assert runner.outputs == {"exit-code": "1"}
+        done = runner.run("Report", source=source)
+        assert done.returncode == 0, done.stderr
+        page = (tmp_path / "collapse-audit.html").read_text(encoding="utf-8")
+        assert "The collapse began at step 2" in page

@@ -158,6 +158,20 @@ def test_a_run_killed_at_fifteen_points_ends_as_the_unbroken_one_and_leaves_noth
         assert (folder / name).read_bytes() == (unbroken.folder / name).read_bytes(), name
 
 
+def test_heads_are_kept_on_the_way_and_the_last_one_is_the_head(
+    config: HeadTrainingConfig, tmp_path: Path
+) -> None:
+    run_training(replace(config, keep_every=10), tmp_path / "run", quiet=True)
+    kept = sorted((tmp_path / "run").glob("checkpoint_*"))
+    assert [path.name for path in kept] == [
+        f"checkpoint_step{step:07d}.safetensors" for step in (0, 10, 20)
+    ]
+    head = tmp_path / "run" / "head.safetensors"
+    assert [path.read_bytes() == head.read_bytes() for path in kept] == [False, False, True]
+    run_training(config, tmp_path / "plain", quiet=True)
+    assert_same_weights(tmp_path / "run", tmp_path / "plain")
+
+
 @pytest.mark.parametrize("regulariser", REGULARISERS)
 @pytest.mark.parametrize("stop", [1, 6, 13])
 def test_a_state_saved_at_any_step_continues_to_the_same_weights(

@@ -18,7 +18,7 @@ from collapse_audit.words import printable, scrub
 
 _COLOURS: Final = {"error": "red", "note": "yellow", "hint": "cyan"}
 # the only characters of our own outside ASCII, for terminals and pipes that cannot show them
-_PLAIN: Final = {ord("\N{FULL BLOCK}"): "#"}
+_PLAIN: Final = dict(zip(map(ord, "▁▂▃▄▅▆▇█"), "_.:-=+*#", strict=True))
 # a parameter and its value, as a hint of the library writes them
 _PARAMETER: Final = re.compile(r"`(?P<name>[a-z]\w*)=(?P<value>[^`\s]+)`")
 

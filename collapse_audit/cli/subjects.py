@@ -15,6 +15,7 @@ from collapse_audit.errors import ParameterError, ReportError
 from collapse_audit.gate.files import parse_report, read_report
 from collapse_audit.gate.pairing import Difference, no_head
 from collapse_audit.gate.subjects import is_report
+from collapse_audit.history import newest_checkpoint
 from collapse_audit.sources import STDIN, read_stdin
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Opener:
         if is_report(source):
             return self._chosen(read_report(Path(source), allow=self.allow), source)
         with progress_bars(wanted=self.progress and not is_quiet()) as progress:
-            return audits_of(source, self.options, progress, self.fetching)
+            newest = str(newest_checkpoint(source))
+            return audits_of(newest, self.options, progress, self.fetching)
 
     def _chosen(self, report: ReportDocument, source: str) -> ReportDocument:
         """The part of a saved report that --head asks for; refused if made with another epsilon."""

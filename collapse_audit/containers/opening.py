@@ -88,6 +88,13 @@ def read_path(path: Path, name: str) -> Checkpoint:
     )
 
 
+def is_checkpoint_folder(folder: Path) -> bool:
+    """Whether a folder is one checkpoint in pieces, by the names of its files."""
+    files = [entry.name for entry in folder.iterdir()]
+    shards = any(file.endswith(".safetensors") and "-of-" in file for file in files)
+    return shards or bool(_indices(files))
+
+
 def _indices(files: list[str]) -> list[str]:
     """The files that stand for the whole folder, the best first."""
     indices = [file for file in files if file.endswith(".index.json")]

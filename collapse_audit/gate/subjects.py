@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
     from collapse_audit.report.documents import ReportDocument
 
-#: A source, a saved report, the dictionary of a report, an audit, or those of all heads of a file.
+#: A source, the folder or glob of a run (its newest checkpoint), a saved report, the dictionary of
+#: one, an audit, or those of all heads of a file.
 Subject: TypeAlias = "str | Path | ReportDocument | CollapseAudit | Sequence[CollapseAudit]"
 
 
@@ -35,8 +36,9 @@ def open_subject(
             return read_report(Path(subject), allow=allow)
         case str() | Path():
             from collapse_audit.auditing import audit_source
+            from collapse_audit.history import newest_checkpoint
 
-            return audit_source(subject)
+            return audit_source(newest_checkpoint(subject))
         case CollapseAudit():
             return [subject]
         case dict():

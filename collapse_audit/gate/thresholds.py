@@ -6,6 +6,8 @@ r"""The grammar of thresholds.
     metric:+0       fails if it rises at all
     metric:0.01     fails if it gets worse by more than 0.01; either way where no way is worse
     metric<0.9      fails if it is below 0.9; no baseline needed; also <= > >=
+    trend.metric:-5%   the first three between neighbouring checkpoints of a run: it fails if the
+                       metric falls by more than 5 % from one to the next
 
 Spaces do not matter. The number is a decimal, with an exponent if you like.
 """
@@ -31,7 +33,8 @@ _CHANGE: Final = re.compile(
 _GATE: Final = re.compile(
     rf"(?P<metric>[^:<>=\s]+)\s*(?P<operator><=|>=|<|>)\s*(?P<number>-?(?:{_NUMBER}))"
 )
-_HINT: Final = "Write metric:-5%, metric:+0, metric:0.01 or metric<0.9."
+_TREND: Final = "trend."
+_HINT: Final = "Write metric:-5%, metric:+0, metric:0.01, metric<0.9 or trend.metric:-5%."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Change:
     amount: Fraction  # largest change that passes, in units of the metric or as a share
     relative: bool  # whether the amount is a share of the baseline
     direction: Literal["up", "down"] | None  # which change counts; ``None``: both
+    trend: bool = False  # whether it is one between neighbouring checkpoints of a run
 
     def fails(self, value: Number, baseline: Number) -> bool:
         """Whether a value changed by more than the amount from its baseline."""
@@ -96,7 +100,7 @@ Threshold: TypeAlias = Gate | Change
 def parse_threshold(text: str) -> Threshold:
     """A gate, which needs no baseline, or a change, in the grammar of this module."""
     # A ParameterError if it is malformed, names no metric, or could never fail.
-    if match := _GATE.fullmatch(text.strip()):
+    if (match := _GATE.fullmatch(text.strip())) and not text.strip().startswith(_TREND):
         operator: Operator = match["operator"]  # type: ignore[assignment]
         gate = Gate(text, find_metric(match["metric"]), operator, Fraction(match["number"]))
         low, high = gate.metric.low, gate.metric.high
@@ -108,7 +112,8 @@ def parse_threshold(text: str) -> Threshold:
                 hint="Name a limit that some heads meet and others do not.",
             )
         return gate
-    match = _CHANGE.fullmatch(text.strip())
+    trend = text.strip().startswith(_TREND)
+    match = _CHANGE.fullmatch(text.strip().removeprefix(_TREND))
     if match is None:
         raise ParameterError(f"{text!r} is not a threshold.", hint=_HINT)
     metric = find_metric(match["metric"])
@@ -121,7 +126,7 @@ def parse_threshold(text: str) -> Threshold:
             f"{text!r} can never fail: {metric.path} is never negative.",
             hint="A fall is at most 100 % of the baseline.",
         )
-    return Change(text, metric, amount, relative, direction)
+    return Change(text, metric, amount, relative, direction, trend)
 
 
 def _slack(metric: Metric, *values: Number | Fraction) -> Fraction:

@@ -23,6 +23,7 @@ from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.transfers import publish
 
 FOLDER, RANGES, WHOLE = "files", "ranges", "whole"
+HISTORY = "history"  # beside them: answers about the checkpoints of runs
 #: Parts begin and end at multiples of this, so that small reads near one another are one request.
 _BLOCK = 1 << 15
 _PART = re.compile(rf"{RANGES}/([0-9]{{1,18}})-([0-9]{{1,18}})")

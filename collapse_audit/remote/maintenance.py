@@ -10,7 +10,7 @@ from typing import Literal
 
 from collapse_audit.errors import SourceError
 from collapse_audit.files import is_plain_file, sha256_of
-from collapse_audit.remote.cache import FOLDER, RANGES, Index
+from collapse_audit.remote.cache import FOLDER, HISTORY, RANGES, Index
 from collapse_audit.remote.remote_files import FileVersion
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.remote.transfers import exclusive
@@ -47,7 +47,8 @@ def clear_cache(settings: RemoteSettings, keys: tuple[str, ...] | None = None) -
     """Remove folders (by :attr:`Remote.key`) or all, but no lock files; the bytes set free."""
     # a SourceError if something cannot be removed
     freed = 0
-    for folder in _folders(settings):
+    answers = settings.cache_dir / HISTORY
+    for folder in [*_folders(settings), *([answers] if answers.is_dir() else [])]:
         if keys is not None and folder.name not in keys:
             continue
         with exclusive(folder, settings):  # not under the feet of a process that fetches it

@@ -14,6 +14,7 @@ REPORT_SCHEMA: Final = "collapse-audit/report"
 ERROR_SCHEMA: Final = "collapse-audit/error"
 VERDICT_SCHEMA: Final = "collapse-audit/verdict"
 COMPARISON_SCHEMA: Final = "collapse-audit/comparison"
+HISTORY_SCHEMA: Final = "collapse-audit/history"
 INFO_SCHEMA: Final = "collapse-audit/info"
 
 _Branch: TypeAlias = Literal["teacher", "student"] | None
@@ -53,17 +54,19 @@ class Parameters(TypedDict):
     certified: bool
 
 
-class _Counts(TypedDict):
+class Counts(TypedDict):
+    """Unique prototypes by each rule."""
+
     greedy: int
     components: int
     isolated: int
 
 
-class _Level(_Counts):
+class _Level(Counts):
     epsilon: float
 
 
-class _Unique(_Counts):
+class _Unique(Counts):
     bracket: NotRequired[list[int]]
     order_range: NotRequired[list[int] | None]
     definition_independent: NotRequired[bool]
@@ -244,6 +247,63 @@ class ComparisonDocument(_Document):
 
     sources: list[str]
     heads: list[ComparedHead]
+
+
+class PointDocument(TypedDict):
+    """One head at one checkpoint of a run."""
+
+    file: str
+    label: str
+    number: int | None
+    unit: str
+    head: HeadDocument
+
+
+class MergeDocument(TypedDict):
+    """Prototypes of several groups that came into one; of both lists the first 20."""
+
+    size: int
+    groups: int
+    parts: list[int]
+    prototypes: list[int]
+
+
+class MergesDocument(TypedDict):
+    """What merged between two checkpoints; of the merges the 20 largest."""
+
+    before: str
+    after: str
+    merges: int
+    prototypes: int
+    largest: list[MergeDocument]
+
+
+class HeadHistoryDocument(TypedDict):
+    """One head of a run; the onset is the name of a file."""
+
+    name: str
+    branch: str | None
+    onset: str | None
+    points: list[PointDocument]
+    merges: list[MergesDocument]
+    notes: list[str]
+
+
+class FileProblem(_Problem):
+    """A checkpoint that was skipped, and why."""
+
+    file: str
+
+
+class HistoryDocument(_Document):
+    """A run, checkpoint by checkpoint."""
+
+    source: str
+    parameters: Parameters
+    onset_share: float
+    checkpoints: int
+    heads: list[HeadHistoryDocument]
+    problems: list[FileProblem]
 
 
 class InfoHead(TypedDict):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from collapse_audit.report import cells, mlcd_cells, svg, words
-from collapse_audit.report.documents import ReportDocument
+from collapse_audit.report import cells, history_text, mlcd_cells, svg, words
+from collapse_audit.report.documents import HistoryDocument, ReportDocument
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ def to_html(*reports: ReportDocument) -> str:
     # A complete document in UTF-8 with inline style and SVG, light or dark as the reader's system
     # is, and the JSON of each report folded in at its end. It loads nothing.
     return _render("report.html.jinja", reports=reports, to_json=to_json)
+
+
+def history_to_html(history: HistoryDocument) -> str:
+    """Write the history of a run as such a page."""
+    return _render("history.html.jinja", history=history, to_json=to_json)
 
 
 def to_html_fragment(report: ReportDocument) -> str:
@@ -42,5 +47,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(cells=cells, mlcd_cells=mlcd_cells, svg=svg, words=words)
+    environment.globals.update(
+        cells=cells, history_text=history_text, mlcd_cells=mlcd_cells, svg=svg, words=words
+    )
     return environment

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from collapse_audit.report import words
-from collapse_audit.report.documents import HeadDocument
+from collapse_audit.report.documents import Counts, HeadDocument, HeadHistoryDocument
 
 #: Size of the plotting area in SVG units; the template adds margins for the labels.
 WIDTH: Final = 520
@@ -28,11 +29,11 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class SweepDrawing:
-    """M over epsilon, on a logarithmic epsilon axis."""
+    """M over epsilon, on a logarithmic axis, or over the checkpoints of a run."""
 
     curves: dict[str, tuple[tuple[float, float], ...]]  # points by name of the count, y downwards
-    ticks: tuple[tuple[float, str], ...]  # position and label of every epsilon
-    mark: float | None  # position of the report's own epsilon; ``None`` outside the sweep
+    ticks: tuple[tuple[float, str], ...]  # position and label, such as an epsilon
+    mark: float | None  # of the report's own epsilon, or the onset; ``None`` outside
 
 
 def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
@@ -63,12 +64,37 @@ def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
     def across(value: float) -> float:
         return round(WIDTH * (math.log(value) - low) / (high - low), 2)
 
-    curves = {
+    xs = [across(row["epsilon"]) for row in rows]
+    ticks = tuple((x, f"{row['epsilon']:g}") for x, row in zip(xs, rows, strict=True))
+    inside = rows[0]["epsilon"] <= epsilon <= rows[-1]["epsilon"]
+    curves = _shares(xs, [(row, head["k"]) for row in rows])
+    return SweepDrawing(curves, ticks, across(epsilon) if inside else None)
+
+
+def draw_history(head: HeadHistoryDocument) -> SweepDrawing | None:
+    """The same curves over the checkpoints of a run, evenly spaced, its onset marked."""
+    points = head["points"]
+    if len(points) < 2:
+        return None
+    xs = [round(WIDTH * at / (len(points) - 1), 2) for at in range(len(points))]
+    curves = _shares(xs, [(point["head"]["unique"], point["head"]["k"]) for point in points])
+    ticks = tuple(
+        (x, str(at if point["number"] is None else point["number"]))
+        for at, (x, point) in enumerate(zip(xs, points, strict=True))
+        if at % -(-len(points) // 10) == 0
+    )
+    onset = [x for x, point in zip(xs, points, strict=True) if point["file"] == head["onset"]]
+    return SweepDrawing(curves, ticks, onset[0] if onset else None)
+
+
+def _shares(
+    xs: list[float], rows: Sequence[tuple[Counts, int]]
+) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Each count as a share of its K."""
+    return {
         name: tuple(
-            (across(row["epsilon"]), round(HEIGHT * (1 - row[name] / head["k"]), 2)) for row in rows
+            (x, round(HEIGHT * (1 - counts[name] / k), 2))
+            for x, (counts, k) in zip(xs, rows, strict=True)
         )
         for name in ("greedy", "components", "isolated")
     }
-    ticks = tuple((across(row["epsilon"]), f"{row['epsilon']:g}") for row in rows)
-    inside = rows[0]["epsilon"] <= epsilon <= rows[-1]["epsilon"]
-    return SweepDrawing(curves, ticks, across(epsilon) if inside else None)

@@ -25,7 +25,7 @@ from collapse_audit.words import printable
 _FORMAT = "collapse-audit/head"
 _DIGEST_BYTES = 32
 _WRITTEN = ("config.yaml", "log.jsonl", "state.pt", "head.safetensors", "audit.json",
-            "sweep.json", "sweep.md", "sweep.svg")  # fmt: skip
+            "sweep.json", "sweep.md", "sweep.svg", "checkpoint_*.safetensors")  # fmt: skip
 _HINT = "Free space or choose another folder; an earlier file is untouched."
 
 

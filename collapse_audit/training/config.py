@@ -107,6 +107,9 @@ class HeadTrainingConfig:
     deterministic: bool = option(False, "refuse operations without a reproducible result")
     audit_every: int = option(100, "steps between audits in the log", low=1)
     save_every: int = option(250, "steps between states that a resumed run continues from", low=1)
+    keep_every: int | None = option(
+        None, "steps between heads that are kept, as checkpoint_stepN.safetensors", low=1
+    )
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):

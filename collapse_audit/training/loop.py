@@ -86,12 +86,13 @@ def train(
     *,
     on_audit: Callable[[TrainingState, dict[str, float]], dict[str, float]],
     on_save: Callable[[TrainingState], None],
+    on_keep: Callable[[TrainingState], None] = lambda _: None,
     quiet: bool = False,
 ) -> None:
     """Train until the configured number of steps is done."""
     # on_audit: every audit_every steps and at the end, with the mean losses since the last call;
     # what it returns is shown beside the bar. on_save: every save_every steps and at the end, with
-    # finite weights. There is no bar where stderr is no terminal.
+    # finite weights; on_keep: every keep_every steps. There is no bar where stderr is no terminal.
     forward = torch.compile(state.student) if config.compile else state.student
     device = state.student.prototypes.device
     bar = tqdm(
@@ -118,6 +119,8 @@ def train(
                 state.losses.clear()
             if last or state.iteration % config.save_every == 0:
                 on_save(state)
+            if config.keep_every and state.iteration % config.keep_every == 0:
+                on_keep(state)
 
 
 def _step(

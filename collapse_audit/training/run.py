@@ -59,8 +59,9 @@ def run_training(
 
     The folder receives ``config.yaml`` (settings, versions, fingerprint of the data), ``log.jsonl``
     (losses, M and perplexity every ``audit_every`` steps), ``state.pt`` (to resume from),
-    ``head.safetensors`` and ``audit.json``. A run that was killed and resumed ends with the same
-    weights as an unbroken one on a CPU.
+    ``head.safetensors`` and ``audit.json``; with ``keep_every`` also a head before the first step
+    and after every so many. A run that was killed and resumed ends with the same weights as an
+    unbroken one on a CPU.
 
     Args:
         config: What to train.
@@ -100,6 +101,8 @@ def _run(
     if saved.exists():
         load_state(state, saved)
     else:
+        if config.keep_every:
+            _save_head(state, _kept(folder, state), config, data)
         save_state(state, saved)
     stopped = _train(state, data, config, folder, quiet=quiet)
     after = summarise(state.teacher, data, state.objective)
@@ -121,6 +124,7 @@ def _train(
             config,
             on_audit=lambda now, losses: log.audit(now, data, losses),
             on_save=lambda now: save_state(now, saved),
+            on_keep=lambda now: _save_head(now, _kept(folder, now), config, data),
             quiet=quiet,
         )
     except DivergedError as error:
@@ -194,13 +198,7 @@ def _check_same(path: Path, config: HeadTrainingConfig, data: Data) -> None:
 def _write_results(
     result: TrainingResult, config: HeadTrainingConfig, data: Data, state: TrainingState
 ) -> None:
-    save_head(
-        state.teacher,
-        result.head,
-        student=state.student,
-        centre=state.objective.logit_centre,
-        provenance=provenance(config, data.fingerprint, state.iteration),
-    )
+    _save_head(state, result.head, config, data)
     content = {
         "schema": "collapse-audit/training",
         "schema_version": "1.0",
@@ -212,6 +210,20 @@ def _write_results(
         "after": result.after,
     }
     write_text(result.folder / "audit.json", json.dumps(content, indent=1) + "\n")
+
+
+def _kept(folder: Path, state: TrainingState) -> Path:
+    return folder / f"checkpoint_step{state.iteration:07d}.safetensors"
+
+
+def _save_head(state: TrainingState, path: Path, config: HeadTrainingConfig, data: Data) -> None:
+    save_head(
+        state.teacher,
+        path,
+        student=state.student,
+        centre=state.objective.logit_centre,
+        provenance=provenance(config, data.fingerprint, state.iteration),
+    )
 
 
 def provenance(config: HeadTrainingConfig, fingerprint: str, iteration: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from collapse_audit.cli.console import Session, check_output, emit, explained, say
+from collapse_audit.cli.console import Session, check_output, emit, explained, is_quiet, say
 from collapse_audit.cli.options import (
     AuditOptions,
     OutputOptions,
@@ -19,6 +19,7 @@ from collapse_audit.cli.options import (
     option_of,
     source_argument,
 )
+from collapse_audit.cli.progress import progress_bars
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener, refuse_same_file
 from collapse_audit.errors import CollapseAuditError, ParameterError, ReportError
@@ -28,7 +29,8 @@ from collapse_audit.gate.files import read_report, write_report
 from collapse_audit.gate.pairing import DIFFERENCES, Difference
 from collapse_audit.gate.settings import MISSING_BASELINE, find_settings, read_settings
 from collapse_audit.gate.subjects import document_of
-from collapse_audit.gate.thresholds import Threshold, parse_threshold
+from collapse_audit.gate.thresholds import Change, Threshold, parse_threshold
+from collapse_audit.history import audit_history
 from collapse_audit.prototypes import DEFAULT_EPSILON, check_epsilon
 from collapse_audit.report.documents import VerdictDocument
 from collapse_audit.report.github import error_to_github, verdict_to_github
@@ -63,6 +65,7 @@ Examples:
   collapse-audit check head.safetensors --baseline baseline.json
   collapse-audit check new.json --baseline old.json --fail-on "unique_fraction:-5%"
   collapse-audit check run/checkpoint.pth --baseline baseline.json --update-baseline
+  collapse-audit check run --fail-on "trend.unique_fraction:-5%"
 
 \b
 Thresholds:
@@ -70,6 +73,7 @@ Thresholds:
   metric:+0    fails if it rises at all
   metric:0.01  fails if it gets worse by more than 0.01
   metric<0.9   fails if it is below 0.9; needs no baseline; also <= > >=
+  trend.metric:-5%  fails if it falls by more than 5 % from one checkpoint of a run to the next
 
 \b
 Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
@@ -141,9 +145,10 @@ def check_command(
 ) -> None:
     """Check that a head is not worse than a baseline, or than absolute limits.
 
-    SOURCE is what `audit` takes, or a saved report (.json, or - for stdin). A report needs no
-    weights. Settings come from [tool.collapse-audit.check] in pyproject.toml, or [check] in
-    collapse-audit.toml; an option wins over its setting.
+    SOURCE is what `audit` takes, a saved report (.json, or - for stdin), which needs no weights, or
+    the folder or a glob of a run, whose newest checkpoint is checked. Settings come from
+    [tool.collapse-audit.check] in pyproject.toml, or [check] in collapse-audit.toml; an option wins
+    over its setting.
     """
     if output is not None:
         check_output(output, [source])
@@ -206,11 +211,17 @@ def _run(
             old = read_report(baseline, allow=opener.allow)
     elif baseline is not None and not writes and missing == "fail":
         raise _no_baseline(source, baseline)
+    run = None
+    if any(isinstance(threshold, Change) and threshold.trend for threshold in thresholds):
+        with progress_bars(wanted=progress and not is_quiet()) as bars:
+            chosen_head = {name: audit[name] for name in ("head", "branch", "device")}
+            run = audit_history(source, epsilon=options.epsilon, settings=fetching, progress=bars,
+                                **chosen_head)  # fmt: skip
     report = document_of(opener.open(source))
-    verdict = check(report, None, thresholds, skip_changes=baseline is not None)
+    verdict = check(report, None, thresholds, skip_changes=baseline is not None, run=run)
     if old is not None:
         with _unless_replaced(update_baseline, yes, _UPDATE):
-            verdict = check(report, old, thresholds, allow=opener.allow)
+            verdict = check(report, old, thresholds, allow=opener.allow, run=run)
     if update_baseline and yes:
         verdict = verdict.accepted()
     kept = old is not None and not update_baseline
