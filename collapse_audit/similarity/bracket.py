@@ -13,12 +13,13 @@ from collapse_audit.similarity.links import Links
 from collapse_audit.similarity.partition import runs
 from collapse_audit.similarity.predicate import Comparison
 from collapse_audit.similarity.products.panel import Operand
-from collapse_audit.similarity.products.rows import Index, Mask
+from collapse_audit.similarity.products.rows import Index, Mask, parts
 from collapse_audit.similarity.progress import Progress, silent
 
 _ORDERS = 8
 # Up to this many rows, the pairs of some components are found once for all orders (64 MB).
 _LARGE_RUN = 8192
+_ROWS, _COLUMNS = 1024, 2048
 # Groups up to this size are split into cliques one member at a time; larger ones by half angle.
 _LARGE_GROUP = 2048
 # Half and double angles are rounded outwards by this much, which only widens the bracket.
@@ -133,11 +134,14 @@ class _Pairs:
 
     def __init__(self, comparison: Comparison, members: Index) -> None:
         self._members = members
-        operand = Operand(members)
-        close = comparison.duplicates(operand, operand)
-        if close is None:
-            close = np.zeros((len(members), len(members)), dtype=np.bool_)
-        self._close = close
+        self._close = np.zeros((len(members), len(members)), dtype=np.bool_)
+        for r in parts(len(members), _ROWS):
+            rows = Operand(members[r])
+            for c in parts(len(members), _COLUMNS):
+                close = comparison.duplicates(rows, Operand(members[c]))
+                if close is not None:
+                    self._close[r, c] = close
+        np.fill_diagonal(self._close, val=False)
 
     def leaders(self, order: Index) -> int:
         """Leaders of the cover of some of them, in an order."""

@@ -167,20 +167,24 @@ class NearestSearch:
         for part in parts(len(members), _ROWS):
             differences[part] = (self._prototypes.unit_rows(members[part]) - centre) / scale
         norms = np.einsum("nd,nd->n", differences, differences, dtype=np.float64)
-        # Each entry is off by 2^-24 of the largest; a product by its own bound; both count twice.
-        slack = 4.0 * float(norms.max()) * format_bound("float32", self._prototypes.d)
+        # Entries and products are off by shares of themselves, a squared distance so by less than
+        # this share of the sum of both squared lengths: few members of a tight cluster are left in
+        # doubt even where a far one is among them.
+        share = 2.0 * format_bound("float32", self._prototypes.d)
         for part in parts(len(members), _ROWS):
             best = np.full(len(members[part]), np.inf, dtype=np.float64)
             tiles = []
             for columns in parts(len(members), _COLUMNS):
-                squared = norms[columns] - 2.0 * (differences[part] @ differences[columns].T)
+                least = (1.0 - share) * norms[columns]
+                least = least - 2.0 * (differences[part] @ differences[columns].T)
                 own = np.arange(max(part.start, columns.start), min(part.stop, columns.stop))
-                squared[own - part.start, own - columns.start] = np.inf
-                np.minimum(best, squared.min(axis=1), out=best)
-                r, c = np.nonzero(squared <= best[:, None] + slack)
-                tiles.append((r, c + columns.start, squared[r, c]))
-            r, c, squared = (np.concatenate(column) for column in zip(*tiles, strict=True))
-            near = squared <= best[r] + slack
+                least[own - part.start, own - columns.start] = np.inf
+                most = (least + 2.0 * share * norms[columns]).min(axis=1)
+                np.minimum(best, most + 2.0 * share * norms[part], out=best)
+                r, c = np.nonzero(least <= best[:, None])
+                tiles.append((r, c + columns.start, least[r, c]))
+            r, c, least = (np.concatenate(column) for column in zip(*tiles, strict=True))
+            near = least <= best[r]
             self._offer(members[part][r[near]], members[c[near]])
 
     def _between_groups(

@@ -257,7 +257,7 @@ def _whole_numbers(rows: npt.NDArray[np.floating]) -> tuple[Float64, Mask]:
 def _exceeds(dots: Float64, first: Float64, second: Float64, cosine: Fraction) -> Mask:
     """Dot > cosine |x| |y|, from exact dots and squared lengths of whole numbers."""
     square, part = cosine.denominator**2, cosine.numerator**2
-    largest = max(1.0, float(first.max()), float(second.max())) ** 2  # of the squared dots too
+    largest = int(max(1.0, first.max(), second.max())) ** 2  # of the squared dots too
     kind = np.int64 if largest * square < 2**62 else object
     dots, first, second = (values.astype(np.int64).astype(kind) for values in (dots, first, second))
     return np.asarray((dots > 0) & (dots * dots * square > part * first * second), dtype=np.bool_)

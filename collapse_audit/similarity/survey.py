@@ -155,9 +155,8 @@ class _Descent:
             popular = self._popular_leaders(here, awake)
             if popular is None:
                 return awake
-            cover = (
-                cover_around(here, popular, awake) if self._within is None else self.state.cover()
-            )
+            # Near copies are ranked by their differences to a leader, so it must be close to them.
+            cover = cover_around(self._comparison.at(self.falling[-1]), popular, awake)
             self._find(awake, awake, cover, self._within, tell)
         apart = self.search.certainly_apart(awake, here.threshold.epsilon)
         self.state.isolate(awake[apart])
@@ -165,12 +164,14 @@ class _Descent:
         return awake[~apart]
 
     def _popular_leaders(self, here: Comparison, awake: Index) -> Index | None:
-        """Leaders of a sample that others joined; ``None`` if most of the sample joined one."""
+        """Leaders that others of a sample joined; ``None`` if most of the sample joined one."""
         size = min(_SAMPLE, len(awake) // _SHARE)
         sample = np.sort(np.random.default_rng(0).choice(awake, size, replace=False))
         cover = leader_cover(here, order=sample, within=self._within)
         if len(cover.leaders) <= _MANY_LEADERS * size:
             return None
+        rest = sample[cover.sizes[cover.group[sample]] > 1]
+        cover = leader_cover(self._comparison.at(self.falling[-1]), order=rest)
         return cover.leaders[cover.sizes > 1]
 
     def _find(
