@@ -35,11 +35,6 @@ def run(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     return recipe
 
 
-def look(defined: dict[str, Any]) -> None:
-    for step in range(250):
-        defined["monitor"].step(step=step, loss=1.5)
-
-
 def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
@@ -48,112 +43,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> N
             monkeypatch.setitem(sys.modules, path, types.ModuleType(path))
     for key, value in attributes.items():
         setattr(sys.modules[name], key, value)
-
-
-# --- TensorBoard: add_scalar(tag, scalar_value, global_step=None) --------------------------------
-
-
-def test_tensorboard_gets_every_number(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[tuple[str, float, int]] = []
-
-    class SummaryWriter:
-        def __init__(self, log_dir: str | None = None) -> None:
-            assert log_dir == "runs/head"
-
-        def add_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-            assert global_step is not None
-            written.append((tag, scalar_value, global_step))
-
-    stand_in(monkeypatch, "torch.utils.tensorboard", SummaryWriter=SummaryWriter)
-    look(run("TensorBoard"))
-    assert [(v, s) for t, v, s in written if t == "prototypes/unique.greedy"] == [
-        (8.0, 0),
-        (8.0, 100),
-        (8.0, 200),
-    ]
-
-
-def test_tensorboard_itself(run: Any, tmp_path: Path) -> None:
-    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    defined = run("TensorBoard")
-    look(defined)
-    defined["writer"].close()
-    events = accumulators.EventAccumulator(str(tmp_path / "runs" / "head"))
-    events.Reload()
-    scalars = events.Scalars("prototypes/loss")
-    assert [(scalar.step, scalar.value) for scalar in scalars] == [(0, 1.5), (100, 1.5), (200, 1.5)]
-
-
-# --- MLflow: log_metrics(metrics, step=None) -----------------------------------------------------
-
-
-def test_mlflow_gets_every_number(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    logged: list[tuple[int, float]] = []
-
-    def log_metrics(metrics: dict[str, float], step: int | None = None) -> None:
-        assert step is not None
-        for name in metrics:
-            assert re.fullmatch(r"[/\w.\- :]*", name), "what MLflow accepts as the name of a metric"
-        logged.append((step, metrics["prototypes/unique_fraction"]))
-
-    stand_in(monkeypatch, "mlflow", start_run=lambda: None, log_metrics=log_metrics)
-    look(run("MLflow"))
-    assert logged == [(0, 1.0), (100, 1.0), (200, 1.0)]
-
-
-def test_mlflow_itself(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlflow")
-    import mlflow  # type: ignore[import-not-found, unused-ignore]
-
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    mlflow.set_tracking_uri((tmp_path / "store").as_uri())
-    try:
-        look(run("MLflow"))
-        active = mlflow.active_run().info.run_id
-        history = mlflow.MlflowClient().get_metric_history(active, "prototypes/unique.greedy")
-    finally:
-        mlflow.end_run()
-    assert [(point.step, point.value) for point in history] == [(0, 8.0), (100, 8.0), (200, 8.0)]
-
-
-# --- Weights & Biases: log(data, step=None), define_metric(name, step_metric=None) ----------------
-
-
-def test_wandb_gets_every_number_on_an_axis_of_its_own(
-    run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    logged: list[dict[str, float]] = []
-
-    class Run:
-        def define_metric(self, name: str, step_metric: str | None = None) -> None:
-            assert (name, step_metric) == ("prototypes/*", "prototypes/step")
-
-        def log(self, data: dict[str, float], step: int | None = None) -> None:
-            assert step is None
-            logged.append(data)
-
-    def init(project: str) -> Run:
-        assert project == "heads"
-        return Run()
-
-    stand_in(monkeypatch, "wandb", init=init)
-    look(run("Weights & Biases"))
-    assert [data["prototypes/step"] for data in logged] == [0, 100, 200]
-    assert {data["prototypes/loss"] for data in logged} == {1.5}
-
-
-def test_wandb_itself(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    defined = run("Weights & Biases")
-    for step in range(250):
-        defined["run"].log({"mine": step})  # a count of its own, ahead of ours
-        defined["run"].log({"mine": step})
-        defined["monitor"].step(step=step, loss=float(step))
-    summary = dict(defined["run"].summary)
-    defined["run"].finish()
-    assert (summary["prototypes/step"], summary["prototypes/loss"]) == (200, 200.0)
 
 
 # --- frameworks: their callbacks are run in test_monitor.py ---------------------------------------
