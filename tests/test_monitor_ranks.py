@@ -6,10 +6,6 @@ and fails its test. Every scenario prints one line of JSON for each rank.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +16,14 @@ from torch import nn
 
 from collapse_audit.monitor import PrototypeMonitor
 from collapse_audit.monitor.weights import WatchedHead
+from tests.two_ranks import on_two_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 K = 97  # on two ranks: the shards are uneven
 
 RANK = f"""
-import copy, datetime, json, os, sys, weakref
-import torch, torch.distributed as dist
+import copy, weakref
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -35,9 +31,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from collapse_audit.monitor import PrototypeMonitor
 
-torch.set_num_threads(1)
-dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=40))
-rank, mesh = dist.get_rank(), init_device_mesh("cpu", (2,))
+mesh = init_device_mesh("cpu", (2,))
 alarms, seen = [], []
 
 class Head(nn.Module):
@@ -90,33 +84,13 @@ def number_of_unique(weight):
 
 """
 
-END = """
-answer()
-sys.stdout.flush()
-dist.barrier()
-dist.destroy_process_group()
-os._exit(0)  # a thread of gloo may end the interpreter with an abort
-"""
-
 
 @pytest.fixture
 def ranks(tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
     """Run a scenario under torchrun on two ranks; what each of them printed."""
 
     def run(scenario: str) -> list[dict[str, Any]]:
-        script = tmp_path / "scenario.py"
-        script.write_text(RANK + scenario + END)
-        command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run"]
-        command += ["--standalone", "--nproc-per-node=2", "--log-dir", str(tmp_path), "-r", "3"]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, str(script)], cwd=tmp_path, env=environment, capture_output=True,
-            text=True, timeout=240, check=False,
-        )  # fmt: skip
-        errors = "\n".join(path.read_text()[-2000:] for path in tmp_path.rglob("stderr.log"))
-        assert done.returncode == 0, errors + done.stderr[-2000:]
-        lines = [path.read_text().splitlines()[-1] for path in tmp_path.rglob("stdout.log")]
-        return sorted((json.loads(line) for line in lines), key=lambda answer: answer["rank"])
+        return on_two_ranks(tmp_path, RANK + scenario + "\nanswer()\n")
 
     return run
 
