@@ -134,7 +134,8 @@ def main() -> None:
         for k in given.ks:
             print(json.dumps(measure(k)), flush=True)
     else:
-        spawn(measure_on_rank, (given.ranks, given.ks), nprocs=given.ranks)
+        ranks = (given.ranks, given.ks)
+        spawn(measure_on_rank, ranks, nprocs=given.ranks)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

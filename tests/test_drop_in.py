@@ -375,6 +375,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from collapse_audit import PrototypeMonitor, koleo_proto_loss
+from collapse_audit.errors import ParameterError
 from tests.test_drop_in import Head, sections
 
 K, D = {K}, {D}
@@ -439,6 +440,12 @@ whole.load_state_dict(model.state_dict())
 mesh = init_device_mesh("cpu", (2,))
 for network in (model.student, model.teacher):
     fully_shard(network.dino_head, mesh=mesh)
+for weight in model.student.dino_head.parameters():
+    try:
+        koleo_proto_loss(weight)
+        raise AssertionError("a shard is not the whole weight")
+    except ParameterError as error:
+        assert "got a shard. Take the loss in a forward hook" in str(error)
 expected = go(model, whole, lambda layer: layer.weight)
 found = model.student.dino_head.last_layer.weight.grad.full_tensor()
 """,

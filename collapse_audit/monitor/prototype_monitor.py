@@ -5,17 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning, ParameterError
 from collapse_audit.monitor.alarms import Alarms
+from collapse_audit.monitor.batch import Shown, mlcd_of_batch
 from collapse_audit.monitor.causes import (
     ONE_STORAGE,
     causes_in_head,
@@ -24,12 +23,17 @@ from collapse_audit.monitor.causes import (
 )
 from collapse_audit.monitor.incremental import Counted, IncrementalCover
 from collapse_audit.monitor.observation import Alarm, AlarmKind, BranchState, Observation
-from collapse_audit.monitor.ranks import from_main, is_distributed, is_main, whole
+from collapse_audit.monitor.ranks import (
+    attempt,
+    from_main,
+    is_distributed,
+    is_main,
+    result,
+    whole,
+)
 from collapse_audit.monitor.trackers import LogTo, trackers
-from collapse_audit.monitor.weights import Head, Stored, WatchedHead
-from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes
-
-_T = TypeVar("_T")
+from collapse_audit.monitor.weights import Head, WatchedHead
+from collapse_audit.prototypes import DEFAULT_EPSILON
 
 
 @dataclass(slots=True, eq=False)
@@ -37,19 +41,9 @@ class _Seen:
     """What a look found in one head."""
 
     counted: Counted
-    causes: dict[AlarmKind, str | None]
+    causes: dict[AlarmKind, str | None] = field(default_factory=dict)
     mlcd: dict[str, float] | None = None
     no_mlcd: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Shown:
-    """What the training showed of one step."""
-
-    loss: float | None
-    logits: Tensor | None
-    features: Tensor | None
-    centre: Tensor | None
 
 
 class PrototypeMonitor:
@@ -102,9 +96,8 @@ class PrototypeMonitor:
         if every < 1:
             raise ParameterError(f"every must be at least 1, got {every}.")
         self._every = every
-        self._head = WatchedHead(head)
-        self._student = None if student is None else WatchedHead(student)
-        self._covers = IncrementalCover(epsilon), IncrementalCover(epsilon)
+        self._heads = [WatchedHead(one) for one in (head, student) if one is not None]
+        self._covers = [IncrementalCover(epsilon) for _ in self._heads]
         self._temperature = temperature
         self._centre = centre
         self._trackers = trackers(log_to)
@@ -158,7 +151,7 @@ class PrototypeMonitor:
         """Let all ranks of a sharded head look at the steps at which its first one does."""
         # Where a resumed training counts from another step, one rank alone would ask for the shards
         # of the others, and wait. A function is asked once; a module may be sharded at any time.
-        for head in filter(None, (self._head, self._student)):
+        for head in self._heads:
             is_new = head.mesh is None and (self._next_step is None or not head.is_function)
             if is_new and (mesh := head.find_mesh()) is not None:
                 start, self._every = from_main(mesh, now, self._every)
@@ -187,12 +180,11 @@ class PrototypeMonitor:
         """
         started = perf_counter()
         # Every rank comes by each collective in here, whatever goes wrong on one: problems wait.
-        shown = _attempt(lambda: self._shown(loss, logits, features))
-        head = _attempt(lambda: self._look_at_head(shown))
-        student = _attempt(self._look_at_student)
-        if not is_main(self._head.mesh):
+        shown = attempt(lambda: self._shown(loss, logits, features))
+        found = [attempt(partial(self._look_at, i, shown)) for i in range(len(self._heads))]
+        if not is_main(self._heads[0].mesh):
             return None
-        seen = _attempt(lambda: self._observation(step, shown, head, student, started))
+        seen = attempt(lambda: self._observation(step, result(shown), found, started))
         if isinstance(seen, Exception):
             self._sound(self._alarms.problem("not_auditable", step, seen))
             return None
@@ -202,67 +194,51 @@ class PrototypeMonitor:
 
     def _shown(
         self, loss: float | Tensor | None, logits: Tensor | None, features: Tensor | None
-    ) -> _Shown:
+    ) -> Shown:
         centre = self._centre() if callable(self._centre) else self._centre
         tensors = [None if t is None else whole(t.detach()) for t in (logits, features, centre)]
         number = float(whole(loss.detach())) if isinstance(loss, Tensor) else loss
-        return _Shown(number, *tensors)
+        return Shown(number, *tensors)
 
-    def _look_at_head(self, shown: _Shown | Exception) -> _Seen:
-        stored = self._head.gather()
-        if not is_main(self._head.mesh):
+    def _look_at(self, which: int, shown: Shown | Exception) -> _Seen:
+        head = self._heads[which]
+        stored = head.gather()
+        if not is_main(self._heads[0].mesh):
             raise CollapseAuditError("another rank looks.")
-        shown = _result(shown)
-        counted = self._covers[0].look(stored)
-        causes = causes_in_head(stored, counted, shown.centre)
-        if self._student is None:
-            causes |= self._causes_in_training(self._head, stored, counted)
+        seen = _Seen(self._covers[which].look(stored))
+        if head is self._heads[-1]:  # the student, or the only one
+            seen.causes = causes_in_training(
+                stored,
+                seen.counted.turned,
+                stuck=self._alarms.at_ln_k,
+                fixed_scale=head.has_fixed_scale(),
+            )
+        if which == 1:
+            seen.causes["one_storage"] = ONE_STORAGE if head.shares_with(self._heads[0]) else None
+            return seen
+        shown = result(shown)
+        seen.causes |= causes_in_head(stored, seen.counted, shown.centre)
         try:
-            mlcd = self._mlcd(stored, counted.groups, shown)
+            seen.mlcd = mlcd_of_batch(stored, seen.counted.groups, shown, self._temperature)
         except CollapseAuditError as error:  # such as logits that hold NaN: the counts stand
-            return _Seen(counted, causes, None, error)
-        if mlcd is not None:
-            causes["targets_uniform"] = targets_uniform(mlcd["mean_entropy"], len(counted.groups))
-        return _Seen(counted, causes, mlcd)
-
-    def _look_at_student(self) -> _Seen | None:
-        if self._student is None:
-            return None
-        stored = self._student.gather()
-        if not is_main(self._head.mesh):
-            return None
-        counted = self._covers[1].look(stored)
-        causes = self._causes_in_training(self._student, stored, counted)
-        shared = ONE_STORAGE if self._student.shares_with(self._head) else None
-        return _Seen(counted, {"one_storage": shared, **causes})
-
-    def _causes_in_training(
-        self, head: WatchedHead, stored: Stored, counted: Counted
-    ) -> dict[AlarmKind, str | None]:
-        return causes_in_training(
-            stored, counted.turned, stuck=self._alarms.at_ln_k, fixed_scale=head.has_fixed_scale()
-        )
+            seen.no_mlcd = error
+        if seen.mlcd is not None:
+            uniform = targets_uniform(seen.mlcd["mean_entropy"], len(seen.counted.groups))
+            seen.causes["targets_uniform"] = uniform
+        return seen
 
     def _observation(
-        self,
-        step: int,
-        shown: _Shown | Exception,
-        head: _Seen | Exception,
-        student: _Seen | Exception | None,
-        started: float,
+        self, step: int, shown: Shown, found: Sequence[_Seen | Exception], started: float
     ) -> Observation:
-        shown, head, student = _result(shown), _result(head), _result(student)
+        head, *students = map(result, found)
         k, counted = len(head.counted.groups), head.counted
-        causes, cosine = head.causes, None
-        if student is not None:
-            causes |= student.causes
-            cosine = self._covers[0].mean_cosine(self._covers[1])
+        causes = head.causes | (students[0].causes if students else {})
         return Observation(
             step=step,
             k=k,
             head=_state(counted),
-            student=None if student is None else _state(student.counted),
-            student_cosine=cosine,
+            student=_state(students[0].counted) if students else None,
+            student_cosine=self._covers[0].mean_cosine(self._covers[1]) if students else None,
             loss=shown.loss,
             mlcd=head.mlcd,
             alarms=(
@@ -272,40 +248,6 @@ class PrototypeMonitor:
             ),
             seconds=perf_counter() - started,
         )
-
-    def _mlcd(
-        self, stored: Stored, groups: npt.NDArray[np.int64], shown: _Shown
-    ) -> dict[str, float] | None:
-        """Latent class distribution of one batch, over all and over the unique prototypes."""
-        if shown.logits is None and shown.features is None:
-            return None
-        if self._temperature is None:
-            raise ParameterError(
-                "the MLCD of a batch needs the temperature of the head.",
-                hint="Pass `temperature=0.04` to PrototypeMonitor, or show it no logits.",
-            )
-        from collapse_audit.mlcd import MLCDAccumulator
-
-        prototypes = Prototypes.from_weight(stored[0], scale=stored[1])
-        accumulator = MLCDAccumulator(
-            prototypes,
-            temperature=self._temperature,
-            centre=None if shown.centre is None else shown.centre.float().cpu().reshape(-1),
-            groups=groups,
-        )
-        if shown.logits is not None:
-            accumulator.update_logits(shown.logits.float())
-        elif shown.features is not None:
-            accumulator.update(shown.features.float())
-        found = accumulator.result()
-        levels = {"k": found.k, "m": found.m}
-        return {
-            "n": found.n,
-            "mutual_information": found.mutual_information,
-            "mean_entropy": found.mean_entropy,
-            **{f"{name}.entropy": level.entropy for name, level in levels.items() if level},
-            **{f"{name}.perplexity": level.perplexity for name, level in levels.items() if level},
-        }
 
     def _tell(self, observation: Observation) -> tuple[Alarm, ...]:
         problem = None
@@ -322,20 +264,6 @@ class PrototypeMonitor:
                 with suppress(Exception):
                     tracker.alarm(alarm)
             self._on_alarm(alarm)
-
-
-def _attempt(work: Callable[[], _T]) -> _T | Exception:
-    """What the work gives, or its error; the error holds on to no tensor of the work."""
-    try:
-        return work()
-    except Exception as error:  # noqa: BLE001 - a monitor never ends a training
-        return error.with_traceback(None)
-
-
-def _result(attempt: _T | Exception) -> _T:
-    if isinstance(attempt, Exception):
-        raise attempt
-    return attempt
 
 
 def _state(counted: Counted) -> BranchState:

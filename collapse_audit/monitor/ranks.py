@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import distributed as dist
 
 #: A ``torch.distributed.DeviceMesh``: the ranks over which a tensor is sharded.
 Mesh: TypeAlias = Any
+
+_T = TypeVar("_T")
 
 
 def is_distributed() -> bool:
@@ -51,3 +54,18 @@ def _reduced(mesh: Mesh, values: Any, how: Any) -> list[int]:
     for dimension in range(mesh.ndim):
         dist.all_reduce(reduced, how, group=mesh.get_group(dimension))
     return [int(value) for value in reduced.tolist()]
+
+
+def attempt(work: Callable[[], _T]) -> _T | Exception:
+    """What the work gives, or its error; the error holds on to no tensor of the work."""
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 - raised again when the other ranks are through
+        return error.with_traceback(None)
+
+
+def result(attempted: _T | Exception) -> _T:
+    """What an attempt gave; its error is raised."""
+    if isinstance(attempted, Exception):
+        raise attempted
+    return attempted

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from collapse_audit.checkpoints.keys import WRAPPERS
 from collapse_audit.errors import CollapseAuditError, ParameterError
-from collapse_audit.monitor.ranks import Mesh, all_ranks, mesh_of, whole
+from collapse_audit.monitor.ranks import Mesh, all_ranks, attempt, mesh_of, result, whole
 
 #: A head module, its last layer, the weight itself (k x d), or a function that returns the weight.
 Head: TypeAlias = nn.Module | Tensor | Callable[[], Tensor]
@@ -51,16 +51,11 @@ class WatchedHead:
         """The whole weight and scale, without a copy where they are whole already."""
         # With a mesh this is a collective that every rank reaches, or none: a rank that cannot
         # read its part says so before the others wait for it.
-        stored, problem = None, None
-        try:
-            stored = self._read()
-        except Exception as error:  # noqa: BLE001 - raised below, when the others know
-            problem = error
-        together = self.mesh is None or all_ranks(self.mesh, stored is not None)
-        if problem is not None:
-            raise problem
-        if stored is None or not together:
+        read = attempt(self._read)
+        if self.mesh and not all_ranks(self.mesh, not isinstance(read, Exception)):
+            result(read)
             raise CollapseAuditError("the head cannot be read on another rank.")
+        stored = result(read)
         self.mesh = mesh_of(stored[0]) or self.mesh
         weight, scale = stored
         return whole(weight.detach()), None if scale is None else whole(scale.detach())
