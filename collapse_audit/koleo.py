@@ -50,8 +50,8 @@ def koleo_proto_loss(weight: Tensor, *, floor: float = DEFAULT_FLOOR) -> Tensor:
         The loss, a scalar in nats; differentiable once with respect to ``weight``.
 
     Raises:
-        ParameterError: If the weight is not a floating-point matrix of at least two rows, or
-            ``floor`` is not between 0 and 1.
+        ParameterError: If the weight is not a floating-point matrix of at least two rows or is a
+            shard of one (DTensor), or ``floor`` is not between 0 and 1.
 
     Example:
         >>> weight = torch.tensor([[0.0, 2.0], [0.0, -3.0]])
