@@ -96,7 +96,7 @@ class PrototypeMonitor:
         if every < 1:
             raise ParameterError(f"every must be at least 1, got {every}.")
         self._every = every
-        self._heads = [WatchedHead(one) for one in (head, student) if one is not None]
+        self._heads = [WatchedHead(one) for one in ([head] if student is None else [head, student])]
         self._covers = [IncrementalCover(epsilon) for _ in self._heads]
         self._temperature = temperature
         self._centre = centre
