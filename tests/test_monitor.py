@@ -423,7 +423,7 @@ def test_the_lightning_callback_logs_at_every_look(
             assert (rank_zero_only, logger) == (True, False)
             metrics.append(numbers)
 
-    for name in ("lightning", "pytorch_lightning"):
+    for name in ("lightning", "lightning.pytorch.callbacks", "pytorch_lightning.callbacks"):
         monkeypatch.setitem(sys.modules, name, None)  # not installed, whatever this machine has
     stand_in(monkeypatch, package, Callback=Callback)
     callback = lightning_callback(PrototypeMonitor(torch.eye(8), every=2))
