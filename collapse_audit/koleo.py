@@ -50,8 +50,8 @@ def koleo_proto_loss(weight: Tensor, *, floor: float = DEFAULT_FLOOR) -> Tensor:
         The loss, a scalar in nats; differentiable once with respect to ``weight``.
 
     Raises:
-        ParameterError: If the weight is not a floating-point matrix of at least two rows, or
-            ``floor`` is not between 0 and 1.
+        ParameterError: If the weight is not a floating-point matrix of at least two rows or is a
+            shard of one (DTensor), or ``floor`` is not between 0 and 1.
 
     Example:
         >>> weight = torch.tensor([[0.0, 2.0], [0.0, -3.0]])
@@ -199,6 +199,8 @@ def _problem(rows: object, floor: float, *, what: str, count: str) -> str:
     """What is wrong with the arguments and what to do; empty if nothing is."""
     if not isinstance(rows, Tensor):
         return f"KoLeo needs a torch tensor of {what}, got {type(rows).__name__}."
+    if hasattr(rows, "full_tensor"):
+        return f"KoLeo needs all {what}, got a shard. Take the loss in a forward hook of the layer."
     if rows.ndim != 2 or not rows.shape[1] or not rows.is_floating_point():
         shape = tuple(rows.shape)
         return f"KoLeo needs a floating-point matrix of {what}, got {shape} {rows.dtype}."

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from collapse_audit.cli import main
-from collapse_audit.monitor.prototype_monitor import _begin_run
+from collapse_audit.monitor.trackers import _begin_run
 
 CASES = 150
 VALUES: list[Any] = [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
+from collapse_audit.checkpoints.causes import centres, notes_on_training
 from collapse_audit.checkpoints.families import guess_family
 from collapse_audit.checkpoints.keys import WRAPPERS
 from collapse_audit.checkpoints.loading import notes_on
@@ -18,8 +18,6 @@ from collapse_audit.report.documents import (
     KeyCount,
     ModuleCount,
 )
-
-_CENTRE = re.compile(r"(?:.+[./])?center(?:2|_grid)?")
 
 
 def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> InfoDocument:
@@ -53,13 +51,13 @@ def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> In
             }
             for head in heads
         ],
-        "centre_keys": [t.key for t in tensors if _CENTRE.fullmatch(t.key) and t.dtype in FLOATING],
+        "centre_keys": [tensor.key for tensor in centres(checkpoint)],
         "matrices": [
             {"key": t.key, "shape": list(t.shape), "dtype": t.dtype}
             for t in tensors
             if _is_matrix(t)
         ],
-        "notes": list(notes_on(checkpoint)),
+        "notes": [*notes_on(checkpoint), *notes_on_training(checkpoint, heads)],
     }
 
 

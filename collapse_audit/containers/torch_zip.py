@@ -119,10 +119,11 @@ def torch_checkpoint(
 
 
 def _options(top: Mapping[Any, Any]) -> dict[str, Any]:
-    """The training options that DINO and its relatives save as ``args``."""
+    """The training options that DINO and its relatives save as ``args``, and the epoch beside."""
     held = top.get("args")
     options = held.attributes if isinstance(held, Opaque) else held
     if not isinstance(options, Mapping):
         return {}
     plain = (str, int, float, bool, type(None))
-    return {key_name(key): value for key, value in options.items() if isinstance(value, plain)}
+    held = {**options, "epoch": top["epoch"]} if "epoch" in top else options
+    return {key_name(key): value for key, value in held.items() if isinstance(value, plain)}

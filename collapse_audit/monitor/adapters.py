@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from torch import Tensor
 
-from collapse_audit.errors import CollapseAuditError
 from collapse_audit.monitor.prototype_monitor import PrototypeMonitor
+from collapse_audit.monitor.trackers import imported
 
 
 def lightning_callback(monitor: PrototypeMonitor) -> Any:
@@ -75,12 +76,8 @@ def trainer_callback(monitor: PrototypeMonitor, trainer: Any) -> Any:
 
 def _base(name: str, *modules: str) -> Any:
     """The class to derive from, out of the first module that is installed."""
-    for module in modules:
-        try:
+    for module in modules[:-1]:
+        with suppress(ModuleNotFoundError):
             return getattr(import_module(module), name)
-        except ModuleNotFoundError:
-            continue
     packages = " or ".join(module.split(".")[0] for module in modules)
-    raise CollapseAuditError(
-        f"{packages} is not installed.", hint=f"pip install {packages.split()[0]}"
-    )
+    return getattr(imported(modules[-1], packages), name)

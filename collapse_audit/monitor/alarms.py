@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from collapse_audit.monitor.observation import Alarm, AlarmKind
 
@@ -22,6 +22,16 @@ class Alarms:
     def check(self, step: int, k: int, num_unique: int, loss: float | None) -> tuple[Alarm, ...]:
         """The alarms whose condition began at this look, at M = ``num_unique``."""
         return (*self._unique(step, k, num_unique), *self._loss(step, k, loss))
+
+    @property
+    def at_ln_k(self) -> bool:
+        """Whether the loss was at ln K when it was last shown, and at the look before."""
+        return "loss_is_ln_k" in self._raised
+
+    def causes(self, step: int, found: Mapping[AlarmKind, str | None]) -> tuple[Alarm, ...]:
+        """An alarm for each cause that begins; ``None`` says that one was looked for in vain."""
+        begins = {kind: self._begins(kind, meaning is not None) for kind, meaning in found.items()}
+        return tuple(Alarm(step, k, f"step {step}: {found[k]}") for k in found if begins[k])
 
     def problem(self, kind: AlarmKind, step: int, error: Exception | None) -> tuple[Alarm, ...]:
         """An alarm when something begins to fail; ``None`` says that it works."""

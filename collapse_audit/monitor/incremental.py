@@ -11,7 +11,9 @@ only the rest has to be compared again.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +45,7 @@ class Counted:
     components: int  # connected components of the duplicate graph
     largest: int  # largest redundancy factor
     compared: int  # prototypes that were compared anew; k in a full look
-    audit: CollapseAudit | None  # of a full look, with the nearest cosines
+    nearest_cosine: Mapping[str, Any] | None  # quantiles of a full look; no tensor is kept
     turned: Tensor | None  # angle turned by since the last look, if any, radians (k)
 
 
@@ -81,6 +83,13 @@ class IncrementalCover:
         if len(rest) > self._reference.open + _STALE * len(nearest):
             return self._full(stored, turned)
         return self._incremental(stored, rest, turned)
+
+    def mean_cosine(self, other: IncrementalCover) -> float | None:
+        """Mean cosine of the prototypes with another head's, one by one, at the last look."""
+        mine, theirs = self._last, other._last
+        if mine is None or theirs is None or mine.shape != theirs.shape:
+            return None
+        return float(torch.einsum("kd,kd->k", mine, theirs).mean())
 
     def _full(self, stored: Stored, turned: Tensor | None) -> Counted:
         audit = self._audit(stored, nearest=True)
@@ -125,7 +134,7 @@ class IncrementalCover:
             components=audit.redundancy.components + alone,
             largest=int(audit.redundancy_factors[0]),
             compared=compared,
-            audit=full,
+            nearest_cosine=None if full is None else full.head_report()["nearest_cosine"],
             turned=turned,
         )
 

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning, ParameterError
 from collapse_audit.monitor.alarms import Alarms
+from collapse_audit.monitor.batch import Shown, mlcd_of_batch
+from collapse_audit.monitor.causes import (
+    ONE_STORAGE,
+    causes_in_head,
+    causes_in_training,
+    targets_uniform,
+)
 from collapse_audit.monitor.incremental import Counted, IncrementalCover
-from collapse_audit.monitor.observation import Alarm, BranchState, Observation
-from collapse_audit.monitor.weights import Head, Stored, stored_weight, unit_rows
-from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes
+from collapse_audit.monitor.observation import Alarm, AlarmKind, BranchState, Observation
+from collapse_audit.monitor.ranks import (
+    attempt,
+    from_main,
+    is_distributed,
+    is_main,
+    result,
+    whole,
+)
+from collapse_audit.monitor.trackers import LogTo, trackers
+from collapse_audit.monitor.weights import Head, WatchedHead
+from collapse_audit.prototypes import DEFAULT_EPSILON
 
-LogFunction = Callable[[Mapping[str, float], int], object]
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """What a look found in one head."""
+
+    counted: Counted
+    causes: dict[AlarmKind, str | None] = field(default_factory=dict)
+    mlcd: dict[str, float] | None = None
+    no_mlcd: Exception | None = None
 
 
 class PrototypeMonitor:
@@ -31,8 +51,9 @@ class PrototypeMonitor:
 
     Call :meth:`step` once per training step. Every ``every`` steps it counts the unique
     prototypes, exactly as an audit of the saved weights would; in between it costs nothing. Under
-    torch.distributed only rank 0 looks, so the weights must be whole there. It never ends a
-    training: what goes wrong in a look is an alarm.
+    torch.distributed only rank 0 looks. Weights that are sharded (FSDP2, any DTensor) are gathered
+    for it, one head at a time: then every rank has to call :meth:`step`. It never ends a training:
+    what goes wrong in a look is an alarm.
 
         >>> layer = torch.nn.Linear(64, 32, bias=False)
         >>> monitor = PrototypeMonitor(layer, every=100)
@@ -43,14 +64,18 @@ class PrototypeMonitor:
 
     Args:
         head: A module with a layer named ``last_layer`` or ``prototypes``, such a layer, its
-            weight (k x d), or a function that returns the weight. The teacher's, if there are two.
+            weight (k x d), or a function that returns the weight and is called on every rank. The
+            teacher's, if there are two.
         every: Steps between looks.
         epsilon: Cosine distance below which two prototypes are duplicates.
         student: The student's head, to be counted and compared too.
         temperature: Of the softmax over the logits shown to :meth:`step`; needed for the MLCD.
-        log_fn: Called with (numbers by name, step) after each look, such as ``mlflow.log_metrics``.
-        jsonl: File to which each look adds one line of JSON; ``run`` in it counts the monitors that
-            have written to the file.
+        centre: What is taken from those logits before the temperature (k values), or a function
+            that returns it; for a centre that a training replaces at each step, a function.
+        log_to: Where each look goes: ``FILE.csv``, ``FILE.jsonl`` (with the alarms, and in ``run``
+            the count of the monitors that have written to the file), ``tensorboard:FOLDER``,
+            ``wandb``, ``mlflow`` or ``trackio`` (the run that is active, or ``wandb:PROJECT``), a
+            function of (numbers by name, step), or several of these.
         alarms: Unique fractions; falling below one raises an alarm.
         on_alarm: Called with each alarm; by default it becomes a CollapseAuditWarning.
     """
@@ -63,25 +88,24 @@ class PrototypeMonitor:
         epsilon: float = DEFAULT_EPSILON,
         student: Head | None = None,
         temperature: float | None = None,
-        log_fn: LogFunction | None = None,
-        jsonl: str | Path | None = None,
+        centre: Tensor | Callable[[], Tensor] | None = None,
+        log_to: LogTo | Sequence[LogTo] | None = None,
         alarms: Sequence[float] = (0.9, 0.5),
         on_alarm: Callable[[Alarm], object] | None = None,
     ) -> None:
         if every < 1:
             raise ParameterError(f"every must be at least 1, got {every}.")
         self._every = every
-        self._head = stored_weight(head)
-        self._student = None if student is None else stored_weight(student)
-        self._covers = IncrementalCover(epsilon), IncrementalCover(epsilon)
+        self._heads = [WatchedHead(one) for one in ([head] if student is None else [head, student])]
+        self._covers = [IncrementalCover(epsilon) for _ in self._heads]
         self._temperature = temperature
-        self._log_fn = log_fn
-        self._jsonl = None if jsonl is None else Path(jsonl)
-        self._run = 0  # until the first line is written
+        self._centre = centre
+        self._trackers = trackers(log_to)
         self._alarms = Alarms(alarms)
         self._on_alarm = on_alarm or _warn
-        self._next_step = 0
+        self._next_step: int | None = None  # until the first one
         self._looked_at: int | None = None
+        self._behind = 0  # steps that this rank counts fewer than the one that looks
 
     def step(
         self,
@@ -102,9 +126,11 @@ class PrototypeMonitor:
         Returns:
             What was seen; ``None`` at steps in between and on other ranks than 0.
         """
-        now = self._next_step if step is None else step
+        now = step if step is not None else self._next_step or 0
+        if is_distributed():
+            self._agree(now)
         self._next_step = now + 1
-        if not self.is_due(now) or not _is_main_process():
+        if not self.is_due(now):
             return None
         self._looked_at = now
         return self.look(now, loss=loss, logits=logits, features=features)
@@ -112,7 +138,17 @@ class PrototypeMonitor:
     def is_due(self, step: int) -> bool:
         """Whether :meth:`step` would look: the same on every rank, and once for each number."""
         # Gradient accumulation calls several times with one number.
-        return step % self._every == 0 and step != self._looked_at
+        return (step + self._behind) % self._every == 0 and step != self._looked_at
+
+    def _agree(self, now: int) -> None:
+        """Let all ranks of a sharded head look at the steps at which its first one does."""
+        # Where a resumed training counts from another step, one rank alone would ask for the shards
+        # of the others, and wait. A function is asked once; a module may be sharded at any time.
+        for head in self._heads:
+            is_new = head.mesh is None and (self._next_step is None or not head.is_function)
+            if is_new and (mesh := head.find_mesh()) is not None:
+                start, self._every = from_main(mesh, now, self._every)
+                self._behind = start - now
 
     @torch.no_grad()
     def look(
@@ -135,161 +171,108 @@ class PrototypeMonitor:
             What was seen; ``None``, and an alarm, if that failed, as with weights that hold NaN or
             a row of zeros.
         """
-        try:
-            observation = self._observe(step, loss, logits, features)
-        except Exception as error:  # noqa: BLE001 - a monitor never ends a training
-            self._sound(self._alarms.problem("not_auditable", step, error))
+        started = perf_counter()
+        # Every rank comes by each collective in here, whatever goes wrong on one: problems wait.
+        shown = attempt(lambda: self._shown(loss, logits, features))
+        found = [attempt(partial(self._look_at, i, shown)) for i in range(len(self._heads))]
+        if not is_main(self._heads[0].mesh):
+            return None
+        seen = attempt(lambda: self._observation(step, result(shown), found, started))
+        if isinstance(seen, Exception):
+            self._sound(self._alarms.problem("not_auditable", step, seen))
             return None
         self._alarms.problem("not_auditable", step, None)
-        self._sound((*observation.alarms, *self._tell(observation)))
-        return observation
+        self._sound((*seen.alarms, *self._tell(seen)))
+        return seen
 
-    def _observe(
-        self, step: int, loss: float | Tensor | None, logits: Tensor | None, features: Tensor | None
-    ) -> Observation:
-        started = perf_counter()
-        stored = self._head()
-        counted = self._covers[0].look(stored)
-        student = self._look_at_student()
-        k, value = len(counted.groups), _number(loss)
-        alarms = self._alarms.check(step, k, counted.num_unique, value)
-        mlcd, problem = None, None
+    def _shown(
+        self, loss: float | Tensor | None, logits: Tensor | None, features: Tensor | None
+    ) -> Shown:
+        centre = self._centre() if callable(self._centre) else self._centre
+        tensors = [None if t is None else whole(t.detach()) for t in (logits, features, centre)]
+        number = float(whole(loss.detach())) if isinstance(loss, Tensor) else loss
+        return Shown(number, *tensors)
+
+    def _look_at(self, which: int, shown: Shown | Exception) -> _Seen:
+        head = self._heads[which]
+        stored = head.gather()
+        if not is_main(self._heads[0].mesh):
+            raise CollapseAuditError("another rank looks.")
+        seen = _Seen(self._covers[which].look(stored))
+        if head is self._heads[-1]:  # the student, or the only one
+            seen.causes = causes_in_training(
+                stored,
+                seen.counted.turned,
+                stuck=self._alarms.at_ln_k,
+                fixed_scale=head.has_fixed_scale(),
+            )
+        if which == 1:
+            seen.causes["one_storage"] = ONE_STORAGE if head.shares_with(self._heads[0]) else None
+            return seen
+        shown = result(shown)
+        seen.causes |= causes_in_head(stored, seen.counted, shown.centre)
         try:
-            mlcd = self._mlcd(stored, counted.groups, logits, features)
+            seen.mlcd = mlcd_of_batch(stored, seen.counted.groups, shown, self._temperature)
         except CollapseAuditError as error:  # such as logits that hold NaN: the counts stand
-            problem = error
+            seen.no_mlcd = error
+        if seen.mlcd is not None:
+            uniform = targets_uniform(seen.mlcd["mean_entropy"], len(seen.counted.groups))
+            seen.causes["targets_uniform"] = uniform
+        return seen
+
+    def _observation(
+        self, step: int, shown: Shown, found: Sequence[_Seen | Exception], started: float
+    ) -> Observation:
+        head, *students = map(result, found)
+        k, counted = len(head.counted.groups), head.counted
+        causes = head.causes | (students[0].causes if students else {})
         return Observation(
             step=step,
             k=k,
             head=_state(counted),
-            student=None if student is None else _state(student[1]),
-            student_cosine=None if student is None else _mean_cosine(student[0], stored),
-            loss=value,
-            mlcd=mlcd,
-            alarms=(*alarms, *self._alarms.problem("no_mlcd", step, problem)),
+            student=_state(students[0].counted) if students else None,
+            student_cosine=self._covers[0].mean_cosine(self._covers[1]) if students else None,
+            loss=shown.loss,
+            mlcd=head.mlcd,
+            alarms=(
+                *self._alarms.check(step, k, counted.num_unique, shown.loss),
+                *self._alarms.causes(step, causes),
+                *self._alarms.problem("no_mlcd", step, head.no_mlcd),
+            ),
             seconds=perf_counter() - started,
         )
 
-    def _look_at_student(self) -> tuple[Stored, Counted] | None:
-        if self._student is None:
-            return None
-        stored = self._student()
-        return stored, self._covers[1].look(stored)
-
-    def _mlcd(
-        self,
-        stored: Stored,
-        groups: npt.NDArray[np.int64],
-        logits: Tensor | None,
-        features: Tensor | None,
-    ) -> dict[str, float] | None:
-        """Latent class distribution of one batch, over all and over the unique prototypes."""
-        if logits is None and features is None:
-            return None
-        if self._temperature is None:
-            raise ParameterError(
-                "the MLCD of a batch needs the temperature of the head.",
-                hint="Pass `temperature=0.04` to PrototypeMonitor, or show it no logits.",
-            )
-        from collapse_audit.mlcd import MLCDAccumulator
-
-        prototypes = Prototypes.from_weight(stored[0], scale=stored[1])
-        accumulator = MLCDAccumulator(prototypes, temperature=self._temperature, groups=groups)
-        if logits is not None:
-            accumulator.update_logits(logits.detach().float())
-        elif features is not None:
-            accumulator.update(features.detach().float())
-        found = accumulator.result()
-        levels = {"k": found.k, "m": found.m}
-        return {
-            "n": found.n,
-            "mutual_information": found.mutual_information,
-            "mean_entropy": found.mean_entropy,
-            **{f"{name}.entropy": level.entropy for name, level in levels.items() if level},
-            **{f"{name}.perplexity": level.perplexity for name, level in levels.items() if level},
-        }
-
     def _tell(self, observation: Observation) -> tuple[Alarm, ...]:
         problem = None
-        for write in (self._write_line, self._log):
+        for tracker in self._trackers:
             try:
-                write(observation)
+                tracker.log(observation)
             except Exception as error:  # noqa: BLE001 - a full disk, a tracker that is not reached
                 problem = error
         return self._alarms.problem("not_written", observation.step, problem)
 
-    def _write_line(self, observation: Observation) -> None:
-        """Add a line to the file, whole or not at all."""
-        if self._jsonl is None:
-            return
-        self._run = self._run or _begin_run(self._jsonl)
-        end = self._jsonl.stat().st_size if self._jsonl.is_file() else 0
-        try:
-            with self._jsonl.open("a", encoding="utf-8") as file:
-                line = {"run": self._run, **observation.to_dict()}
-                file.write(json.dumps(line, allow_nan=False) + "\n")
-        except OSError:
-            if self._jsonl.is_file():
-                os.truncate(self._jsonl, end)
-            raise
-
-    def _log(self, observation: Observation) -> None:
-        if self._log_fn is not None:
-            self._log_fn(observation.to_scalars(), observation.step)
-
     def _sound(self, alarms: Sequence[Alarm]) -> None:
         for alarm in alarms:
+            for tracker in self._trackers:
+                with suppress(Exception):
+                    tracker.alarm(alarm)
             self._on_alarm(alarm)
-
-
-def _begin_run(path: Path) -> int:
-    """Number of the next run in a file; a line that an earlier one did not finish is ended."""
-    text, runs = path.read_text("utf-8", errors="replace") if path.is_file() else "", 0
-    for line in text.splitlines():
-        with suppress(ValueError, AttributeError, RecursionError):
-            run = json.loads(line).get("run", 1)
-            runs = max(runs, run if type(run) is int and run < 1 << 63 else 0)
-    if text and not text.endswith("\n"):
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write("\n")
-    return runs + 1
 
 
 def _state(counted: Counted) -> BranchState:
     k, turned = len(counted.groups), counted.turned
-    quantiles: Mapping[str, Any] | None = None
-    if counted.audit is not None:
-        quantiles = counted.audit.head_report()["nearest_cosine"]
     return BranchState(
         num_unique=counted.num_unique,
         unique_fraction=counted.num_unique / k,
         components=counted.components,
         largest=counted.largest,
         compared=counted.compared,
-        nearest_cosine=quantiles,
+        nearest_cosine=counted.nearest_cosine,
         turned_mean=None if turned is None else float(torch.rad2deg(turned.mean())),
         turned_max=None if turned is None else float(torch.rad2deg(turned.max())),
     )
 
 
-def _number(loss: float | Tensor | None) -> float | None:
-    return float(loss.detach()) if isinstance(loss, Tensor) else loss
-
-
-def _mean_cosine(student: Stored, teacher: Stored) -> float | None:
-    rows = slice(None)
-    if student[0].shape != teacher[0].shape:
-        return None
-    return float((unit_rows(student, rows) * unit_rows(teacher, rows)).sum(dim=1).mean())
-
-
 def _warn(alarm: Alarm) -> None:
     # 6: the line of the training loop that called step, past the decorator of look
     warnings.warn(alarm.message, CollapseAuditWarning, stacklevel=6)
-
-
-def _is_main_process() -> bool:
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return True
-    return distributed.get_rank() == 0

@@ -1,4 +1,4 @@
-"""What is said of a file without reading its values."""
+"""What is said of a file without reading its matrices."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_centres_are_listed(tmp_path: Path) -> None:
     assert description["source"]["family"] == "ibot"
 
 
-def test_values_are_not_read() -> None:
-    shapes = {"teacher/head.last_layer.weight": (9, 4), "loss/center": (1, 9), "x": (2, 3, 4)}
+def test_no_matrix_is_read_and_no_centre_of_another_size() -> None:
+    shapes = {"teacher/head.last_layer.weight": (9, 4), "loss/center": (1, 8), "x": (2, 3, 4)}
     description = describe(checkpoint_of(shapes), "x.pth", "dino")
     assert description["heads"][0]["k"] == 9
     assert description["matrices"] == [
         {"key": "teacher/head.last_layer.weight", "shape": [9, 4], "dtype": "float32"},
-        {"key": "loss/center", "shape": [1, 9], "dtype": "float32"},
+        {"key": "loss/center", "shape": [1, 8], "dtype": "float32"},
         {"key": "x", "shape": [2, 3, 4], "dtype": "float32"},
     ]
 

@@ -38,7 +38,7 @@ def info_command(
     """Show container, keys and heads of SOURCE, without any mathematics.
 
     SOURCE is what `audit` takes: a file, a folder that is a checkpoint, an id, or an address. Of
-    its file only the index is read, and nothing in it is executed.
+    its file only the index, centres and scales are read; nothing in it is executed.
     """
     from collapse_audit.sources import describe_source, resolve_source
 
