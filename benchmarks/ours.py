@@ -36,10 +36,9 @@ _RELATIVE = 1e-9
 
 def methods(device: str = "cpu") -> list[Method]:
     """The three tasks, each with the arithmetic chosen by trial and with numpy's float32."""
-    # for the whole audit torch's float32, which is what a machine without bf16 chooses
-    kinds: dict[str, tuple[Arithmetic, Arithmetic, str]] = {
-        "auto": ("auto", "auto", ""),
-        "float32": ("numpy", "float32", ", float32 forced"),
+    kinds: dict[str, tuple[Arithmetic, str]] = {
+        "auto": ("auto", ""),
+        "float32": ("numpy", ", float32 forced"),
     }
     tasks: tuple[tuple[Task, str, Run, Read], ...] = (
         ("audit", "audit (cover, components, degrees)", _audit, _read_audit),
@@ -52,13 +51,13 @@ def methods(device: str = "cpu") -> list[Method]:
             name=f"{task}-{name}",
             label=label + suffix,
             task=task,
-            run=partial(run, device=device, arithmetic=whole if task == "whole" else part),
+            run=partial(run, device=device, arithmetic=arithmetic),
             read=read,
-            start=partial(_choose, device=device, arithmetic=whole if task == "whole" else part),
+            start=partial(_choose, device=device, arithmetic=arithmetic),
             most=_MOST,
             certified=True,
         )
-        for name, (part, whole, suffix) in kinds.items()
+        for name, (arithmetic, suffix) in kinds.items()
         for task, label, run, read in tasks
     ]
 
