@@ -35,17 +35,26 @@ BLOCKS = re.compile(r"^```(python|pycon|console)\n(.*?)^```$", flags=re.DOTALL |
 _RECIPE = "needs the package; run against a stand-in in test_monitor_recipes.py"
 #: Beginning of a block of Python, by page -> why it is not run.
 PYTHON_NOT_RUN = {
-    ("docs/monitor.md", "from torch.utils.tensorboard import"): _RECIPE,
-    ("docs/monitor.md", "import mlflow"): _RECIPE,
-    ("docs/monitor.md", "import wandb"): _RECIPE,
+    ("docs/monitor.md", "monitor = PrototypeMonitor(head, log_to=["): (
+        "needs TensorBoard; see test_monitor_trackers.py"
+    ),
     ("docs/monitor.md", "from lightning.pytorch import"): _RECIPE,
     ("docs/monitor.md", "from transformers import"): _RECIPE,
 }
+_HISTORY = "needs the run that the page trains; see tests/history"
+PYTHON_NOT_RUN[("docs/history.md", "from collapse_audit import audit_history")] = _HISTORY
+#: Pages whose Python another test runs, block by block.
+RUN_ELSEWHERE = {"docs/drop_in.md": "tests/test_drop_in.py"}
 _NETWORK, _IMAGES = "needs the network", "needs ImageNet and the backbone of a checkpoint"
 #: Command, by page -> why it is not run.
 COMMANDS_NOT_RUN = {
     ("README.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
+    ("README.md", "history RUN"): "a run of the reader's",
     ("README.md", "train --data digits --k 1024 --regulariser koleo-proto --out RUN"): "minutes",
+    ("docs/history.md", "train --data digits --k 256 --keep-every 100 --out run"): "minutes",
+    ("docs/history.md", "history run --figure history.svg"): _HISTORY,
+    ("docs/history.md", "history RUN --follow -o history.html"): "does not end",
+    ("docs/history.md", "check run --fail-on trend.unique_fraction:-5% --fail-on M<50"): _HISTORY,
     ("docs/mlcd.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
     ("docs/quickstart.md", "dino_vits16"): _NETWORK,
     ("docs/quickstart.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
@@ -90,11 +99,18 @@ def gate(given: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 def monitor(_given: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """Layers of a training, which has three steps."""
+    import torch
     from torch import nn
 
     layers = [nn.Linear(8, 16, bias=False) for _ in range(3)]
     names = dict(zip(("teacher_head", "student_head", "head"), layers, strict=True))
-    yield names | {"loader": range(3), "train_step": lambda _: 1.0, "stop_training": print}
+    names |= {"loader": range(3), "train_step": lambda _: 1.0, "stop_training": print}
+    names |= {
+        "teacher": SimpleNamespace(head=layers[0]),
+        "student": SimpleNamespace(head=layers[1]),
+    }
+    names |= {"dino_loss": SimpleNamespace(center=torch.zeros(1, 16)), "loss": 1.0}
+    yield names | {"teacher_output": torch.zeros(4, 16)}
     assert Path("prototypes.jsonl").read_text(encoding="utf-8").count("\n") == 1
     assert Path("watch.jsonl").read_text(encoding="utf-8").count("\n") == 10
 
@@ -144,7 +160,9 @@ def with_blocks(*kinds: str) -> list[str]:
     return [page for page in PAGES if blocks(page, *kinds)]
 
 
-@pytest.mark.parametrize("page", with_blocks("python", "pycon"))
+@pytest.mark.parametrize(
+    "page", [page for page in with_blocks("python", "pycon") if page not in RUN_ELSEWHERE]
+)
 def test_the_python_of_a_page_runs(page: str, request: pytest.FixtureRequest) -> None:
     setting = GIVEN[page](request) if page in GIVEN else iter([{}])
     names = next(setting)
@@ -195,6 +213,8 @@ def test_the_commands_of_a_page_print_what_it_shows(
 
 
 def test_what_is_not_run_is_still_there() -> None:
+    for page, test in RUN_ELSEWHERE.items():
+        assert page in (ROOT / test).read_text(encoding="utf-8")
     for page, start in PYTHON_NOT_RUN:
         assert any(text.startswith(start) for _, text, _ in blocks(page, "python"))
     shown = {(page, line[15:]) for page in with_blocks("console") for line, _ in commands(page)}
