@@ -14,7 +14,9 @@ from hypothesis.extra.numpy import arrays
 from collapse_audit import Prototypes
 from collapse_audit.similarity import (
     Comparison,
+    NearestSearch,
     Threshold,
+    bracket_unique,
     leader_cover,
     link_groups,
     small_components,
@@ -25,6 +27,7 @@ from tests.engine_panels import nearest_of
 
 # the package has a function of the same name
 survey_module = import_module("collapse_audit.similarity.survey")
+bracket_module = import_module("collapse_audit.similarity.bracket")
 
 SOME_HEADS = ["collapsed", "healthy, linked", "chained", "wide groups near by", "signs at 0.25"]
 
@@ -272,3 +275,43 @@ def test_progress_runs_up_to_the_whole_in_every_stage(make_head, panels):
         assert list(done) == sorted(done)
         assert done[-1] == totals[-1]
         assert len(set(totals)) == 1
+
+
+@pytest.mark.parametrize("sweep", [(), (0.005, 0.5)])
+def test_near_copies_beside_noise_leave_few_pairs_in_doubt(panels, sweep):
+    rng = np.random.default_rng(5)
+    weight = rng.standard_normal((1024, 16))
+    centre = weight[0] / np.linalg.norm(weight[0])
+    weight[:450] = centre + 1e-6 * rng.standard_normal((450, 16))
+    prototypes = Prototypes.from_weight(rng.permutation(weight).astype(np.float32))
+    comparison = Comparison(prototypes, Threshold(0.025), panels=panels)
+    offer, offered = NearestSearch._offer, []
+    with mock.patch.object(
+        NearestSearch, "_offer", lambda *a: (offered.append(len(a[1])), offer(*a))
+    ):
+        nearest = survey(comparison, sweep).nearest
+    unit = prototypes.unit_rows()
+    squared = np.stack([((unit - row) ** 2).sum(axis=1) for row in unit])
+    np.fill_diagonal(squared, np.inf)
+    np.testing.assert_allclose(nearest.distance, squared.min(axis=1) / 2, rtol=1e-9, atol=1e-28)
+    assert sum(offered) < 450**2 / 2
+
+
+def test_a_threshold_far_below_every_distance_finds_the_copies_alone(panels):
+    prototypes = Prototypes.from_weight(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]))
+    comparison = Comparison(prototypes, Threshold(1e-160), panels=panels)
+    found = survey(comparison, [1e-200, 0.5])
+    assert len(found.cover.leaders) == 2
+    assert [level.greedy for level in found.levels] == [2, 2]
+
+
+def test_a_bracket_is_the_same_whatever_the_tiles_of_its_pairs(make_head, panels):
+    head = make_head("chained")
+    comparison = Comparison(head.prototypes, Threshold(head.epsilon), panels=panels)
+    cover = leader_cover(comparison)
+    links = link_groups(comparison, cover)
+    expected = bracket_unique(comparison, cover, links)
+    assert not expected.definition_independent
+    for limits in ({"_ROWS": 7, "_COLUMNS": 11}, {"_LARGE_RUN": 0}):
+        with mock.patch.multiple(bracket_module, **limits):
+            assert bracket_unique(comparison, cover, links) == expected

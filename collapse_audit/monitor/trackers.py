@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -22,14 +23,14 @@ LogFunction: TypeAlias = Callable[[Mapping[str, float], int], object]
 LogTo: TypeAlias = str | Path | LogFunction
 
 
-class Tracker:
+class Tracker(ABC):
     """Gets every look and every alarm; it may fail, and opens nothing before its first look."""
 
+    @abstractmethod
     def log(self, seen: Observation) -> None:
         """Keep the numbers of a look."""
-        raise NotImplementedError
 
-    def alarm(self, alarm: Alarm) -> None:
+    def alarm(self, alarm: Alarm) -> None:  # noqa: B027 - most have no place for one
         """Tell an alarm, where there is a place for one."""
 
 
