@@ -109,10 +109,17 @@ train(watch(teacher, student=model, log_to="watch.csv" if rank == 0 else None), 
 @pytest.mark.slow
 def test_sharded_heads_are_counted_as_the_whole_ones_with_one_copy_at_a_time(ranks: Any) -> None:
     first, second = ranks("""
-kept, gather = [], DTensor.full_tensor
+import time
+kept, twice, gather = [], [], DTensor.full_tensor
+def some_alive():
+    # gloo's own thread may hold what it gathered for a moment longer than the caller
+    until = time.monotonic() + 10
+    while any(reference() is not None for reference in kept) and time.monotonic() < until:
+        time.sleep(0.001)
+    return any(reference() is not None for reference in kept)
 def full_tensor(self, **options):
-    alive = [reference for reference in kept if reference() is not None]
-    assert self.shape[1] == 1 or not alive, "two whole copies of a head at once"
+    if self.shape[1] > 1 and some_alive():
+        twice.append(len(kept))  # an error in here would only become an alarm
     whole = gather(self, **options)
     if self.shape[1] > 1:
         kept.append(weakref.ref(whole.untyped_storage()))
@@ -122,7 +129,8 @@ DTensor.full_tensor = full_tensor
 shard()
 train(watch(teacher, student=student), student, 9)
 DTensor.full_tensor = gather
-assert not any(reference() is not None for reference in kept)
+assert not twice, "two whole copies of a head at once"
+assert not some_alive()
 assert len(kept) == 2 * 2 * 3
 weight = student.last_layer.parametrizations.weight.original1
 assert isinstance(weight, DTensor)
