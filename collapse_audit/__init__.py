@@ -36,7 +36,12 @@ if TYPE_CHECKING:
         plot_usage,
     )
     from collapse_audit.prototypes import Prototypes
-    from collapse_audit.redundancy import Redundancy, measure_redundancy
+    from collapse_audit.redundancy import (
+        Diversity,
+        Redundancy,
+        measure_diversity,
+        measure_redundancy,
+    )
     from collapse_audit.sources import load_heads, load_prototypes
     from collapse_audit.training.config import HeadTrainingConfig
     from collapse_audit.training.run import run_training
@@ -47,6 +52,7 @@ __all__ = [
     "CollapseAudit",
     "CollapseAuditError",
     "CollapseAuditWarning",
+    "Diversity",
     "HeadModel",
     "HeadTrainingConfig",
     "HeadsSideBySide",
@@ -79,6 +85,7 @@ __all__ = [
     "load_head_model",
     "load_heads",
     "load_prototypes",
+    "measure_diversity",
     "measure_mlcd",
     "measure_redundancy",
     "open_samples",
@@ -107,7 +114,7 @@ _NAMES = {
     "plots": "plot_history plot_rank_frequency plot_redundancy_factors plot_redundancy_vs_mass "
     "plot_sweep plot_usage",
     "prototypes": "Prototypes",
-    "redundancy": "Redundancy measure_redundancy",
+    "redundancy": "Diversity Redundancy measure_diversity measure_redundancy",
     "sources": "load_heads load_prototypes",
     "training.config": "HeadTrainingConfig",
     "training.run": "run_training",

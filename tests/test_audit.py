@@ -111,7 +111,7 @@ def test_a_report_keeps_the_twenty_largest_factors():
 def test_json_is_the_report_in_plain_values(audit):
     report = json.loads(audit.to_json())
     assert report == audit.to_dict() == build_report([audit])
-    assert (report["schema"], report["schema_version"]) == ("collapse-audit/report", "1.0")
+    assert (report["schema"], report["schema_version"]) == ("collapse-audit/report", "1.1")
     assert report["parameters"] == {"epsilon": 0.025, "rule": "greedy", "certified": True}
     expected = {"spec": "x.pth", "id": None, "family": None, "sha256": None}
     assert report["source"] == expected
@@ -175,4 +175,4 @@ def test_a_threshold_out_of_range_is_refused(planted):
 def test_progress_names_every_stage(planted):
     stages = []
     audit_prototypes(planted[0], progress=lambda stage, *_: stages.append(stage))
-    assert {"cover at 0.5", "components at 0.5"} <= set(stages)
+    assert {"cover at 0.5", "links at 0.5"} <= set(stages)
