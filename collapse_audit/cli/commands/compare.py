@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from collapse_audit.cli.console import check_output, emit
+from collapse_audit.cli.console import check_output, emit, is_quiet
 from collapse_audit.cli.formats import table_width
 from collapse_audit.cli.options import (
     AuditOptions,
@@ -19,10 +19,12 @@ from collapse_audit.cli.options import (
     options_of,
     several_sources,
 )
+from collapse_audit.cli.progress import progress_bars
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener
 from collapse_audit.errors import ParameterError
 from collapse_audit.gate import compare
+from collapse_audit.gate.comparison import Among
 from collapse_audit.gate.pairing import DIFFERENCES, Difference
 from collapse_audit.report.comparison_text import (
     comparison_to_csv,
@@ -33,6 +35,7 @@ from collapse_audit.report.documents import ComparisonDocument
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
+    from collapse_audit.matching import Method
     from collapse_audit.remote.settings import RemoteSettings
 
 _FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
@@ -51,7 +54,8 @@ _ALLOWED: Final = tuple(d for d in DIFFERENCES if d not in ("k", "branch"))
 Examples:
   collapse-audit compare before.safetensors after.safetensors
   collapse-audit compare monday.json tuesday.json --format markdown
-  collapse-audit compare epoch10.pth epoch50.pth epoch100.pth --format csv""",
+  collapse-audit compare epoch10.pth epoch50.pth epoch100.pth --format csv
+  collapse-audit compare seed0.pth seed1.pth --match optimal""",
 )
 @several_sources
 @options_of(
@@ -73,6 +77,19 @@ Examples:
     metavar="A=B",
     help="Compare head A of the first with head B of the others, and only what is named so.",
 )
+@click.option(
+    "--match",
+    "matching",
+    type=click.Choice(["optimal", "greedy"]),
+    help="Match the prototypes of heads that share no indices: one to one, or each its nearest.",
+)
+@click.option(
+    "--among",
+    type=click.Choice(["all", "unique"]),
+    default="all",
+    show_default=True,
+    help="Match all prototypes, or one for each group of duplicates.",
+)
 @format_options(_FORMATS, "Write to FILE instead of stdout.")
 @option_of(OutputOptions, "progress")
 @remote_options
@@ -83,6 +100,8 @@ def compare_command(
     fetching: RemoteSettings,
     allow: tuple[Difference, ...],
     pairs: tuple[str, ...],
+    matching: Method | None,
+    among: Among,
     form: str,
     output: Path | None,
     progress: bool,
@@ -92,6 +111,7 @@ def compare_command(
     Each SOURCE is what `audit` takes, or a saved report (.json, or - for stdin). Where two heads
     of equal K are audited here, it also says which groups of duplicates of the first were split or
     merged: prototype i with prototype i, so the second should have been trained on from the first.
+    --match asks which belong together where they share no indices, as in two seeds.
     Heads of equal names are compared, and those of other names in their order; the title names
     them.
     """
@@ -104,7 +124,18 @@ def compare_command(
     first, second, *more = (
         replace(opener, options=replace(audit, head=head)).open(source) for source, head in wanted
     )
-    document = compare(first, second, *more, allow=allow, pair=pair).to_dict()
+    with progress_bars(wanted=progress and not is_quiet()) as tell:
+        found = compare(
+            first,
+            second,
+            *more,
+            allow=allow,
+            pair=pair,
+            matching=matching,
+            among=among,
+            progress=tell,
+        )
+    document = found.to_dict()
     if form == "table":
         text = comparison_to_table(document, width=table_width(to_terminal=output is None))
     else:
