@@ -153,7 +153,8 @@ def compare(
         pair: For names of heads of A the names in the others, where those differ; only these heads
             are compared then. By default heads of equal names are, and the rest in their order.
         matching: ``"optimal"`` or ``"greedy"``: match the prototypes of A with those of the others,
-            as :func:`match_prototypes` does; a saved report does not hold them.
+            as :func:`match_prototypes` does. A saved report does not hold them. By default none
+            are matched.
         among: What is matched: ``"all"`` prototypes, or the ``"unique"`` ones, one for each group
             of duplicates, which have the numbers of the groups.
         progress: Called with (stage, done, total) while it matches.

@@ -62,14 +62,13 @@ def comparison_to_csv(comparison: ComparisonDocument) -> str:
             deltas, judgements = [None, *row["deltas"]], [None, *row["judgements"]]
             cells = zip(comparison["sources"], row["values"], deltas, judgements, strict=True)
             rows += [dict(zip(columns, (*name, *cell), strict=True)) for cell in cells]
-        for source, found in zip(
-            comparison["sources"][1:], head.get("matchings", []), strict=False
-        ):
-            to_it, to_a = found["mean_max_cosine"]
-            numbers = {"from_a": to_it, "to_a": to_a, "pw_mcc": found["pw_mcc"]}
-            for number, value in numbers.items():
-                cells = (head["name"], head["branch"], f"matching.{number}", source, value)
-                rows.append(dict(zip(columns, (*cells, None, None), strict=True)))
+        matchings = head.get("matchings", [])
+        for source, found in zip(comparison["sources"][1:], matchings, strict=bool(matchings)):
+            from_a, to_a = found["mean_max_cosine"]
+            numbers = {"from_a": from_a, "to_a": to_a, "pw_mcc": found["pw_mcc"]}
+            for metric, value in numbers.items():
+                matched = (head["name"], head["branch"], f"matching.{metric}", source, value)
+                rows.append(dict(zip(columns, (*matched, None, None), strict=True)))
     return rows_to_csv(rows)
 
 
