@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,36 @@ def test_what_cannot_be_matched_is_refused_in_one_line(
     assert run(good, good, "--match", "greedy", command=compare_command).code == 0
     assert main(["compare", good, good, "--match", "optimal"]) == 2
     assert "Say --match greedy, which needs no matrix." in capsys.readouterr().err
+
+
+def test_the_partners_are_written_to_a_file(run: Run, good: str) -> None:
+    rows = load_file(good)["head.last_layer.weight"]
+    other = str(Path("other.safetensors"))
+    save_file({"head.last_layer.weight": np.ascontiguousarray(rows[::-1][:18])}, other)
+    for how, pairs in (("optimal", 2), ("greedy", 1)):
+        ran = run(
+            *(good, other, good, "--match", how, "--match-file", "m.csv"), command=compare_command
+        )
+        assert ran.code == 0, ran.error
+        with Path("m.csv").open(encoding="utf-8", newline="") as file:
+            written = list(csv.DictReader(file))
+        columns = ["nearest", "nearest_cosine", "partner", "partner_cosine"][: 2 * pairs]
+        assert list(written[0]) == ["source", "head", "branch", "prototype", *columns]
+        assert [row["source"] for row in written] == [other] * 20 + [good] * 20
+        assert [int(row["prototype"]) for row in written] == [*range(20)] * 2
+        assert [int(row["nearest"]) for row in written[2:20]] == [*range(17, -1, -1)]
+        assert [int(row["nearest"]) for row in written[20:]] == [*range(20)]
+        if how == "optimal":
+            partners = [(int(row["partner"]), float(row["partner_cosine"])) for row in written[:20]]
+            assert [partner for partner, _ in partners] == [-1, -1, *range(17, -1, -1)]
+            assert [np.isnan(cosine) for _, cosine in partners] == [True] * 2 + [False] * 18
+
+
+def test_a_file_of_partners_is_refused_before_the_work(run: Run, good: str) -> None:
+    ran = run(good, good, "--match-file", "m.csv", command=compare_command)
+    assert ran.error == "--match-file needs --match."
+    options = ("--match", "greedy", "--match-file")
+    assert "the source itself" in run(good, good, *options, good, command=compare_command).error
+    ran = run(good, good, *options, "absent/m.csv", command=compare_command)
+    assert ran.error.startswith("--match-file: there is no folder absent.")
+    assert "m.npy: is no .csv" in run(good, good, *options, "m.npy", command=compare_command).error
