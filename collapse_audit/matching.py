@@ -75,7 +75,7 @@ class Matching:
 
     def to_dict(self) -> MatchingDocument:
         """Plain values, as a comparison in JSON holds them."""
-        cosines = None if self.partner_cosine is None else self.partner_cosine
+        cosines = self.partner_cosine
         summary = None if cosines is None else np.nanquantile(cosines, [0, 0.5, 1]).tolist()
         return {
             "k": list(self.k),
