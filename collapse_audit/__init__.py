@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
     from collapse_audit.history import RunHistory, audit_history
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
+    from collapse_audit.matching import Matching, match_prototypes
     from collapse_audit.mlcd import MLCD, MLCDAccumulator
     from collapse_audit.monitor import Observation, PrototypeMonitor
     from collapse_audit.network import HeadModel, load_head_model, measure_mlcd, open_samples
@@ -58,6 +59,7 @@ __all__ = [
     "HeadsSideBySide",
     "MLCDAccumulator",
     "ManifestError",
+    "Matching",
     "NoPrototypesError",
     "Observation",
     "ParameterError",
@@ -85,6 +87,7 @@ __all__ = [
     "load_head_model",
     "load_heads",
     "load_prototypes",
+    "match_prototypes",
     "measure_diversity",
     "measure_mlcd",
     "measure_redundancy",
@@ -108,6 +111,7 @@ _NAMES = {
     "head_audit": "CollapseAudit Published Source audit_prototypes",
     "history": "RunHistory audit_history",
     "koleo": "koleo_data_loss koleo_proto_loss",
+    "matching": "Matching match_prototypes",
     "mlcd": "MLCD MLCDAccumulator",
     "monitor": "Observation PrototypeMonitor",
     "network": "HeadModel load_head_model measure_mlcd open_samples",

@@ -128,6 +128,15 @@ class CollapseAudit:
         """Group of each prototype (k), numbered by falling size."""
         return self.redundancy.groups
 
+    @property
+    def unique_prototypes(self) -> Prototypes:
+        """The prototype that stands for each group (m x d), numbered as the groups are."""
+        p, leaders = self.prototypes, self.redundancy.leaders
+        bias = None if p.bias is None else p.bias[leaders]
+        return replace(
+            p, rows=p.rows[leaders], lengths=p.lengths[leaders], norms=p.norms[leaders], bias=bias
+        )
+
     def members(self, group: int) -> npt.NDArray[np.int64]:
         """Rising indices of the prototypes of a group, 0 to M - 1; another is a ParameterError."""
         if not 0 <= group < self.num_unique:

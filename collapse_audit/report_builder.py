@@ -115,7 +115,13 @@ def _nearest_cosine(nearest: Nearest) -> dict[str, float]:
     cosine = nearest.cosine
     inner = np.quantile(cosine, list(_QUANTILES.values())).tolist()
     inside = dict(zip(_QUANTILES, inner, strict=True))
-    return {"min": float(cosine.min()), **inside, "max": float(cosine.max())}
+    largest = float(cosine.max())
+    # SAEBench's names for its numbers; what it lists by feature, the second, is here the largest
+    saebench = {
+        "average_max_decoder_cosine_sim": float(cosine.mean()),
+        "max_decoder_cosine_sim": largest,
+    }
+    return {"min": float(cosine.min()), **inside, "max": largest, **saebench}
 
 
 def _null(prototypes: Prototypes, epsilon: float) -> NullDocument:

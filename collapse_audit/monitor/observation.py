@@ -52,8 +52,8 @@ class BranchState:
         components: Connected components of the duplicate graph.
         largest: Largest redundancy factor.
         compared: Prototypes that had to be compared again; K in a full look.
-        nearest_cosine: Quantiles of the cosine to the nearest other prototype; ``None`` unless
-            the look was full.
+        nearest_cosine: Quantiles and mean of the cosine to the nearest other prototype; ``None``
+            unless the look was full.
         turned_mean: Mean angle the prototypes turned by since the last look, degrees; ``None`` at
             the first.
         turned_max: The largest such angle.

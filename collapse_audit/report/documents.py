@@ -240,6 +240,16 @@ class MetricDocument(TypedDict):
     judgements: list[Literal["better", "worse", "same", "changed"] | None]
 
 
+class MatchingDocument(TypedDict):
+    """How the prototypes of A match those of another head; pairs of numbers are for A and it."""
+
+    k: list[int]
+    mean_max_cosine: list[float]
+    random_max_cosine: list[float]
+    pw_mcc: float | None
+    pair_cosine: _Numbers | None
+
+
 class ComparedHead(TypedDict):
     """One head in all sources."""
 
@@ -248,6 +258,7 @@ class ComparedHead(TypedDict):
     partners: list[str]
     metrics: list[MetricDocument]
     regroupings: list[RegroupingDocument | None]
+    matchings: NotRequired[list[MatchingDocument]]
 
 
 class ComparisonDocument(_Document):
@@ -255,6 +266,7 @@ class ComparisonDocument(_Document):
 
     sources: list[str]
     heads: list[ComparedHead]
+    among: NotRequired[Literal["all", "unique"]]
 
 
 class PointDocument(TypedDict):
