@@ -106,6 +106,7 @@ def test_planted_files_are_taken_out_and_counted(
     assert "`a/x.pth`, `model/fc.weight`" in text
 
 
+@pytest.mark.slow
 def test_two_releases_go_through_the_gate(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
