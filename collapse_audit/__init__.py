@@ -24,9 +24,17 @@ if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
     from collapse_audit.history import RunHistory, audit_history
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
-    from collapse_audit.mlcd import MLCD, MLCDAccumulator
+    from collapse_audit.mlcd import MLCD, FeatureAccumulator, FeatureSpread, MLCDAccumulator
     from collapse_audit.monitor import Observation, PrototypeMonitor
-    from collapse_audit.network import HeadModel, load_head_model, measure_mlcd, open_samples
+    from collapse_audit.network import (
+        BackboneModel,
+        HeadModel,
+        load_backbone,
+        load_head_model,
+        measure_features,
+        measure_mlcd,
+        open_samples,
+    )
     from collapse_audit.plots import (
         plot_history,
         plot_rank_frequency,
@@ -43,10 +51,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLCD",
+    "BackboneModel",
     "CheckpointError",
     "CollapseAudit",
     "CollapseAuditError",
     "CollapseAuditWarning",
+    "FeatureAccumulator",
+    "FeatureSpread",
     "HeadModel",
     "HeadTrainingConfig",
     "HeadsSideBySide",
@@ -76,9 +87,11 @@ __all__ = [
     "embedded_head",
     "koleo_data_loss",
     "koleo_proto_loss",
+    "load_backbone",
     "load_head_model",
     "load_heads",
     "load_prototypes",
+    "measure_features",
     "measure_mlcd",
     "measure_redundancy",
     "open_samples",
@@ -101,9 +114,10 @@ _NAMES = {
     "head_audit": "CollapseAudit Published Source audit_prototypes",
     "history": "RunHistory audit_history",
     "koleo": "koleo_data_loss koleo_proto_loss",
-    "mlcd": "MLCD MLCDAccumulator",
+    "mlcd": "MLCD FeatureAccumulator FeatureSpread MLCDAccumulator",
     "monitor": "Observation PrototypeMonitor",
-    "network": "HeadModel load_head_model measure_mlcd open_samples",
+    "network": "BackboneModel HeadModel load_backbone load_head_model measure_features "
+    "measure_mlcd open_samples",
     "plots": "plot_history plot_rank_frequency plot_redundancy_factors plot_redundancy_vs_mass "
     "plot_sweep plot_usage",
     "prototypes": "Prototypes",
