@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collapse_audit.report.documents import FeaturesDocument
 
 RANKME_CONSTANT = 1e-7
-"""What Garrido et al. 2023 (arXiv 2210.02885, eq. 2) add to each share, for float32."""
+"""What Garrido et al. 2023 (arXiv 2210.02885) add to each share, for float32."""
 
 _PAIRS = 4096  # samples whose pairs uniformity is taken over: 8 million pairs
 _BLOCK = 1024  # of their rows at once
@@ -56,7 +56,7 @@ class FeatureSpread:
     def rankme(
         self, *, centred: bool = False, power: int = 1, constant: float = RANKME_CONSTANT
     ) -> float:
-        r"""RankMe; by default as in its paper (Garrido et al. 2023, arXiv 2210.02885, eq. 2).
+        r"""RankMe; by default as in its paper (Garrido et al. 2023, arXiv 2210.02885).
 
         .. math:: \exp\Bigl(-\sum_k p_k \log p_k\Bigr), \qquad
                   p_k = \frac{s_k^a}{\sum_j s_j^a} + c
