@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from collapse_audit.checkpoints.causes import ALL_EQUAL
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.redundancy import Diversity, Redundancy
 from collapse_audit.report.documents import (
@@ -76,7 +77,7 @@ def head_document(
         "branch": p.branch,
         "tensor_keys": list(p.tensor_keys),
         "tensor_sha256": dict(p.tensor_sha256),
-        "notes": list(p.notes),
+        "notes": [*p.notes, *([ALL_EQUAL] if r.num_unique == 1 else [])],
         "k": p.k,
         "d": p.d,
         "dtype": p.dtype,
