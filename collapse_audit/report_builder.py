@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -12,10 +12,12 @@ from collapse_audit.checkpoints.causes import ALL_EQUAL
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.redundancy import Diversity, Redundancy
 from collapse_audit.report.documents import (
+    FEATURES_SCHEMA,
     REPORT_SCHEMA,
     SCHEMA_VERSION,
     TOOL,
     CountDocument,
+    FeaturesReport,
     HeadDocument,
     MLCDDocument,
     NEffDocument,
@@ -27,7 +29,7 @@ from collapse_audit.report.documents import (
 from collapse_audit.similarity import Nearest, NEff, duplicate_probability, nearest_cosine_quantiles
 
 if TYPE_CHECKING:
-    from collapse_audit.mlcd import MLCD
+    from collapse_audit.mlcd import MLCD, FeatureSpread
 
 _TOP_FACTORS: Final = 20
 _QUANTILES: Final = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99": 0.99}
@@ -44,6 +46,20 @@ def report_document(
         "source": source,
         "parameters": {"epsilon": epsilon, "rule": "greedy", "certified": True},
         "heads": list(heads),
+    }
+
+
+def features_report(
+    source: SourceDocument, note: str, features: Mapping[str, FeatureSpread]
+) -> FeaturesReport:
+    """The report of a source without prototypes; the note says why there is no head."""
+    return {
+        "schema": FEATURES_SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "tool": TOOL.copy(),
+        "source": source,
+        "note": note,
+        "features": {place: spread.to_dict() for place, spread in features.items()},
     }
 
 
