@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.checkpoints.locations import HeadLocation
 from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor
 from collapse_audit.errors import CollapseAuditError
 from collapse_audit.words import printable

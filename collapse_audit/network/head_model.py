@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from collapse_audit.checkpoints.structure import HeadLocation
+    from collapse_audit.checkpoints.locations import HeadLocation
     from collapse_audit.containers.tensors import Checkpoint
     from collapse_audit.prototypes import Branch, Prototypes
 
