@@ -140,6 +140,14 @@ class MLCDDocument(TypedDict):
     vmf: NotRequired[bool]
 
 
+class UsageDocument(TypedDict):
+    """How often training took each code, over codes (k) and unique ones (m)."""
+
+    dead_below: float  # share of the mean usage
+    k: _Numbers
+    m: _Numbers
+
+
 class HeadDocument(TypedDict):
     """One head of a report."""
 
@@ -157,11 +165,36 @@ class HeadDocument(TypedDict):
     sweep: list[_Level]
     nearest_cosine: _Numbers | None
     norms: NotRequired[_Numbers | None]
+    stored_usage: NotRequired[UsageDocument | None]
     exact_duplicates: NotRequired[int | None]
     mean_direction_norm: NotRequired[float]
     null: NotRequired[NullDocument | None]
     published: PublishedDocument | None
     mlcd: MLCDDocument | None
+
+
+class SummaryUsage(TypedDict):
+    """The stored usage of several codebooks together."""
+
+    heads: int
+    perplexity_min: float
+    perplexity_median: float
+    dead: int
+    bits: float  # sum of log2 of the perplexities
+    bits_of_k: float
+
+
+class SummaryDocument(TypedDict):
+    """Several heads together; each was audited on its own."""
+
+    heads: int
+    k: int
+    m: int
+    unique_fraction: float
+    unique_fraction_min: float
+    unique_fraction_median: float
+    least_unique: str
+    stored_usage: SummaryUsage | None
 
 
 class ReportDocument(_Document):
@@ -170,6 +203,7 @@ class ReportDocument(_Document):
     source: SourceDocument
     parameters: Parameters
     heads: list[HeadDocument]
+    summary: NotRequired[SummaryDocument]
 
 
 class _Problem(TypedDict):
