@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from collapse_audit.report.markdown import to_markdown
 from collapse_audit.report.table import to_table
 from collapse_audit.report_builder import head_document, report_document
 from collapse_audit.similarity import Progress, silent
+from collapse_audit.stored_usage import StoredUsage, measure_stored_usage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +110,12 @@ class CollapseAudit:
     def groups(self) -> npt.NDArray[np.int64]:
         """Group of each prototype (k), numbered by falling size."""
         return self.redundancy.groups
+
+    def stored_usage(self, level: Literal["k", "m"] = "k") -> StoredUsage | None:
+        """How often training took each prototype (or unique one, ``"m"``), if the file tells."""
+        usage = self.prototypes.usage
+        groups = None if level == "k" else self.groups
+        return None if usage is None else measure_stored_usage(usage, groups)
 
     def members(self, group: int) -> npt.NDArray[np.int64]:
         """Rising indices of the prototypes of a group, 0 to M - 1; another is a ParameterError."""

@@ -141,12 +141,10 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
 
 def _stored_usage(usage: npt.NDArray[np.float64], redundancy: Redundancy) -> UsageDocument:
     """The usage of the prototypes, and of the unique ones, each with that of its copies."""
-    with np.errstate(over="ignore"):  # the copies of a group may sum to more than float64 holds
-        groups = np.bincount(redundancy.groups, weights=usage / usage.max())
     return {
         "dead_below": DEAD_SHARE,
         "k": measure_stored_usage(usage).to_dict(),
-        "m": measure_stored_usage(groups).to_dict(),
+        "m": measure_stored_usage(usage, redundancy.groups).to_dict(),
     }
 
 

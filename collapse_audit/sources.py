@@ -192,7 +192,8 @@ def load_prototypes(
             the literature audits; a file without one gives the student, with a warning, or its
             single network.
         head: Name of a head, or key of any matrix of the file, or the end of a key that no other
-            shares. By default the image-level head, with a warning that names the others.
+            shares; ``KEY.T`` for the columns of that matrix. By default the image-level head, with
+            a warning that names the others.
 
     Returns:
         Its prototypes.

@@ -38,14 +38,18 @@ class StoredUsage:
         return asdict(self)
 
 
-def measure_stored_usage(usage: npt.ArrayLike) -> StoredUsage:
-    """Describe the usage of codes (k, not negative, in any unit), as :class:`StoredUsage` does.
+def measure_stored_usage(
+    usage: npt.ArrayLike, groups: npt.NDArray[np.int64] | None = None
+) -> StoredUsage:
+    """Describe the usage of codes, or of groups of them.
 
     Args:
-        usage: Counts, or running averages of them.
+        usage: Counts of each code, or running averages of them (k, at least 0, in any unit).
+        groups: Group of each code (k), such as :attr:`CollapseAudit.groups`, so that duplicates
+            count as one code. By default each code is one.
 
     Returns:
-        What they say.
+        Perplexity, and used and dead codes.
 
     Raises:
         ParameterError: If they are not finite numbers of at least 0, some of them above.
@@ -59,11 +63,13 @@ def measure_stored_usage(usage: npt.ArrayLike) -> StoredUsage:
     if not (np.isfinite(counts).all() and (counts >= 0).all() and largest > 0):
         raise ParameterError("usage must be finite numbers of at least 0, and not all of them 0.")
     shares = counts / largest  # a sum of what is near the largest float64 would overflow
+    if groups is not None:
+        shares = np.bincount(groups, weights=shares)
     p = shares[shares > 0] / shares.sum()
     dead = int((shares < DEAD_SHARE * shares.mean()).sum())
     return StoredUsage(
         perplexity=float(np.exp(-(p * np.log(p)).sum())),
-        used=counts.size - dead,
+        used=shares.size - dead,
         dead=dead,
-        unused=int((counts == 0).sum()),
+        unused=int((shares == 0).sum()),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tests.planted import noise, resnet, under, vit
+from tests.planted import linear, noise, resnet, under, vit
 
 State = dict[str, Any]
 
@@ -48,11 +48,6 @@ TORCHVISION = ("resnet18", "vgg11", "vit_b_16", "mobilenet_v2", "squeezenet1_0")
 def _divided(state: State) -> State:
     shapes = {key: [n // 16 if n >= 128 else n for n in t.shape] for key, t in state.items()}
     return {key: noise(*shape) for key, shape in shapes.items()}
-
-
-def linear(name: str, outputs: int, inputs: int, *, bias: bool = True) -> State:
-    layer = {f"{name}.weight": noise(outputs, inputs)}
-    return layer | ({f"{name}.bias": noise(outputs)} if bias else {})
 
 
 def mlp(name: str, layers: tuple[int | str, ...], *widths: int, bias: bool = True) -> State:

@@ -58,13 +58,9 @@ def _is_decoder(layer: Layer, places: Mapping[tuple[str, ...], Layer]) -> bool:
     # an encoder and a decoder that are layers make a sparse autoencoder only if there are more
     # latents than inputs; in a language model both are stored alike
     encoder = _encoder(layer, places)
-    return (
-        _LINEAR.fullmatch(layer.name) is not None
-        and encoder is not None
-        and encoder.weight is not None
-        and encoder.weight.shape == weight.shape[::-1]
-        and weight.shape[0] < weight.shape[1]
-    )
+    if not _LINEAR.fullmatch(layer.name) or encoder is None or encoder.weight is None:
+        return _LINEAR.fullmatch(layer.name) is not None and len(places) == 1  # a decoder alone
+    return encoder.weight.shape == weight.shape[::-1] and weight.shape[0] < weight.shape[1]
 
 
 def _located(

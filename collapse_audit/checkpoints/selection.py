@@ -88,7 +88,7 @@ def _named(
     keys = _matching(checkpoint, name)
     if not keys and len(turned := _matching(checkpoint, name.removesuffix(".T"))) == 1:
         stored = _as_head(checkpoint, turned[0], spec)
-        return (replace(stored, k=stored.d, d=stored.k, transposed=True),)
+        return (replace(stored, k=stored.d, d=stored.k, transposed=True, notes=()),)
     if len(keys) == 1:  # a stack of matrices is several heads
         known = (
             head for head in heads if keys[0] in (head.weight_key, head.scale_key, *head.aliases)
@@ -137,7 +137,9 @@ def _as_head(checkpoint: Checkpoint, key: str, spec: str) -> HeadLocation:
     elif 0 in shape:
         what = "empty"
     else:
-        return plain_head(replace(tensor, shape=shape))
+        found = plain_head(replace(tensor, shape=shape))
+        note = f"its {found.k:,} rows are audited, as it is stored; KEY.T would take its columns"
+        return replace(found, notes=(note,) if found.k < found.d else ())
     near = did_you_mean(key, (t.key for t in checkpoint.tensors.values() if t.is_float_matrix))
     raise CheckpointError(
         f"{spec}: {printable(key)!r} is {what}, of shape {printable(list(tensor.shape))}.",
