@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
@@ -11,14 +11,20 @@ import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
-from collapse_audit.redundancy import SWEEP_EPSILONS, Redundancy, measure_redundancy
+from collapse_audit.redundancy import (
+    SWEEP_EPSILONS,
+    Diversity,
+    Redundancy,
+    measure_diversity,
+    measure_redundancy,
+)
 from collapse_audit.report.documents import HeadDocument, ReportDocument, SourceDocument
 from collapse_audit.report.html import to_html, to_html_fragment
 from collapse_audit.report.json_text import to_json
 from collapse_audit.report.markdown import to_markdown
 from collapse_audit.report.table import to_table
 from collapse_audit.report_builder import head_document, report_document
-from collapse_audit.similarity import Progress, silent
+from collapse_audit.similarity import NEff, Progress, silent
 from collapse_audit.stored_usage import StoredUsage, measure_stored_usage
 
 if TYPE_CHECKING:
@@ -83,18 +89,30 @@ class CollapseAudit:
         prototypes: The audited prototypes.
         redundancy: Groups, counts, the sweep over epsilon and the nearest prototypes.
         source: What was audited.
-        mlcd: Class distribution over the prototypes, if it was measured.
+        mlcd: Class distribution over the prototypes, if it was measured; see :meth:`with_mlcd`.
+        diversity: Effective number of its classes, where duplicates count as one.
     """
 
     prototypes: Prototypes
     redundancy: Redundancy
     source: Source = field(default_factory=Source)
     mlcd: MLCD | None = None
+    diversity: Diversity | None = None
+
+    def with_mlcd(self, mlcd: MLCD) -> CollapseAudit:
+        """The same audit with a class distribution over its prototypes, and its diversity."""
+        found = measure_diversity(self.prototypes, self.redundancy, mlcd.probabilities)
+        return replace(self, mlcd=mlcd, diversity=found)
 
     @property
     def num_unique(self) -> int:
         """Unique prototypes M, by the greedy leader cover in index order."""
         return self.redundancy.num_unique
+
+    @property
+    def n_eff(self) -> NEff:
+        """Effective number of prototypes, which depends on no scan order."""
+        return self.redundancy.n_eff
 
     @property
     def unique_fraction(self) -> float:
@@ -110,6 +128,15 @@ class CollapseAudit:
     def groups(self) -> npt.NDArray[np.int64]:
         """Group of each prototype (k), numbered by falling size."""
         return self.redundancy.groups
+
+    @property
+    def unique_prototypes(self) -> Prototypes:
+        """The prototype that stands for each group (m x d), numbered as the groups are."""
+        p, leaders = self.prototypes, self.redundancy.leaders
+        bias = None if p.bias is None else p.bias[leaders]
+        usage = None if p.usage is None else np.bincount(self.groups, p.usage).astype(np.float64)
+        rows, lengths, norms = p.rows[leaders], p.lengths[leaders], p.norms[leaders]
+        return replace(p, rows=rows, lengths=lengths, norms=norms, bias=bias, usage=usage)
 
     def stored_usage(self, level: Literal["k", "m"] = "k") -> StoredUsage | None:
         """How often training took each prototype (or unique one, ``"m"``), if the file tells."""
@@ -132,7 +159,7 @@ class CollapseAudit:
     def head_report(self) -> HeadDocument:
         """The entry of this head in a report."""
         published = [(count.unique, count.source) for count in self.source.published]
-        return head_document(self.prototypes, self.redundancy, published, self.mlcd)
+        return head_document(self.prototypes, self.redundancy, published, self.mlcd, self.diversity)
 
     def to_dict(self) -> ReportDocument:
         """The report of this head alone, as ``--format json`` prints it."""

@@ -235,6 +235,9 @@ def test_copies_share_their_usage_over_unique_prototypes() -> None:
     assert unique is not None
     assert unique.to_dict() == by_definition([2, 4, 4, 4])
     assert usage.to_dict() == by_definition([1, 1, 2, 2, 1, 3, 4, 0])
+    of_unique = found.unique_prototypes.usage
+    assert of_unique is not None
+    assert sorted(of_unique.tolist()) == [2, 4, 4, 4]
     assert found.head_report()["stored_usage"] == {
         "dead_below": 0.1, "k": usage.to_dict(), "m": unique.to_dict(),
     }  # fmt: skip

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Final, Literal, NotRequired, TypeAlias, TypedDict
 
+from collapse_audit.report.usage_documents import SummaryDocument, UsageDocument
 from collapse_audit.version import __version__
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 REPORT_SCHEMA: Final = "collapse-audit/report"
 ERROR_SCHEMA: Final = "collapse-audit/error"
 VERDICT_SCHEMA: Final = "collapse-audit/verdict"
@@ -54,7 +55,14 @@ class Parameters(TypedDict):
     certified: bool
 
 
-class Counts(TypedDict):
+class NEffDocument(TypedDict):
+    """Effective number of prototypes; an interval where it was estimated from a sample."""
+
+    n_eff: NotRequired[float]
+    n_eff_interval: NotRequired[list[float] | None]
+
+
+class Counts(NEffDocument):
     """Unique prototypes by each rule."""
 
     greedy: int
@@ -138,14 +146,7 @@ class MLCDDocument(TypedDict):
     temperature_source: NotRequired[str | None]
     centre_source: NotRequired[str | None]
     vmf: NotRequired[bool]
-
-
-class UsageDocument(TypedDict):
-    """How often training took each code, over codes (k) and unique ones (m)."""
-
-    dead_below: float  # share of the mean usage
-    k: _Numbers
-    m: _Numbers
+    diversity: NotRequired[_Numbers | None]
 
 
 class HeadDocument(TypedDict):
@@ -171,30 +172,6 @@ class HeadDocument(TypedDict):
     null: NotRequired[NullDocument | None]
     published: PublishedDocument | None
     mlcd: MLCDDocument | None
-
-
-class SummaryUsage(TypedDict):
-    """The stored usage of several codebooks together."""
-
-    heads: int
-    perplexity_min: float
-    perplexity_median: float
-    dead: int
-    bits: float  # sum of log2 of the perplexities
-    bits_of_k: float
-
-
-class SummaryDocument(TypedDict):
-    """Several heads together; each was audited on its own."""
-
-    heads: int
-    k: int
-    m: int
-    unique_fraction: float
-    unique_fraction_min: float
-    unique_fraction_median: float
-    least_unique: str
-    stored_usage: SummaryUsage | None
 
 
 class ReportDocument(_Document):
@@ -266,6 +243,16 @@ class MetricDocument(TypedDict):
     judgements: list[Literal["better", "worse", "same", "changed"] | None]
 
 
+class MatchingDocument(TypedDict):
+    """How the prototypes of A match those of another head; pairs of numbers are for A and it."""
+
+    k: list[int]
+    mean_max_cosine: list[float]
+    random_max_cosine: list[float]
+    pw_mcc: float | None
+    pair_cosine: _Numbers | None
+
+
 class ComparedHead(TypedDict):
     """One head in all sources."""
 
@@ -274,6 +261,7 @@ class ComparedHead(TypedDict):
     partners: list[str]
     metrics: list[MetricDocument]
     regroupings: list[RegroupingDocument | None]
+    matchings: NotRequired[list[MatchingDocument]]
 
 
 class ComparisonDocument(_Document):
@@ -281,6 +269,7 @@ class ComparisonDocument(_Document):
 
     sources: list[str]
     heads: list[ComparedHead]
+    among: NotRequired[Literal["all", "unique"]]
 
 
 class PointDocument(TypedDict):
