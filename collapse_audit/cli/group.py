@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "compare": "Heads side by side.",
     "demo": "Audit the small head inside the package.",
     "download": "Fetch heads for audits offline.",
+    "gallery": "What do the classes look like?",
     "history": "A run at a glance: every checkpoint.",
     "info": "What a file holds, without any mathematics.",
     "list": "Public checkpoints that hold prototypes.",

@@ -5,11 +5,22 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from collapse_audit.report import cells, features_cells, history_text, mlcd_cells, svg, words
+from collapse_audit.report import (
+    cells,
+    features_cells,
+    gallery_text,
+    history_text,
+    mlcd_cells,
+    svg,
+    words,
+)
 from collapse_audit.report.documents import FeaturesReport, HistoryDocument, ReportDocument
+from collapse_audit.report.gallery_documents import GalleryDocument
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import jinja2
 
 
@@ -28,6 +39,16 @@ def history_to_html(history: HistoryDocument) -> str:
 def features_to_html(report: FeaturesReport) -> str:
     """Write the features of a source without prototypes as such a page."""
     return _render("features.html.jinja", report=report, to_json=to_json)
+
+
+def gallery_to_html(gallery: GalleryDocument, thumbnails: Mapping[int, str]) -> str:
+    """Write a gallery as such a page, with its images (``data:`` URIs, by sample) in it."""
+    return _render("gallery.html.jinja", gallery=gallery, thumbnails=thumbnails)
+
+
+def gallery_to_html_fragment(gallery: GalleryDocument, thumbnails: Mapping[int, str]) -> str:
+    """The same for the output cell of a notebook."""
+    return _render("gallery_fragment.html.jinja", gallery=gallery, thumbnails=thumbnails)
 
 
 def to_html_fragment(report: ReportDocument) -> str:
@@ -55,6 +76,7 @@ def _environment() -> jinja2.Environment:
     environment.globals.update(
         cells=cells,
         features_cells=features_cells,
+        gallery_text=gallery_text,
         history_text=history_text,
         mlcd_cells=mlcd_cells,
         svg=svg,
