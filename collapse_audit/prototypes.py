@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Branch: TypeAlias = Literal["teacher", "student"]
+Metric: TypeAlias = Literal["cosine", "euclidean"]
 Array: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 #: Arteaga et al. 2026, headline table; 12.8 degrees.
@@ -173,6 +174,16 @@ class Prototypes:
         rows /= self.lengths[index, None]
         return rows
 
+    def take(self, index: npt.NDArray[np.intp]) -> Prototypes:
+        """Some of the prototypes, in the order of an index."""
+        return replace(
+            self,
+            rows=self.rows[index],
+            lengths=self.lengths[index],
+            norms=self.norms[index],
+            bias=None if self.bias is None else self.bias[index],
+        )
+
     def __repr__(self) -> str:
         branch = f", branch={self.branch!r}" if self.branch else ""
         return f"Prototypes({self.name!r}, k={self.k}, d={self.d}, dtype={self.dtype!r}{branch})"
@@ -186,6 +197,36 @@ def check_epsilon(epsilon: float) -> float:
             hint=f"The literature uses {DEFAULT_EPSILON}.",
         )
     return float(epsilon)
+
+
+def check_metric(metric: str, epsilon: float | None, radius: float | None) -> Metric:
+    """A metric; a ParameterError if there is no such one, or its threshold is not its own or bad."""
+    if metric == "cosine":
+        if radius is not None:
+            raise ParameterError(
+                "`radius` is a Euclidean distance, and the metric is cosine.",
+                hint="Give `epsilon`, or `metric=euclidean`.",
+            )
+        if epsilon is not None:
+            check_epsilon(epsilon)
+        return "cosine"
+    if metric != "euclidean":
+        raise ParameterError(f"metric must be cosine or euclidean, got {metric!r}.")
+    if epsilon is not None:
+        raise ParameterError(
+            "`epsilon` is a cosine distance, and the metric is euclidean.",
+            hint="Give `radius`, or neither for the default.",
+        )
+    if radius is not None:
+        check_radius(radius)
+    return "euclidean"
+
+
+def check_radius(radius: float) -> float:
+    """A Euclidean distance as a float; a ParameterError if it is not between 1e-300 and 1e300."""
+    if not 1e-300 <= radius <= 1e300:
+        raise ParameterError(f"radius must be above 0 and finite (a distance), got {radius}.")
+    return float(radius)
 
 
 def as_prototypes(given: Prototypes | npt.ArrayLike | torch.Tensor) -> Prototypes:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
+from collapse_audit.dead_rows import find_norm_gap
+from collapse_audit.devices import pick_device
+from collapse_audit.prototypes import (
+    DEFAULT_EPSILON,
+    Metric,
+    Prototypes,
+    as_prototypes,
+    check_metric,
+)
 from collapse_audit.similarity import (
+    Begun,
     Bracket,
     Comparison,
+    EuclideanComparison,
     Nearest,
+    NearestSearch,
+    Points,
     Progress,
     SweepLevel,
     Threshold,
+    begin_with_default_radius,
     bracket_unique,
     choose_panels,
     silent,
@@ -28,26 +41,35 @@ if TYPE_CHECKING:
 
 # Arteaga et al. 2026, figure 3 has 0.025 to 0.5; the two smaller ones show how tight copies are.
 SWEEP_EPSILONS = (0.005, 0.0125, 0.025, 0.05, 0.1, 0.25, 0.5)
+# Of the radius. Between unit rows an epsilon is the distance sqrt(2 epsilon), so that the epsilons
+# above are 0.45 to 4.5 times that of 0.025.
+SWEEP_RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
+# Rows of independent normal entries have their nearest at more than this share of the distance of
+# two of them, over the K-th part of the volume: closer ones are copies that differ a little.
+_CLOSE = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Redundancy:
-    """Groups of duplicate prototypes at one epsilon.
+    """Groups of duplicate prototypes at one epsilon, or one radius.
 
     Attributes:
-        epsilon: Cosine distance below which two prototypes are duplicates.
+        epsilon: Cosine distance below which two prototypes are duplicates; ``None`` in the
+            Euclidean metric.
         groups: Group of each prototype (k, int64), numbered by falling size, so that
             ``redundancy_factors[groups]`` is how often each prototype is repeated.
         leaders: Index of the prototype that stands for each group (m, int64).
         components: Connected components of the duplicate graph (single linkage).
-        neighbours: Other prototypes within epsilon, for each prototype (k, int64).
-        cliques: Whether all members of a group are within epsilon of each other (m).
+        neighbours: Other prototypes closer than that, for each prototype (k, int64).
+        cliques: Whether all members of a group are closer than that to each other (m).
         bracket: How far M depends on the scan order and the counting rule.
-        sweep: The counts at other thresholds, in rising order of epsilon; may be empty.
+        sweep: The counts at other thresholds, in rising order of these; may be empty.
         nearest: Nearest other prototype of each one; ``None`` if it was not asked for.
+        radius: Euclidean distance below which two are duplicates; ``None`` in the cosine metric.
+        notes: What a reader should know of how the radius was chosen, one line each.
     """
 
-    epsilon: float
+    epsilon: float | None
     groups: npt.NDArray[np.int64]
     leaders: npt.NDArray[np.int64]
     components: int
@@ -56,6 +78,19 @@ class Redundancy:
     bracket: Bracket
     sweep: tuple[SweepLevel, ...] = ()
     nearest: Nearest | None = None
+    radius: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> Metric:
+        """How prototypes were compared."""
+        return "cosine" if self.radius is None else "euclidean"
+
+    @property
+    def threshold(self) -> float:
+        """The epsilon or the radius."""
+        (threshold,) = {self.epsilon, self.radius} - {None}
+        return threshold
 
     @property
     def k(self) -> int:
@@ -108,57 +143,90 @@ class Redundancy:
         return [(int(r), int(c)) for r, c in zip(factor, count, strict=True)]
 
     def __repr__(self) -> str:
-        return f"Redundancy(k={self.k}, num_unique={self.num_unique}, epsilon={self.epsilon:g})"
+        at = f"epsilon={self.epsilon:g}" if self.radius is None else f"radius={self.radius:g}"
+        return f"Redundancy(k={self.k}, num_unique={self.num_unique}, {at})"
 
 
 def measure_redundancy(
     prototypes: Prototypes | npt.ArrayLike | torch.Tensor,
     *,
-    epsilon: float = DEFAULT_EPSILON,
-    sweep: Sequence[float] = SWEEP_EPSILONS,
+    epsilon: float | None = None,
+    sweep: Sequence[float] | None = None,
     nearest: bool = True,
     device: str = "auto",
+    metric: Metric = "cosine",
+    radius: float | None = None,
     progress: Progress = silent,
 ) -> Redundancy:
     """Count the unique prototypes of a head and how often each one is repeated.
 
-    Two prototypes are duplicates if their cosine distance is strictly below epsilon. Being a
-    duplicate is not transitive, so a grouping rule is needed: the greedy leader cover in index
-    order (definition 4.1 of Govindarajan et al. 2024 and 2.1 of Arteaga et al. 2026 ask for a
-    partition with a representative within epsilon of every member, and fix no algorithm).
-    ``components`` counts the same graph by single linkage and bounds M from below; ``bracket``
-    says how far any other scan order could be from M.
+    Two prototypes are duplicates if their cosine distance is strictly below epsilon, or in the
+    Euclidean metric if their distance is strictly below the radius. Being a duplicate is not
+    transitive, so a grouping rule is needed: the greedy leader cover in index order (definition 4.1
+    of Govindarajan et al. 2024 and 2.1 of Arteaga et al. 2026 ask for a partition with a
+    representative within epsilon of every member, and fix no algorithm). ``components`` counts the
+    same graph by single linkage and bounds M from below; ``bracket`` says how far any other scan
+    order could be from M.
 
     Args:
         prototypes: The prototypes of one head, or their matrix (k x d).
-        epsilon: Cosine distance, between 0 and 1.
-        sweep: Other thresholds to count at; empty for none.
+        epsilon: Cosine distance, between 0 and 1; 0.025 by default.
+        sweep: Other thresholds to count at; empty for none. By default :data:`SWEEP_EPSILONS`, or
+            the radius times :data:`SWEEP_RADII`.
         nearest: Whether to find the nearest other prototype of each one.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each,
+            and the Euclidean metric is computed on the CPU.
+        metric: ``"cosine"``, by direction, or ``"euclidean"``, as the codes of a codebook are.
+        radius: Euclidean distance, above 0. By default 0.2 of the median distance between a live
+            row and the nearest other one that is no exact copy, to three digits: between unit
+            rows about what an epsilon of 0.025 is.
         progress: Called with (stage, done, total) while it runs.
 
     Returns:
         The groups and counts; equal on every machine for the same stored weights.
 
     Raises:
-        ParameterError: If a threshold is not between 0 and 1, or there is no such device.
+        ParameterError: If a threshold is out of its range or not of the metric, or there is no such
+            metric or device.
+        PrototypeError: If rows are so long that float64 does not hold their distances.
 
     Example:
         >>> weight = np.array([[1.0, 0.0], [2.0, 0.01], [0.0, 1.0]])
         >>> measure_redundancy(Prototypes.from_weight(weight)).redundancy_factors.tolist()
         [2, 1]
+        >>> measure_redundancy(weight, metric="euclidean", radius=0.1).num_unique
+        3
     """
     prototypes = as_prototypes(prototypes)
-    panels = choose_panels(prototypes, device=device)
-    comparison = Comparison(prototypes, Threshold(epsilon), panels=panels)
-    found = survey(comparison, sweep, nearest=nearest, progress=progress)
+    search: NearestSearch | None = None
+    notes: tuple[str, ...] = ()
+    if check_metric(metric, epsilon, radius) == "cosine":
+        panels = choose_panels(prototypes, device=device)
+        level = DEFAULT_EPSILON if epsilon is None else epsilon
+        comparison = Comparison(prototypes, Threshold(level), panels=panels)
+        usual: Sequence[float] = SWEEP_EPSILONS
+    else:
+        pick_device("cpu" if device == "auto" else device)  # an unknown one is refused here too
+        if radius is None:
+            begun = begin_with_default_radius(prototypes, _live(prototypes), progress=progress)
+            comparison, search = begun.comparison, begun.search
+            notes = _notes_of_default(begun, prototypes)
+        else:
+            comparison = EuclideanComparison(Points(prototypes), radius)
+        usual = tuple(share * comparison.threshold.level for share in SWEEP_RADII)
+    found = survey(
+        comparison,
+        usual if sweep is None else sweep,
+        nearest=search or nearest,
+        progress=progress,
+    )
     cover, links = found.cover, found.links
     bracket = bracket_unique(comparison, cover, links, progress=progress)
     rank = np.argsort(-cover.sizes, kind="stable")  # ties: the leader met first
     number = np.empty(len(rank), dtype=np.int64)
     number[rank] = np.arange(len(rank))
     return Redundancy(
-        epsilon=float(epsilon),
+        epsilon=comparison.threshold.level if metric == "cosine" else None,
         groups=number[cover.group],
         leaders=cover.leaders[rank].astype(np.int64),
         components=links.num_components,
@@ -166,5 +234,36 @@ def measure_redundancy(
         cliques=links.clique[rank],
         bracket=bracket,
         sweep=found.levels,
-        nearest=found.nearest,
+        nearest=_distances(found.nearest, comparison) if nearest and found.nearest else None,
+        radius=None if metric == "cosine" else comparison.threshold.level,
+        notes=notes,
     )
+
+
+def _distances(nearest: Nearest, comparison: Comparison) -> Nearest:
+    """The nearest ones with the distances of the metric."""
+    if not isinstance(comparison, EuclideanComparison):
+        return nearest
+    distance = comparison.points.distances(nearest.distance)
+    return replace(nearest, distance=distance, metric="euclidean")
+
+
+def _live(prototypes: Prototypes) -> npt.NDArray[np.intp]:
+    """The rows that are not dead."""
+    gap = find_norm_gap(prototypes.norms, prototypes.d)
+    return np.arange(prototypes.k) if gap is None else gap.live
+
+
+def _notes_of_default(begun: Begun, prototypes: Prototypes) -> tuple[str, ...]:
+    """Where the default radius comes from, and whether most prototypes may be near copies."""
+    radius, median = begun.comparison.threshold.level, begun.median
+    if not median:
+        return (f"all prototypes are one point, so any radius gives the same count as {radius:g}",)
+    notes = [f"the radius is 0.2 of the median nearest distance, {median:.3g}"]
+    norm = float(np.median(prototypes.norms[_live(prototypes)]))
+    if median < _CLOSE * 2**0.5 * norm * prototypes.k ** (-1 / prototypes.d):
+        notes.append(
+            f"that distance is small beside the norms (median {norm:.3g}): most prototypes may be "
+            "copies of others that differ a little, which a radius of your own would find"
+        )
+    return tuple(notes)

@@ -79,7 +79,7 @@ def head_document(
         },
         "sweep": [
             {
-                "epsilon": level.epsilon,
+                "epsilon": level.threshold,
                 "greedy": level.greedy,
                 "components": level.components,
                 "isolated": level.isolated,

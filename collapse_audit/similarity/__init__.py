@@ -4,11 +4,14 @@
 groups, ``link_groups`` connects and counts, ``NearestSearch`` ranks, and ``survey`` asks them all,
 over every epsilon of a sweep; ``bracket_unique`` bounds what other scan orders would find. Each
 equals its float64 definition on the stored weights. How the products are made fast, and how wrong
-they may be, is in ``products``; ``choose_panels`` takes the fastest of this machine.
+they may be, is in ``products``; ``choose_panels`` takes the fastest of this machine. In the
+Euclidean metric ``EuclideanComparison`` answers in its place, at a radius.
 """
 
 from collapse_audit.similarity.bracket import Bracket, bracket_unique
 from collapse_audit.similarity.cover import Cover, leader_cover
+from collapse_audit.similarity.default_radius import Begun, begin_with_default_radius
+from collapse_audit.similarity.euclidean import EuclideanComparison, Points
 from collapse_audit.similarity.links import Links, link_groups
 from collapse_audit.similarity.nearest import Nearest, NearestSearch
 from collapse_audit.similarity.null import duplicate_probability, nearest_cosine_quantiles
@@ -19,16 +22,20 @@ from collapse_audit.similarity.survey import Survey, SweepLevel, survey
 
 __all__ = [
     "Arithmetic",
+    "Begun",
     "Bracket",
     "Comparison",
     "Cover",
+    "EuclideanComparison",
     "Links",
     "Nearest",
     "NearestSearch",
+    "Points",
     "Progress",
     "Survey",
     "SweepLevel",
     "Threshold",
+    "begin_with_default_radius",
     "bracket_unique",
     "choose_panels",
     "duplicate_probability",
