@@ -19,9 +19,9 @@ from collapse_audit.prototypes import (
     check_metric,
 )
 from collapse_audit.similarity import (
-    Begun,
     Bracket,
     Comparison,
+    DefaultRadius,
     EuclideanComparison,
     Nearest,
     NearestSearch,
@@ -29,9 +29,9 @@ from collapse_audit.similarity import (
     Progress,
     SweepLevel,
     Threshold,
-    begin_with_default_radius,
     bracket_unique,
     choose_panels,
+    default_radius,
     silent,
     survey,
 )
@@ -44,9 +44,6 @@ SWEEP_EPSILONS = (0.005, 0.0125, 0.025, 0.05, 0.1, 0.25, 0.5)
 # Of the radius. Between unit rows an epsilon is the distance sqrt(2 epsilon), so that the epsilons
 # above are 0.45 to 4.5 times that of 0.025.
 SWEEP_RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
-# Rows of independent normal entries have their nearest at more than this share of the distance of
-# two of them, over the K-th part of the volume: closer ones are copies that differ a little.
-_CLOSE = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,8 +86,7 @@ class Redundancy:
     @property
     def threshold(self) -> float:
         """The epsilon or the radius."""
-        (threshold,) = {self.epsilon, self.radius} - {None}
-        return threshold
+        return self.radius or self.epsilon or DEFAULT_EPSILON
 
     @property
     def k(self) -> int:
@@ -177,9 +173,9 @@ def measure_redundancy(
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each,
             and the Euclidean metric is computed on the CPU.
         metric: ``"cosine"``, by direction, or ``"euclidean"``, as the codes of a codebook are.
-        radius: Euclidean distance, above 0. By default 0.2 of the median distance between a live
-            row and the nearest other one that is no exact copy, to three digits: between unit
-            rows about what an epsilon of 0.025 is.
+        radius: Euclidean distance, above 0. By default 0.2 of the median nearest distance of live
+            rows without near copies, to three digits: between unit rows about what an epsilon of
+            0.025 is.
         progress: Called with (stage, done, total) while it runs.
 
     Returns:
@@ -208,9 +204,15 @@ def measure_redundancy(
     else:
         pick_device("cpu" if device == "auto" else device)  # an unknown one is refused here too
         if radius is None:
-            begun = begin_with_default_radius(prototypes, _live(prototypes), progress=progress)
-            comparison, search = begun.comparison, begun.search
-            notes = _notes_of_default(begun, prototypes)
+            live = _live(prototypes)
+            default = default_radius(live, progress=progress)
+            comparison = default.comparison
+            if live is prototypes:
+                search = default.search
+            else:
+                level = comparison.threshold.level
+                comparison = EuclideanComparison(Points(prototypes), level)
+            notes = (_origin(default),)
         else:
             comparison = EuclideanComparison(Points(prototypes), radius)
         usual = tuple(share * comparison.threshold.level for share in SWEEP_RADII)
@@ -248,22 +250,18 @@ def _distances(nearest: Nearest, comparison: Comparison) -> Nearest:
     return replace(nearest, distance=distance, metric="euclidean")
 
 
-def _live(prototypes: Prototypes) -> npt.NDArray[np.intp]:
+def _live(prototypes: Prototypes) -> Prototypes:
     """The rows that are not dead."""
     gap = find_norm_gap(prototypes.norms, prototypes.d)
-    return np.arange(prototypes.k) if gap is None else gap.live
+    return prototypes if gap is None else prototypes.take(gap.live)
 
 
-def _notes_of_default(begun: Begun, prototypes: Prototypes) -> tuple[str, ...]:
-    """Where the default radius comes from, and whether most prototypes may be near copies."""
-    radius, median = begun.comparison.threshold.level, begun.median
-    if not median:
-        return (f"all prototypes are one point, so any radius gives the same count as {radius:g}",)
-    notes = [f"the radius is 0.2 of the median nearest distance, {median:.3g}"]
-    norm = float(np.median(prototypes.norms[_live(prototypes)]))
-    if median < _CLOSE * 2**0.5 * norm * prototypes.k ** (-1 / prototypes.d):
-        notes.append(
-            f"that distance is small beside the norms (median {norm:.3g}): most prototypes may be "
-            "copies of others that differ a little, which a radius of your own would find"
-        )
-    return tuple(notes)
+def _origin(default: DefaultRadius) -> str:
+    """Where the default radius comes from."""
+    share = f"the radius is 0.2 of the median nearest distance, {default.median:.3g}"
+    copies = f"most rows are closer than {default.near:g} to another one"
+    if not default.collapsed:
+        return share
+    if not default.median:
+        return f"{copies}, and there is one such group: the radius is 0.2 of the median norm"
+    return f"{copies}: {share}, of what is left when these count once"

@@ -10,7 +10,7 @@ Euclidean metric ``EuclideanComparison`` answers in its place, at a radius.
 
 from collapse_audit.similarity.bracket import Bracket, bracket_unique
 from collapse_audit.similarity.cover import Cover, leader_cover
-from collapse_audit.similarity.default_radius import Begun, begin_with_default_radius
+from collapse_audit.similarity.default_radius import DefaultRadius, default_radius
 from collapse_audit.similarity.euclidean import EuclideanComparison, Points
 from collapse_audit.similarity.links import Links, link_groups
 from collapse_audit.similarity.nearest import Nearest, NearestSearch
@@ -22,10 +22,10 @@ from collapse_audit.similarity.survey import Survey, SweepLevel, survey
 
 __all__ = [
     "Arithmetic",
-    "Begun",
     "Bracket",
     "Comparison",
     "Cover",
+    "DefaultRadius",
     "EuclideanComparison",
     "Links",
     "Nearest",
@@ -35,9 +35,9 @@ __all__ = [
     "Survey",
     "SweepLevel",
     "Threshold",
-    "begin_with_default_radius",
     "bracket_unique",
     "choose_panels",
+    "default_radius",
     "duplicate_probability",
     "leader_cover",
     "link_groups",

@@ -7,51 +7,69 @@ from dataclasses import dataclass
 import numpy as np
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.similarity.cover import Cover
 from collapse_audit.similarity.euclidean import EuclideanComparison, Points
-from collapse_audit.similarity.nearest import NearestSearch, first_copies
-from collapse_audit.similarity.products.rows import Index
+from collapse_audit.similarity.nearest import NearestSearch
+from collapse_audit.similarity.products.rows import Float64
 from collapse_audit.similarity.progress import Progress, silent
+from collapse_audit.similarity.survey import survey
 
-#: For unit rows an epsilon of 0.025 is a distance of 0.224, and the nearest of 512 random directions
-#: in 64 dimensions is 1.12 away, that of 65,536 in 256 dimensions 1.2.
-SHARE = 0.2
+# For unit rows an epsilon of 0.025 is a distance of 0.224. The nearest of 512 random directions in 64
+# dimensions is 1.09 away, that of 65,536 in 256 dimensions 1.2.
+_SHARE = 0.2
+# Two of K rows that fill their volume are further apart than this share of the distance of two that
+# are orthogonal, times the side of a K-th part of it: closer ones are near copies.
+_NEAR_COPIES = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Begun:
-    """A comparison at the default radius.
+class DefaultRadius:
+    """A comparison at the default radius, and how that was found.
 
     Attributes:
         comparison: The points at the radius.
-        median: The median nearest distance that it is a share of; 0 if all points are one.
-        search: The nearest of all points, where they were found on the way.
+        search: The nearest of all points, which were found on the way.
+        median: Nearest distance that the radius is a share of; 0 if all rows are such copies of one.
+        near: Distance below which rows were taken for copies.
+        collapsed: Whether most rows have such copies, so that the median is that of the rest.
     """
 
     comparison: EuclideanComparison
+    search: NearestSearch
     median: float
-    search: NearestSearch | None
+    near: float
+    collapsed: bool
 
 
-def begin_with_default_radius(
-    prototypes: Prototypes, live: Index, *, progress: Progress = silent
-) -> Begun:
-    """Find the radius: 0.2 of the median nearest distance of live rows, without exact copies.
+def default_radius(prototypes: Prototypes, *, progress: Progress = silent) -> DefaultRadius:
+    """Find the radius: 0.2 of the median nearest distance of the rows without near copies.
 
-    Three significant digits, so that it is what a report prints, and the same on every machine.
-    Where all rows are one, any radius gives the same: the same share of their norm is taken.
+    Where most have near copies, it is the median nearest distance of the leaders of a cover at that
+    distance. It has three significant digits: what a report prints, the same on every machine.
     """
     points = Points(prototypes)
-    copy_of = first_copies(points)
-    distinct = live[copy_of[live] == live]
-    some = points if len(distinct) == points.k else Points(prototypes.take(distinct))
-    comparison = EuclideanComparison(some, 1.0)
+    norm = float(np.median(prototypes.norms))
+    near = _rounded(_NEAR_COPIES * 2**0.5 * norm * points.k ** (-1 / points.d))
+    comparison = EuclideanComparison(points, near)
     search = NearestSearch(comparison)
-    everyone = np.arange(some.k)
-    search.find(everyone, everyone, Cover(everyone, everyone), progress=progress)
-    nearest = some.distances(search.result().distance)
-    median = float(np.median(nearest)) if some.k > 1 else 0.0
-    radius = float(f"{SHARE * (median or float(prototypes.norms.max())):.3g}")
-    if some is points:
-        return Begun(comparison.at(radius), median, search)
-    return Begun(EuclideanComparison(points, radius), median, None)
+    cover = survey(comparison, nearest=search, progress=progress).cover
+    nearest = points.distances(search.result().distance)
+    apart = nearest[nearest >= near]
+    collapsed = 2 * len(apart) < points.k
+    if collapsed:
+        apart = _nearest_distances(prototypes.take(cover.leaders), near)
+    median = float(np.median(apart)) if len(apart) else 0.0
+    radius = _rounded(_SHARE * (median or norm))
+    return DefaultRadius(comparison.at(radius), search, median, near, collapsed)
+
+
+def _nearest_distances(prototypes: Prototypes, near: float) -> Float64:
+    """Distance of each to the nearest other one; nothing if there is no other."""
+    if prototypes.k < 2:
+        return np.empty(0)
+    points = Points(prototypes)
+    found = survey(EuclideanComparison(points, near), nearest=True).nearest
+    return np.empty(0) if found is None else points.distances(found.distance)
+
+
+def _rounded(distance: float) -> float:
+    return float(f"{distance:.3g}")

@@ -18,7 +18,7 @@ from collapse_audit.prototypes import Prototypes, check_radius
 from collapse_audit.similarity.predicate import Comparison, ExactPairs, Threshold
 from collapse_audit.similarity.products.bounds import chord_bound
 from collapse_audit.similarity.products.lifted import LiftedPanels
-from collapse_audit.similarity.products.panel import Panels
+from collapse_audit.similarity.products.panel import Operand, Panels
 from collapse_audit.similarity.products.rows import Float64, Index, Mask, parts
 from collapse_audit.similarity.whole_numbers import as_integers, whole_numbers
 
@@ -207,3 +207,8 @@ class EuclideanComparison(Comparison):
         self.exact = ExactDistances(points)
         self._panels: Panels = LiftedPanels(points)
         self._fold = None
+
+    def may_reach(self, rows: Operand, columns: Operand, cosines: Float64) -> tuple[Index, Index]:
+        """Pairs whose score may reach the row's value, by the sharper product at once."""
+        # dead rows are one point to float32, and the nearest of the others all the same
+        return self._panels.recheck.may_reach(rows, columns, cosines)
