@@ -1,58 +1,69 @@
-"""Dead rows: prototypes whose norms lie below a gap, as codes do that no training step reached."""
+"""Dead rows of a head, and what its live rows alone give."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log10
 
 import numpy as np
 import numpy.typing as npt
 
-#: Live norms begin at least so many times higher than the dead ones end.
-SMALLEST_RATIO = 10.0
-# Of K rows of independent normal entries in D dimensions, n lie a factor q below the next with
-# probability of about q^(-n D): this is the largest of these that is no accident, as a power of ten.
-_ACCIDENT = 6.0
-# At least this share of the rows lies above the gap, and two: fewer are outliers, not what lives.
-_FEWEST_LIVE = 0.01
+from collapse_audit.norm_gap import find_norm_gap
+from collapse_audit.prototypes import Prototypes
+from collapse_audit.redundancy import Redundancy, measure_redundancy
+from collapse_audit.similarity import Progress, silent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NormGap:
-    """A gap in the norms of a head.
+class DeadRows:
+    """Rows whose norms lie below a gap, and the redundancy of the others.
 
     Attributes:
-        dead: Rising indices of the rows below it.
-        live: Rising indices of the rows above it, at least two.
-        largest_dead: Largest norm below it.
-        smallest_live: Smallest norm above it, at least ten times that.
+        rows: Their indices, rising.
+        largest_norm: Largest norm of a dead row.
+        smallest_live_norm: Smallest norm of a live one, at least ten times that.
+        live: Groups of the live rows alone, at the same threshold; row i is the i-th live one.
     """
 
-    dead: npt.NDArray[np.intp]
-    live: npt.NDArray[np.intp]
-    largest_dead: float
-    smallest_live: float
+    rows: npt.NDArray[np.intp]
+    largest_norm: float
+    smallest_live_norm: float
+    live: Redundancy
+
+    @property
+    def count(self) -> int:
+        """Number of dead rows."""
+        return len(self.rows)
+
+    @property
+    def note(self) -> str:
+        """The finding in one sentence, for a report."""
+        live = self.live
+        return (
+            f"{self.count:,} of {self.count + live.k:,} rows are dead: their norms are at most "
+            f"{self.largest_norm:.3g}, all others at least {self.smallest_live_norm:.3g}; of the "
+            f"{live.k:,} live rows alone {live.num_unique:,} are unique"
+        )
 
 
-def find_norm_gap(norms: npt.NDArray[np.float64], d: int) -> NormGap | None:
-    r"""Find the uppermost gap in the norms of K rows below which rows count as dead.
-
-    With the norms in rising order, rows 1 to n are dead if :math:`q = |w_{n+1}| / |w_n| \ge 10`,
-    if :math:`n D \log_{10} q \ge 6`, and if at least two rows and 1 % of them are above.
-
-    Args:
-        norms: Norm of every row (k), not negative.
-        d: Dimension of the rows, D.
-
-    Returns:
-        The gap, or ``None`` if there is none.
-    """
-    rising = np.sort(norms)
-    most = len(rising) - max(2, int(np.ceil(_FEWEST_LIVE * len(rising))))
-    steps = SMALLEST_RATIO * rising[:-1] <= rising[1:]
-    for last in np.flatnonzero(steps[: max(most, 0)] & (rising[1:][: max(most, 0)] > 0))[::-1]:
-        below, above = float(rising[last]), float(rising[last + 1])
-        if below == 0 or (last + 1) * d * (log10(above) - log10(below)) >= _ACCIDENT:
-            dead = norms <= below
-            return NormGap(np.flatnonzero(dead), np.flatnonzero(~dead), below, above)
-    return None
+def measure_dead_rows(
+    prototypes: Prototypes,
+    measured: Redundancy,
+    *,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> DeadRows | None:
+    """Find the dead rows of a head that was measured; ``None`` where its norms have no gap."""
+    gap = find_norm_gap(prototypes.norms, prototypes.d)
+    if gap is None:
+        return None
+    live = measure_redundancy(
+        prototypes.take(gap.live),
+        epsilon=measured.epsilon,
+        metric=measured.metric,
+        radius=measured.radius,
+        sweep=(),
+        nearest=False,
+        device=device,
+        progress=progress,
+    )
+    return DeadRows(gap.dead, gap.largest_dead, gap.smallest_live, live)

@@ -200,7 +200,7 @@ def check_epsilon(epsilon: float) -> float:
 
 
 def check_metric(metric: str, epsilon: float | None, radius: float | None) -> Metric:
-    """A metric; a ParameterError if there is no such one, or its threshold is not its own or bad."""
+    """A metric; a ParameterError if there is no such one or a threshold is not its own, or bad."""
     if metric == "cosine":
         if radius is not None:
             raise ParameterError(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.dead_rows import find_norm_gap
 from collapse_audit.devices import pick_device
+from collapse_audit.norm_gap import find_norm_gap
 from collapse_audit.prototypes import (
     DEFAULT_EPSILON,
     Metric,

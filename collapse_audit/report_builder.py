@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from collapse_audit.prototypes import Prototypes
+from collapse_audit.dead_rows import DeadRows
+from collapse_audit.prototypes import Metric, Prototypes
 from collapse_audit.redundancy import Redundancy
 from collapse_audit.report.documents import (
     REPORT_SCHEMA,
     SCHEMA_VERSION,
     TOOL,
     CountDocument,
+    DeadDocument,
     HeadDocument,
+    Level,
     NullDocument,
     PublishedDocument,
     ReportDocument,
     SourceDocument,
 )
-from collapse_audit.similarity import Nearest, duplicate_probability, nearest_cosine_quantiles
+from collapse_audit.similarity import SweepLevel, duplicate_probability, nearest_cosine_quantiles
 
 if TYPE_CHECKING:
     from collapse_audit.mlcd import MLCD
@@ -30,15 +34,22 @@ _QUANTILES: Final = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99"
 
 
 def report_document(
-    source: SourceDocument, epsilon: float, heads: Sequence[HeadDocument]
+    source: SourceDocument, metric: Metric, epsilon: float | None, heads: Sequence[HeadDocument]
 ) -> ReportDocument:
     """The report of one source, with at least one head."""
+    radii = {head.get("radius") for head in heads}
     return {
         "schema": REPORT_SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "tool": TOOL.copy(),
         "source": source,
-        "parameters": {"epsilon": epsilon, "rule": "greedy", "certified": True},
+        "parameters": {
+            "epsilon": epsilon,
+            "rule": "greedy",
+            "certified": True,
+            "metric": metric,
+            "radius": radii.pop() if len(radii) == 1 else None,
+        },
         "heads": list(heads),
     }
 
@@ -48,15 +59,16 @@ def head_document(
     redundancy: Redundancy,
     published: Sequence[tuple[int, str]] = (),
     mlcd: MLCD | None = None,
+    dead: DeadRows | None = None,
 ) -> HeadDocument:
     """The entry of one head, with its published counts: the one to compare with first."""
     p, r, bracket, nearest = prototypes, redundancy, redundancy.bracket, redundancy.nearest
-    return {
+    document: HeadDocument = {
         "name": p.name,
         "branch": p.branch,
         "tensor_keys": list(p.tensor_keys),
         "tensor_sha256": dict(p.tensor_sha256),
-        "notes": list(p.notes),
+        "notes": [*p.notes, *r.notes, *([] if dead is None else [dead.note])],
         "k": p.k,
         "d": p.d,
         "dtype": p.dtype,
@@ -77,30 +89,52 @@ def head_document(
             "top": [int(factor) for factor in r.redundancy_factors[:_TOP_FACTORS]],
             "histogram": [list(bar) for bar in r.histogram],
         },
-        "sweep": [
-            {
-                "epsilon": level.threshold,
-                "greedy": level.greedy,
-                "components": level.components,
-                "isolated": level.isolated,
-            }
-            for level in r.sweep
-        ],
-        "nearest_cosine": None if nearest is None else _nearest_cosine(nearest),
+        "sweep": [_level(level, r.metric) for level in r.sweep],
+        "nearest_cosine": None,
+        "dead": None if dead is None else _dead(dead),
         "norms": _norms(p, r),
         "exact_duplicates": None if nearest is None else nearest.copies,
         "mean_direction_norm": _mean_direction_norm(p),
-        "null": _null(p, r.epsilon),
+        "null": None if r.epsilon is None else _null(p, r.epsilon),
         "published": _published(published),
         "mlcd": None if mlcd is None else mlcd.to_dict(),
     }
+    if r.radius is not None:
+        document["radius"] = r.radius
+        document["nearest_distance"] = None if nearest is None else _quantiles(nearest.distance)
+    elif nearest is not None:
+        document["nearest_cosine"] = _quantiles(nearest.cosine)
+    return document
 
 
-def _nearest_cosine(nearest: Nearest) -> dict[str, float]:
-    cosine = nearest.cosine
-    inner = np.quantile(cosine, list(_QUANTILES.values())).tolist()
+def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    inner = np.quantile(values, list(_QUANTILES.values())).tolist()
     inside = dict(zip(_QUANTILES, inner, strict=True))
-    return {"min": float(cosine.min()), **inside, "max": float(cosine.max())}
+    return {"min": float(values.min()), **inside, "max": float(values.max())}
+
+
+def _level(level: SweepLevel, metric: Metric) -> Level:
+    document: Level = {
+        "greedy": level.greedy,
+        "components": level.components,
+        "isolated": level.isolated,
+    }
+    if metric == "euclidean":
+        return {"radius": level.threshold, **document}
+    return {"epsilon": level.threshold, **document}
+
+
+def _dead(dead: DeadRows) -> DeadDocument:
+    return {
+        "count": dead.count,
+        "largest_norm": dead.largest_norm,
+        "smallest_live_norm": dead.smallest_live_norm,
+        "live": {
+            "k": dead.live.k,
+            "unique": dead.live.num_unique,
+            "unique_fraction": dead.live.unique_fraction,
+        },
+    }
 
 
 def _null(prototypes: Prototypes, epsilon: float) -> NullDocument:

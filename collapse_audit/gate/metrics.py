@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from collapse_audit.errors import ParameterError, ReportError
+from collapse_audit.report import words
 from collapse_audit.words import did_you_mean
 
 #: ``"down"``: a smaller value is worse. ``None``: neither way is worse by itself.
@@ -107,6 +108,7 @@ _METRICS: Final = (
         Metric(f"nearest_cosine.{name}", "up", _MEASURED, low=-1, high=1)
         for name in ("median", "q95", "q99", "max")
     ),
+    *(Metric(f"nearest_distance.{name}", None, _MEASURED) for name in words.QUANTILES),
     Metric("mean_direction_norm", "up", _MEASURED, high=1),
     *(Metric(f"norms.{name}", None, _MEASURED) for name in ("min", "median", "max")),
     Metric("norms.max_spread_in_group", None, _MEASURED),
@@ -153,7 +155,7 @@ def _look_up(head: Mapping[str, Any], path: str) -> object:
     if at := _SWEEP.fullmatch(path):
         epsilon = float(at["epsilon"])
         return next(
-            (level[at["count"]] for level in head["sweep"] if level["epsilon"] == epsilon), None
+            (row[at["count"]] for row in head["sweep"] if words.level(row) == epsilon), None
         )
     value: Any = head
     for key in path.split("."):

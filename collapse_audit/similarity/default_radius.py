@@ -13,8 +13,8 @@ from collapse_audit.similarity.products.rows import Float64
 from collapse_audit.similarity.progress import Progress, silent
 from collapse_audit.similarity.survey import survey
 
-# For unit rows an epsilon of 0.025 is a distance of 0.224. The nearest of 512 random directions in 64
-# dimensions is 1.09 away, that of 65,536 in 256 dimensions 1.2.
+# For unit rows an epsilon of 0.025 is a distance of 0.224. The nearest of 512 random directions in
+# 64 dimensions is 1.13 away, that of 65,536 in 256 dimensions 1.21.
 _SHARE = 0.2
 # Two of K rows that fill their volume are further apart than this share of the distance of two that
 # are orthogonal, times the side of a K-th part of it: closer ones are near copies.
@@ -30,7 +30,7 @@ class DefaultRadius:
         search: The nearest of all points, which were found on the way.
         median: Nearest distance that the radius is a share of; 0 if all rows are such copies of one.
         near: Distance below which rows were taken for copies.
-        collapsed: Whether most rows have such copies, so that the median is that of the rest.
+        collapsed: Whether most rows have such copies, so that these were left out.
     """
 
     comparison: EuclideanComparison
@@ -41,11 +41,9 @@ class DefaultRadius:
 
 
 def default_radius(prototypes: Prototypes, *, progress: Progress = silent) -> DefaultRadius:
-    """Find the radius: 0.2 of the median nearest distance of the rows without near copies.
-
-    Where most have near copies, it is the median nearest distance of the leaders of a cover at that
-    distance. It has three significant digits: what a report prints, the same on every machine.
-    """
+    """Find the radius: 0.2 of the median nearest distance of the rows without near copies."""
+    # Where most have near copies, it is the median nearest distance of the leaders of a cover at
+    # that distance. Three significant digits are what a report prints, the same on every machine.
     points = Points(prototypes)
     norm = float(np.median(prototypes.norms))
     near = _rounded(_NEAR_COPIES * 2**0.5 * norm * points.k ** (-1 / points.d))

@@ -8,7 +8,7 @@ the walk through the thresholds asks for no more than the triangle inequality.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -145,18 +145,16 @@ class ExactDistances(ExactPairs):
         """Distances of pairs in the unit, rounded upwards but for the last bits of the root."""
         return np.asarray(np.sqrt(-self.scores(first, second)) * (1.0 + self._bound))
 
-    def decide(
-        self, scores: Float64, first: Index, second: Index, threshold: Threshold
-    ) -> Mask:
+    def decide(self, scores: Float64, first: Index, second: Index, threshold: Threshold) -> Mask:
         """Whether pairs are closer, from what :meth:`scores` gave for them."""
-        assert isinstance(threshold, Radius)
-        gap = scores + threshold.squared  # positive if closer
+        radius = cast("Radius", threshold)
+        gap = scores + radius.squared  # positive if closer
         result = np.asarray(gap > 0)
-        doubt = self._bound * threshold.squared + _SMALLEST_SQUARE
+        doubt = self._bound * radius.squared + _SMALLEST_SQUARE
         doubtful = np.flatnonzero(np.abs(gap) <= doubt)
         for part in parts(len(doubtful), _TIES_AT_ONCE):
             pairs = doubtful[part]
-            result[pairs] = self._closer(first[pairs], second[pairs], threshold)
+            result[pairs] = self._closer(first[pairs], second[pairs], radius)
         return result
 
     def _closer(self, first: Index, second: Index, threshold: Radius) -> Mask:

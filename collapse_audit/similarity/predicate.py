@@ -37,7 +37,7 @@ Answer = TypeVar("Answer")
 
 
 class Threshold:
-    """A cosine-distance threshold as the number it prints as, and what the walk needs of its metric.
+    """A cosine-distance threshold as the number it prints as, and what a walk needs of its metric.
 
     Epsilon is read as the decimal that was typed: 0.4 is 2/5, not the double a little above it, so
     that a pair at a distance of exactly 2/5 is *not* below 0.4.

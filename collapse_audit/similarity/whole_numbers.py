@@ -11,7 +11,7 @@ from collapse_audit.similarity.products.rows import Float64, Mask
 def whole_numbers(
     rows: npt.NDArray[np.floating],
 ) -> tuple[Float64, Mask, npt.NDArray[np.int64]]:
-    """Rows as whole numbers, whether all their products are exact, and the power of two of a unit."""
+    """Rows in whole units, whether all their products are exact, and the unit, a power of two."""
     mantissas, exponents = np.frexp(rows.astype(np.float64))
     digits = np.ldexp(mantissas, 53).astype(np.int64)
     trailing = np.frexp((digits & -digits).astype(np.float64))[1] - 1

@@ -107,6 +107,8 @@ def _measure(
         sweep=audit.sweep,
         nearest=audit.nearest,
         device=audit.device,
+        metric=audit.metric,
+        radius=audit.radius,
         progress=progress,
     )
     mlcd = measure_mlcd(

@@ -1,12 +1,12 @@
-"""Euclidean distances as products: rows with two more entries, one of which counts as negative.
+r"""Euclidean distances as products: rows with two more entries, one of which counts as negative.
 
 For rows of norm at most one, with q = |x|^2 / 2, the lifted row is (x, 1 - q, q), and with the last
 product subtracted
 
-.. math:: x_i \\cdot x_j + (1 - q_i)(1 - q_j) - q_i q_j = 1 - \\lVert x_i - x_j \\rVert^2 / 2 ,
+.. math:: x_i \cdot x_j + (1 - q_i)(1 - q_j) - q_i q_j = 1 - \lVert x_i - x_j \rVert^2 / 2 ,
 
 which for unit rows is their cosine, and stands for it everywhere. By Cauchy-Schwarz its error is
-bounded as that of an inner product is; lifted rows have the norm sqrt(1 + 2 q^2), at most sqrt(1.5).
+bounded as that of an inner product is; lifted rows have norms sqrt(1 + 2 q^2), at most sqrt(1.5).
 """
 
 from __future__ import annotations
