@@ -48,9 +48,9 @@ def find_norm_gap(norms: npt.NDArray[np.float64], d: int) -> NormGap | None:
         The gap, or ``None`` if there is none.
     """
     rising = np.sort(norms)
-    most = len(rising) - max(2, int(np.ceil(_FEWEST_LIVE * len(rising))))
-    steps = SMALLEST_RATIO * rising[:-1] <= rising[1:]
-    for last in np.flatnonzero(steps[: max(most, 0)] & (rising[1:][: max(most, 0)] > 0))[::-1]:
+    most = max(0, len(rising) - max(2, int(np.ceil(_FEWEST_LIVE * len(rising)))))
+    steps = rising[:-1] <= rising[1:] / SMALLEST_RATIO
+    for last in np.flatnonzero((steps & (rising[1:] > 0))[:most])[::-1]:
         below, above = float(rising[last]), float(rising[last + 1])
         if below == 0 or (last + 1) * d * (log10(above) - log10(below)) >= _ACCIDENT:
             dead = norms <= below

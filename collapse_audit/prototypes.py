@@ -204,8 +204,8 @@ def check_metric(metric: str, epsilon: float | None, radius: float | None) -> Me
     if metric == "cosine":
         if radius is not None:
             raise ParameterError(
-                "`radius` is a Euclidean distance, and the metric is cosine.",
-                hint="Give `epsilon`, or `metric=euclidean`.",
+                "radius is a Euclidean distance, and the metric is cosine.",
+                hint="Give `epsilon=NUMBER`, or say `metric=euclidean`.",
             )
         if epsilon is not None:
             check_epsilon(epsilon)
@@ -214,8 +214,8 @@ def check_metric(metric: str, epsilon: float | None, radius: float | None) -> Me
         raise ParameterError(f"metric must be cosine or euclidean, got {metric!r}.")
     if epsilon is not None:
         raise ParameterError(
-            "`epsilon` is a cosine distance, and the metric is euclidean.",
-            hint="Give `radius`, or neither for the default.",
+            "epsilon is a cosine distance, and the metric is euclidean.",
+            hint="Give `radius=NUMBER`, or neither for the default radius.",
         )
     if radius is not None:
         check_radius(radius)

@@ -52,8 +52,8 @@ def test_redundancy_factors_are_drawn_in_descending_order():
 
 def test_a_sweep_is_drawn_by_rule():
     points = [
-        SimpleNamespace(epsilon=0.1, greedy=5, components=4, isolated=3),
-        SimpleNamespace(epsilon=0.025, greedy=9, components=8, isolated=7),
+        SimpleNamespace(threshold=0.1, greedy=5, components=4, isolated=3),
+        SimpleNamespace(threshold=0.025, greedy=9, components=8, isolated=7),
     ]
     drawn = lines(plots.plot_sweep(points))
     assert drawn["greedy cover"].tolist() == [[0.025, 9], [0.1, 5]]

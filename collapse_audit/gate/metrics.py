@@ -108,7 +108,6 @@ _METRICS: Final = (
         Metric(f"nearest_cosine.{name}", "up", _MEASURED, low=-1, high=1)
         for name in ("median", "q95", "q99", "max")
     ),
-    *(Metric(f"nearest_distance.{name}", None, _MEASURED) for name in words.QUANTILES),
     Metric("mean_direction_norm", "up", _MEASURED, high=1),
     *(Metric(f"norms.{name}", None, _MEASURED) for name in ("min", "median", "max")),
     Metric("norms.max_spread_in_group", None, _MEASURED),

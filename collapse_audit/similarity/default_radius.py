@@ -28,7 +28,7 @@ class DefaultRadius:
     Attributes:
         comparison: The points at the radius.
         search: The nearest of all points, which were found on the way.
-        median: Nearest distance that the radius is a share of; 0 if all rows are such copies of one.
+        median: Nearest distance that the radius is a share of; 0 if all are such copies of one.
         near: Distance below which rows were taken for copies.
         collapsed: Whether most rows have such copies, so that these were left out.
     """

@@ -43,16 +43,15 @@ class Points:
 
     def __init__(self, prototypes: Prototypes) -> None:
         rows, lengths, norms = prototypes.rows, prototypes.lengths, prototypes.norms
-        if (norms != lengths).any():
-            factors = np.divide(norms, lengths, out=np.ones_like(norms), where=lengths > 0)
-            with np.errstate(over="ignore"):
-                rows = rows.astype(np.float64) * factors[:, None]
         if not norms.max() < _LARGEST_NORM:
             raise PrototypeError(
                 f"{prototypes.name}: the norms reach {norms.max():.3g}, and float64 does not hold "
                 "the distances of such rows.",
                 hint="Divide the rows and the radius by a power of two.",
             )
+        if (norms != lengths).any():
+            factors = np.divide(norms, lengths, out=np.ones_like(norms), where=lengths > 0)
+            rows = rows.astype(np.float64) * factors[:, None]
         self.stored: npt.NDArray[np.floating] = rows
         self.exponent = int(np.frexp(norms.max())[1])
         # float64 rows may hold numbers so small that only one rounding to the unit is exact enough
