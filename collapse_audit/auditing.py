@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from collapse_audit.checkpoints.selection import select_default
 from collapse_audit.head_audit import CollapseAudit, Measuring, Published, Source, audit_prototypes
-from collapse_audit.prototypes import Branch, Prototypes, check_metric
+from collapse_audit.prototypes import Branch, Metric, Prototypes, check_metric
 from collapse_audit.sources import ResolvedSource, resolve_source
 
 if TYPE_CHECKING:
@@ -51,10 +51,12 @@ def audit(
     """
     if not isinstance(source, str | Path):
         return audit_prototypes(source, **measuring)
-    _check(measuring)
+    metric = _check(measuring)
     resolved = resolve_source(source, checkpoint_dir=checkpoint_dir)
     chosen = select_default(resolved.select(branch=branch, head=head), resolved.spec)
-    (audited,) = audit_heads(resolved, resolved.load([chosen]), **measuring)
+    (audited,) = audit_heads(
+        resolved, resolved.load([chosen], zero_rows=metric == "euclidean"), **measuring
+    )
     return audited
 
 
@@ -97,11 +99,12 @@ def audit_source(
         >>> audit.num_unique, audit.prototypes.k
         (112, 512)
     """
-    _check(measuring)
+    metric = _check(measuring)
     resolved = resolve_source(
         source, checkpoint_dir=checkpoint_dir, settings=settings, reporter=reporter
     )
-    heads = resolved.load(resolved.select(branch=branch, head=head))
+    chosen = resolved.select(branch=branch, head=head)
+    heads = resolved.load(chosen, zero_rows=metric == "euclidean")
     return audit_heads(resolved, heads, **measuring)
 
 
@@ -117,12 +120,12 @@ def audit_heads(
     return [replace(found, source=_source_of(resolved, found, digest)) for found in audits]
 
 
-def _check(measuring: Measuring) -> None:
-    """Refuse what cannot be measured with before a source is fetched."""
+def _check(measuring: Measuring) -> Metric:
+    """The metric; refuse what cannot be measured with before a source is fetched."""
     for name in measuring.keys() - Measuring.__annotations__.keys():
         raise TypeError(f"unexpected keyword argument {name!r}")
     metric = measuring.get("metric", "cosine")
-    check_metric(metric, measuring.get("epsilon"), measuring.get("radius"))
+    return check_metric(metric, measuring.get("epsilon"), measuring.get("radius"))
 
 
 def _source_of(resolved: ResolvedSource, audited: CollapseAudit, sha256: str | None) -> Source:

@@ -215,7 +215,7 @@ def audit_prototypes(
         >>> audit.num_unique, audit.redundancy_factors.tolist(), audit.members(0).tolist()
         (5, [3, 2, 1, 1, 1], [0, 5, 6])
     """
-    prototypes = as_prototypes(prototypes)
+    prototypes = as_prototypes(prototypes, zero_rows=metric == "euclidean")
     measured = measure_redundancy(
         prototypes,
         epsilon=epsilon,

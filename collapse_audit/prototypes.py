@@ -76,6 +76,7 @@ class Prototypes:
         branch: Branch | None = None,
         tensor_keys: tuple[str, ...] = (),
         source: str = "memory",
+        zero_rows: bool = False,
     ) -> Prototypes:
         r"""Take the weight matrix of a last layer, or the ``v`` and ``g`` of a weight-normed one.
 
@@ -92,13 +93,15 @@ class Prototypes:
             branch: Which network it belongs to, if the method has two.
             tensor_keys: Keys of the stored tensors.
             source: What the user asked for.
+            zero_rows: Whether rows of a plain layer may be all zero: in the Euclidean metric these
+                are points as others, but they have no direction.
 
         Returns:
             Prototypes that can be audited.
 
         Raises:
             PrototypeError: If the weight is not a floating-point matrix, K < 2, a value is not
-                finite, or a row has zero norm (then it has no direction).
+                finite, or a row has zero norm (with ``zero_rows``, if all have).
 
         Example:
             >>> Prototypes.from_weight(np.array([[3.0, 4.0], [0.0, 2.0]])).norms.tolist()
@@ -120,7 +123,8 @@ class Prototypes:
             block = rows[start : start + 1024].astype(np.float64)
             lengths[start : start + 1024] = np.sqrt(np.einsum("kd,kd->k", block, block))
         _refuse_rows(~np.isfinite(lengths), name, "hold NaN or infinite values")
-        _refuse_rows(lengths == 0, name, "are all zero and have no direction")
+        if not zero_rows or scale is not None or not lengths.any():
+            _refuse_rows(lengths == 0, name, "are all zero and have no direction")
         norms = np.ldexp(lengths, exponents)
         if scale is not None:
             factors = _to_numpy(scale, "scales")[0].astype(np.float64).reshape(-1)
@@ -229,9 +233,15 @@ def check_radius(radius: float) -> float:
     return float(radius)
 
 
-def as_prototypes(given: Prototypes | npt.ArrayLike | torch.Tensor) -> Prototypes:
+def as_prototypes(
+    given: Prototypes | npt.ArrayLike | torch.Tensor, *, zero_rows: bool = False
+) -> Prototypes:
     """Prototypes as they are, or those of a weight matrix (k x d) in memory."""
-    return given if isinstance(given, Prototypes) else Prototypes.from_weight(given)
+    if not isinstance(given, Prototypes):
+        return Prototypes.from_weight(given, zero_rows=zero_rows)
+    if not zero_rows:
+        _refuse_rows(given.lengths == 0, given.name, "are all zero and have no direction")
+    return given
 
 
 def _to_numpy(

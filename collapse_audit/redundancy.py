@@ -193,7 +193,7 @@ def measure_redundancy(
         >>> measure_redundancy(weight, metric="euclidean", radius=0.1).num_unique
         3
     """
-    prototypes = as_prototypes(prototypes)
+    prototypes = as_prototypes(prototypes, zero_rows=metric == "euclidean")
     search: NearestSearch | None = None
     notes: tuple[str, ...] = ()
     if check_metric(metric, epsilon, radius) == "cosine":

@@ -153,7 +153,8 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
     norms, m = prototypes.norms, redundancy.num_unique
     largest, smallest = np.zeros(m), np.full(m, np.inf)
     np.maximum.at(largest, redundancy.groups, norms)
-    np.minimum.at(smallest, redundancy.groups, norms)
+    some = norms > 0  # rows of zeros may be in a group with others
+    np.minimum.at(smallest, redundancy.groups[some], norms[some])
     with np.errstate(over="ignore"):  # JSON has no infinity
         spread = np.nan_to_num(largest / smallest).max()
     return {
@@ -166,6 +167,8 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
 
 def _mean_direction_norm(prototypes: Prototypes) -> float:
     total = np.zeros(prototypes.d)
+    if not prototypes.lengths.all():  # rows of zeros have no direction
+        prototypes = prototypes.take(np.flatnonzero(prototypes.lengths))
     for start in range(0, prototypes.k, 8192):
         total += prototypes.unit_rows(slice(start, start + 8192)).sum(axis=0)
     return float(np.linalg.norm(total / prototypes.k))

@@ -6,13 +6,22 @@ from fractions import Fraction
 from importlib import import_module
 from unittest import mock
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from collapse_audit import ParameterError, PrototypeError, Prototypes, measure_redundancy
+from collapse_audit import (
+    ParameterError,
+    PrototypeError,
+    Prototypes,
+    audit,
+    audit_prototypes,
+    measure_redundancy,
+)
+from collapse_audit.report.schema import report_schema
 from collapse_audit.similarity import EuclideanComparison, Points, bracket_unique, leader_cover
 from collapse_audit.similarity import link_groups as links_of
 from collapse_audit.similarity.euclidean import ExactDistances, Radius
@@ -79,7 +88,9 @@ def test_numbers_too_long_for_float64_are_decided_by_fractions():
 
 
 def test_a_decimal_radius_is_the_number_that_was_typed():
-    assert 0.7 < Fraction(7, 10)  # the float is a little below, and so is the second distance
+    assert Fraction(0.7) < Fraction(
+        "0.7"
+    )  # the float is a little below, and so is the second distance
     assert found_in(np.array([[1.0, 0.0], [1.0, 0.7]]), 0.7).num_unique == 1
     tied = np.array([[0.5, 1.0], [0.75, 1.0]])
     assert [found_in(tied, radius).num_unique for radius in (0.25, 0.2500001)] == [2, 1]
@@ -268,6 +279,34 @@ def test_the_nearest_need_not_be_kept_for_the_default_radius():
 def test_a_threshold_of_the_other_metric_is_refused(options, message):
     with pytest.raises(ParameterError, match=message):
         measure_redundancy(np.eye(3), **options)
+
+
+def test_rows_of_zeros_are_points_as_others(tmp_path):
+    weight = np.concatenate([np.zeros((3, 4)), healthy(30, 4), np.full((1, 4), 0.01)])
+    truth = EuclideanDefinition(weight, 0.1)
+    found = audit_prototypes(weight, metric="euclidean", radius=0.1)
+    assert found.num_unique == len(truth.greedy()[0])
+    assert (found.dead.count, found.dead.live.k) == (4, 30)
+    jsonschema.validate(found.to_dict(), report_schema())
+    assert "of norms up to" in str(found)
+    np.save(tmp_path / "codes.npy", weight)
+    stored = audit(tmp_path / "codes.npy", metric="euclidean")
+    assert stored.redundancy.radius == found_in(weight[3:33], None).radius
+    for metric in ("cosine", "euclidean"):
+        weight[5, 0] = np.nan
+        with pytest.raises(PrototypeError, match="NaN or infinite"):
+            audit_prototypes(weight, metric=metric)
+
+
+def test_rows_of_zeros_have_no_direction_and_not_all_may_be_dead():
+    weight = np.concatenate([np.zeros((3, 4)), healthy(30, 4)])
+    points = Prototypes.from_weight(weight, zero_rows=True)
+    for head in (weight, points):
+        with pytest.raises(PrototypeError, match="3 of 33 prototypes are all zero"):
+            measure_redundancy(head)
+    with pytest.raises(PrototypeError, match="9 of 9 prototypes are all zero"):
+        found_in(np.zeros((9, 4)), None)
+    assert found_in(np.append(np.zeros((8, 4)), np.ones((1, 4)), axis=0), None).num_unique == 2
 
 
 def test_rows_too_long_for_their_distances_are_refused():

@@ -45,7 +45,7 @@ def default_radius(prototypes: Prototypes, *, progress: Progress = silent) -> De
     # Where most have near copies, it is the median nearest distance of the leaders of a cover at
     # that distance. Three significant digits are what a report prints, the same on every machine.
     points = Points(prototypes)
-    norm = float(np.median(prototypes.norms))
+    norm = float(np.median(prototypes.norms[prototypes.norms > 0]))
     near = _rounded(_NEAR_COPIES * 2**0.5 * norm * points.k ** (-1 / points.d))
     comparison = EuclideanComparison(points, near)
     search = NearestSearch(comparison)

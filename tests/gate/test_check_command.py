@@ -207,9 +207,10 @@ def test_a_baseline_of_another_metric_or_radius_is_refused(run: Run, good: str) 
     made = run(*euclidean, "0.5", "--baseline", "codes.json", "--missing-baseline", "create")
     assert made.code == 0
     assert run(*euclidean, "0.5", "--baseline", "codes.json").code == 0
-    assert "the metric is cosine here and euclidean there" in run(
-        good, "--baseline", "codes.json"
-    ).error
+    assert (
+        "the metric is cosine here and euclidean there"
+        in run(good, "--baseline", "codes.json").error
+    )
     other = run(*euclidean, "0.25", "--baseline", "codes.json").error
     assert "is 0.25 here and 0.5 there" in other
     assert "allow=radius" in other
