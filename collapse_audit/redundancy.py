@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.devices import pick_device
+from collapse_audit.errors import ParameterError
 from collapse_audit.norm_gap import find_norm_gap
 from collapse_audit.prototypes import (
     DEFAULT_EPSILON,
@@ -21,17 +22,22 @@ from collapse_audit.prototypes import (
 from collapse_audit.similarity import (
     Bracket,
     Comparison,
+    Cover,
     DefaultRadius,
     EuclideanComparison,
     Nearest,
     NearestSearch,
+    NEff,
     Points,
     Progress,
     SweepLevel,
     Threshold,
     bracket_unique,
     choose_panels,
+    connect_groups,
+    counted,
     default_radius,
+    near_mass,
     silent,
     survey,
 )
@@ -109,6 +115,11 @@ class Redundancy:
         return int((self.neighbours == 0).sum())
 
     @property
+    def n_eff(self) -> NEff:
+        """Effective number of prototypes: no scan order and no grouping rule changes it."""
+        return counted(self.neighbours)
+
+    @property
     def redundancy_factors(self) -> npt.NDArray[np.int64]:
         """Copies of each unique prototype, r_m (m, falling); they sum to K."""
         return np.bincount(self.groups, minlength=self.num_unique).astype(np.int64)
@@ -141,6 +152,63 @@ class Redundancy:
     def __repr__(self) -> str:
         at = f"epsilon={self.epsilon:g}" if self.radius is None else f"radius={self.radius:g}"
         return f"Redundancy(k={self.k}, num_unique={self.num_unique}, {at})"
+
+
+@dataclass(frozen=True, slots=True)
+class Diversity:
+    r"""Effective number of classes of a distribution p, where duplicates count as one class.
+
+    Leinster and Cobbold (Ecology 2012, equation 1) with a similarity of 1 between prototypes closer
+    than epsilon, else 0: :math:`(\sum_i p_i (Zp)_i^{q-1})^{1/(1-q)}` with :math:`(Zp)_i` the mass
+    that is closer than epsilon to prototype i. No partition into classes is chosen. For uniform p
+    the order 0 is N_eff; from 1 to K, falling with the order.
+
+    Attributes:
+        order_0: :math:`\sum_i p_i / (Zp)_i`: classes however rare.
+        order_1: :math:`\exp(-\sum_i p_i \log (Zp)_i)`: like a perplexity.
+        order_2: :math:`1 / \sum_i p_i (Zp)_i`: classes that are frequent.
+    """
+
+    order_0: float
+    order_1: float
+    order_2: float
+
+
+def measure_diversity(
+    prototypes: Prototypes,
+    redundancy: Redundancy,
+    probabilities: npt.NDArray[np.float64],
+    *,
+    device: str = "auto",
+) -> Diversity:
+    """Effective number of the classes that a head predicts, such as with ``MLCD.probabilities``.
+
+    Args:
+        prototypes: The prototypes of one head.
+        redundancy: Their groups, at the epsilon that is asked for.
+        probabilities: Mass of each prototype (k), at least 0; they sum to 1.
+        device: As for :func:`measure_redundancy`.
+
+    Returns:
+        The diversity of orders 0, 1 and 2.
+
+    Raises:
+        ParameterError: If the probabilities are no distribution over these prototypes.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    if p.shape != (prototypes.k,) or not (p >= 0).all() or not abs(p.sum() - 1) < 1e-6:
+        raise ParameterError(f"probabilities must be {prototypes.k} masses that sum to 1.")
+    comparison = _comparison(prototypes, redundancy.epsilon, redundancy.radius, device)
+    cover = Cover(leaders=redundancy.leaders, group=redundancy.groups)
+    component = connect_groups(comparison, cover).component
+    present = np.flatnonzero(p)
+    everyone = np.arange(prototypes.k)
+    near, p = near_mass(comparison, component, everyone, present, p), p[present]
+    return Diversity(
+        order_0=float((p / near).sum()),
+        order_1=float(np.exp(-(p * np.log(near)).sum())),
+        order_2=float(1 / (p * near).sum()),
+    )
 
 
 def measure_redundancy(
@@ -194,31 +262,23 @@ def measure_redundancy(
         3
     """
     prototypes = as_prototypes(prototypes, zero_rows=metric == "euclidean")
+    comparison: Comparison | None = None
     search: NearestSearch | None = None
     notes: tuple[str, ...] = ()
-    if check_metric(metric, epsilon, radius) == "cosine":
-        panels = choose_panels(prototypes, device=device)
-        level = DEFAULT_EPSILON if epsilon is None else epsilon
-        comparison = Comparison(prototypes, Threshold(level), panels=panels)
-        usual: Sequence[float] = SWEEP_EPSILONS
-    else:
+    if check_metric(metric, epsilon, radius) == "euclidean":
         pick_device("cpu" if device == "auto" else device)  # an unknown one is refused here too
-        if radius is None:
-            live = _live(prototypes)
-            default = default_radius(live, progress=progress)
-            comparison = default.comparison
-            if live is prototypes:
-                search = default.search
-            else:
-                level = comparison.threshold.level
-                comparison = EuclideanComparison(Points(prototypes), level)
-            notes = (_origin(default),)
-        else:
-            comparison = EuclideanComparison(Points(prototypes), radius)
-        usual = tuple(share * comparison.threshold.level for share in SWEEP_RADII)
+    if metric == "euclidean" and radius is None:
+        live = _live(prototypes)
+        default = default_radius(live, progress=progress)
+        radius, notes = default.comparison.threshold.level, (_origin(default),)
+        if live is prototypes:
+            comparison, search = default.comparison, default.search
+    comparison = comparison or _comparison(prototypes, epsilon, radius, device)
+    if sweep is None:
+        sweep = SWEEP_EPSILONS if radius is None else [share * radius for share in SWEEP_RADII]
     found = survey(
         comparison,
-        usual if sweep is None else sweep,
+        sweep,
         nearest=search or nearest,
         progress=progress,
     )
@@ -228,7 +288,7 @@ def measure_redundancy(
     number = np.empty(len(rank), dtype=np.int64)
     number[rank] = np.arange(len(rank))
     return Redundancy(
-        epsilon=comparison.threshold.level if metric == "cosine" else None,
+        epsilon=comparison.threshold.level if radius is None else None,
         groups=number[cover.group],
         leaders=cover.leaders[rank].astype(np.int64),
         components=links.num_components,
@@ -237,9 +297,20 @@ def measure_redundancy(
         bracket=bracket,
         sweep=found.levels,
         nearest=_distances(found.nearest, comparison) if nearest and found.nearest else None,
-        radius=None if metric == "cosine" else comparison.threshold.level,
+        radius=None if radius is None else comparison.threshold.level,
         notes=notes,
     )
+
+
+def _comparison(
+    prototypes: Prototypes, epsilon: float | None, radius: float | None, device: str
+) -> Comparison:
+    """Compares prototypes in the metric whose threshold is given, or at the default epsilon."""
+    if radius is not None:
+        return EuclideanComparison(Points(prototypes), radius)
+    panels = choose_panels(prototypes, device=device)
+    threshold = Threshold(DEFAULT_EPSILON if epsilon is None else epsilon)
+    return Comparison(prototypes, threshold, panels=panels)
 
 
 def _distances(nearest: Nearest, comparison: Comparison) -> Nearest:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from collapse_audit.checkpoints.causes import ALL_EQUAL
 from collapse_audit.dead_rows import DeadRows
 from collapse_audit.prototypes import Metric, Prototypes
-from collapse_audit.redundancy import Redundancy
+from collapse_audit.redundancy import Diversity, Redundancy
 from collapse_audit.report.documents import (
     REPORT_SCHEMA,
     SCHEMA_VERSION,
@@ -19,12 +21,20 @@ from collapse_audit.report.documents import (
     DeadDocument,
     HeadDocument,
     Level,
+    MLCDDocument,
+    NEffDocument,
     NullDocument,
     PublishedDocument,
     ReportDocument,
     SourceDocument,
 )
-from collapse_audit.similarity import SweepLevel, duplicate_probability, nearest_cosine_quantiles
+from collapse_audit.similarity import (
+    Nearest,
+    NEff,
+    SweepLevel,
+    duplicate_probability,
+    nearest_cosine_quantiles,
+)
 
 if TYPE_CHECKING:
     from collapse_audit.mlcd import MLCD
@@ -59,6 +69,8 @@ def head_document(
     redundancy: Redundancy,
     published: Sequence[tuple[int, str]] = (),
     mlcd: MLCD | None = None,
+    diversity: Diversity | None = None,
+    *,
     dead: DeadRows | None = None,
 ) -> HeadDocument:
     """The entry of one head, with its published counts: the one to compare with first."""
@@ -68,7 +80,12 @@ def head_document(
         "branch": p.branch,
         "tensor_keys": list(p.tensor_keys),
         "tensor_sha256": dict(p.tensor_sha256),
-        "notes": [*p.notes, *r.notes, *([] if dead is None else [dead.note])],
+        "notes": [
+            *p.notes,
+            *r.notes,
+            *([ALL_EQUAL] if r.num_unique == 1 else []),
+            *([] if dead is None else [dead.note]),
+        ],
         "k": p.k,
         "d": p.d,
         "dtype": p.dtype,
@@ -76,6 +93,7 @@ def head_document(
             "greedy": r.num_unique,
             "components": r.components,
             "isolated": r.isolated,
+            **_n_eff(r.n_eff),
             "bracket": [bracket.low, bracket.high],
             "order_range": bracket.order_range and list(bracket.order_range),
             "definition_independent": bracket.definition_independent,
@@ -97,14 +115,23 @@ def head_document(
         "mean_direction_norm": _mean_direction_norm(p),
         "null": None if r.epsilon is None else _null(p, r.epsilon),
         "published": _published(published),
-        "mlcd": None if mlcd is None else mlcd.to_dict(),
+        "mlcd": None if mlcd is None else _mlcd(mlcd, diversity),
     }
     if r.radius is not None:
         document["radius"] = r.radius
         document["nearest_distance"] = None if nearest is None else _quantiles(nearest.distance)
     elif nearest is not None:
-        document["nearest_cosine"] = _quantiles(nearest.cosine)
+        document["nearest_cosine"] = _nearest_cosine(nearest)
     return document
+
+
+def _n_eff(found: NEff) -> NEffDocument:
+    interval = None if found.is_exact else [found.low, found.high]
+    return {"n_eff": found.value, "n_eff_interval": interval}
+
+
+def _mlcd(mlcd: MLCD, diversity: Diversity | None) -> MLCDDocument:
+    return {**mlcd.to_dict(), "diversity": None if diversity is None else asdict(diversity)}
 
 
 def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -113,15 +140,27 @@ def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
     return {"min": float(values.min()), **inside, "max": float(values.max())}
 
 
+def _nearest_cosine(nearest: Nearest) -> dict[str, float]:
+    cosine = nearest.cosine
+    # SAEBench's names for its numbers; what it lists by feature, the second, is here the largest
+    saebench = {
+        "average_max_decoder_cosine_sim": float(cosine.mean()),
+        "max_decoder_cosine_sim": float(cosine.max()),
+    }
+    return {**_quantiles(cosine), **saebench}
+
+
 def _level(level: SweepLevel, metric: Metric) -> Level:
+    effective = _n_eff(level.n_eff)
     document: Level = {
         "greedy": level.greedy,
         "components": level.components,
         "isolated": level.isolated,
+        "n_eff": effective["n_eff"],
+        "n_eff_interval": effective["n_eff_interval"],
     }
-    if metric == "euclidean":
-        return {"radius": level.threshold, **document}
-    return {"epsilon": level.threshold, **document}
+    document["epsilon" if metric == "cosine" else "radius"] = level.threshold
+    return document
 
 
 def _dead(dead: DeadRows) -> DeadDocument:

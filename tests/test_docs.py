@@ -58,6 +58,11 @@ COMMANDS_NOT_RUN = {
     ("docs/mlcd.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
     ("docs/quickstart.md", "dino_vits16"): _NETWORK,
     ("docs/quickstart.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
+    ("docs/real.md", "audit spacy-3.7.1/vectors --format json -o baseline.json"): _NETWORK,
+    (
+        "docs/real.md",
+        "check spacy-3.8.0/vectors --baseline baseline.json --fail-on unique_fraction:-5%",
+    ): _NETWORK,
     ("docs/remote.md", "dino_vits16"): _NETWORK,
     ("docs/remote.md", "https://example.org/run/checkpoint.pth"): _NETWORK,
     ("docs/remote.md", "hf://org/repo/dino_head.safetensors"): _NETWORK,

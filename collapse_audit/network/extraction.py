@@ -26,7 +26,9 @@ _TOLERATED = 0.01  # share of unreadable images beyond which the data, not an im
 _SKIPPED_SHOWN = 3
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L"})
 # What the system says of one file; Pillow's own errors have no number. Any other is a fault.
-_OF_ONE_FILE = frozenset({None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
+_OF_ONE_FILE = frozenset({
+    None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.EINVAL,
+})  # fmt: skip
 
 
 class Loading(TypedDict, total=False):

@@ -215,8 +215,13 @@ def head_model_of(
         patches=is_patch_level(location.name),
     )
     built = None
+    state = backbone_state(checkpoint, location) if images else {}
+    if (backbone is not None or backbone_arguments) and not (images and (state or backbone)):
+        raise ParameterError(
+            "there is no backbone to build: the samples are no images, or the file holds none.",
+            hint="Leave `backbone=NAME` and its arguments out.",
+        )
     if images:
-        state = backbone_state(checkpoint, location)
         if state or backbone is not None:
             listed = entry.timm_name if entry else options.get("timm_name")
             built = _build(state, backbone, backbone_arguments, listed)

@@ -20,7 +20,7 @@ def nearest_titles(head: HeadDocument) -> tuple[str, ...]:
 def sweep_titles(head: HeadDocument) -> tuple[str, ...]:
     """Titles of :func:`sweep_rows`."""
     level = ("radius", "times") if "radius" in head else ("epsilon", "degrees")
-    return *level, "unique", "of K", "components", "isolated"
+    return *level, "unique", "of K", "N_eff", "components", "isolated"
 
 
 def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, str]]:
@@ -44,6 +44,8 @@ def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, 
             f"({words.percent(live['unique_fraction'])})",
         )
     yield "bracket of M", words.bracket(head)
+    if (effective := words.n_eff(unique)) != "-":
+        yield "effective, N_eff", f"{effective}: the sum of 1 / n_i, with n_i prototypes this close"
     for line in words.published(head):
         yield "published", line
     yield "isolated", f"{words.plural(unique['isolated'], 'prototype')} without any neighbour"
@@ -53,9 +55,9 @@ def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, 
         f"Gini {words.number(factors['gini'])} (0: all repeated equally)",
     )
     yield (
-        "effective number",
+        "effective groups",
         f"{words.number(factors['effective_number'])} of {words.count(unique['greedy'])}: "
-        "the M of equal redundancy factors with the same entropy",
+        "as many groups of equal size have the same entropy",
     )
     if (copies := head.get("exact_duplicates")) is not None:
         same = "that equal" if epsilon is None else "with exactly the direction of"
@@ -99,6 +101,7 @@ def sweep_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
             f"{level / head['radius']:g}" if "radius" in head else words.degrees(level),
             words.count(row["greedy"]),
             words.percent(row["greedy"] / head["k"]),
+            words.n_eff(row),
             words.count(row["components"]),
             words.count(row["isolated"]),
         )

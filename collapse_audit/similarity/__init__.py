@@ -9,10 +9,12 @@ Euclidean metric ``EuclideanComparison`` answers in its place, at a radius.
 """
 
 from collapse_audit.similarity.bracket import Bracket, bracket_unique
+from collapse_audit.similarity.components import connect_groups
 from collapse_audit.similarity.cover import Cover, leader_cover
 from collapse_audit.similarity.default_radius import DefaultRadius, default_radius
 from collapse_audit.similarity.euclidean import EuclideanComparison, Points
 from collapse_audit.similarity.links import Links, link_groups
+from collapse_audit.similarity.n_eff import NEff, counted, near_mass
 from collapse_audit.similarity.nearest import Nearest, NearestSearch
 from collapse_audit.similarity.null import duplicate_probability, nearest_cosine_quantiles
 from collapse_audit.similarity.predicate import Comparison, Threshold
@@ -28,6 +30,7 @@ __all__ = [
     "DefaultRadius",
     "EuclideanComparison",
     "Links",
+    "NEff",
     "Nearest",
     "NearestSearch",
     "Points",
@@ -37,10 +40,13 @@ __all__ = [
     "Threshold",
     "bracket_unique",
     "choose_panels",
+    "connect_groups",
+    "counted",
     "default_radius",
     "duplicate_probability",
     "leader_cover",
     "link_groups",
+    "near_mass",
     "nearest_cosine_quantiles",
     "silent",
     "survey",

@@ -94,7 +94,7 @@ class Radius(Threshold):
         self.level, self.exponent = check_radius(radius), exponent
         self.exact = Fraction(repr(self.level))
         ratio = min(self.exact / Fraction(2) ** exponent, Fraction(4))
-        self.angle = float(ratio)
+        self.angle = min(float(ratio), 3.0)  # wider than the widest by far
         self.squared = float(ratio * ratio)
         self.cosine = 1.0 - self.squared / 2.0
         self.distance = max(self.squared / 2.0, _SMALLEST_SQUARE)

@@ -133,6 +133,11 @@ def _radii(comparison: Comparison, cover: Cover) -> Float64:
     members = np.flatnonzero(cover.group != NONE)
     members = members[sizes[cover.group[members]] > 1]
     groups = cover.group[members]
-    angles = comparison.exact.angles(members, cover.leaders[groups]) + ANGLE_SLACK
-    np.maximum.at(radius, groups, angles)
+    np.maximum.at(radius, groups, member_angles(comparison, members, cover.leaders[groups]))
     return radius
+
+
+def member_angles(comparison: Comparison, members: Index, leaders: Index) -> Float64:
+    """Upper bounds of the angles between members and the leaders of their groups, radians."""
+    angles = comparison.exact.angles(members, leaders) + ANGLE_SLACK
+    return np.where(members == leaders, 0.0, angles)

@@ -40,7 +40,9 @@ from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_t
 from collapse_audit.words import scrub
 
 if TYPE_CHECKING:
+    from collapse_audit.history import RunHistory
     from collapse_audit.remote.settings import RemoteSettings
+    from collapse_audit.similarity import Progress
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 _UPDATE: Final = "Or replace the baseline with --update-baseline."
@@ -164,7 +166,7 @@ def check_command(
     if written is not None and not session.quiet:
         say("note", f"{written} is now the baseline.", session)
     elif given["update_baseline"] and not session.quiet:
-        say("note", f"the baseline is kept. {'' if given['yes'] else _YES}", session)
+        say("note", f"the baseline is kept. {'' if given['yes'] else _YES}".rstrip(), session)
     ctx.exit(0 if exit_zero else verdict.exit_code)
 
 
@@ -191,6 +193,8 @@ def _run(
     missing = missing_baseline or settings.missing_baseline or "fail"
     thresholds = tuple(parse_threshold(text) for text in fail_on or settings.fail_on)
     # what could only fail after the work is refused before it
+    if yes and not update_baseline:
+        raise ParameterError("--yes needs --update-baseline.")
     if update_baseline and baseline is None:
         raise ParameterError("--update-baseline needs --baseline FILE.")
     if update_baseline and baseline is not None and baseline.exists() and not baseline.is_file():
@@ -221,12 +225,8 @@ def _run(
         raise _no_baseline(source, baseline)
     run = None
     if any(isinstance(threshold, Change) and threshold.trend for threshold in thresholds):
-        if metric != "cosine":
-            raise ParameterError("a trend is measured in the cosine metric only.")
         with progress_bars(wanted=progress and not is_quiet()) as bars:
-            chosen_head = {name: audit[name] for name in ("head", "branch", "device")}
-            run = audit_history(source, epsilon=epsilon or DEFAULT_EPSILON, settings=fetching,
-                                progress=bars, **chosen_head)  # fmt: skip
+            run = _history(source, options, fetching, bars)
     report = document_of(opener.open(source))
     verdict = check(report, None, thresholds, skip_changes=baseline is not None, run=run)
     if old is not None:
@@ -239,6 +239,23 @@ def _run(
         return verdict, None
     write_report(report, baseline)
     return verdict, baseline
+
+
+def _history(
+    source: str, options: AuditOptions, fetching: RemoteSettings, progress: Progress
+) -> RunHistory:
+    """The run that a trend is of."""
+    if options.metric != "cosine":
+        raise ParameterError("a trend is measured in the cosine metric only.")
+    return audit_history(
+        source,
+        epsilon=DEFAULT_EPSILON if options.epsilon is None else options.epsilon,
+        head=options.head,
+        branch=options.branch,
+        device=options.device,
+        settings=fetching,
+        progress=progress,
+    )
 
 
 def _no_baseline(source: str, baseline: Path) -> ReportError:
