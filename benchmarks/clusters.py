@@ -44,7 +44,7 @@ _METHODS = {
     "silhouette": "silhouette",
     "hdbscan": "HDBSCAN",
 }
-_SEPARATIONS = (2, 3, 4, 6, 10)
+_DIMENSIONS, _COUNTS, _SEPARATIONS = (2, 8, 32), (2, 3, 5, 10, 30), (2, 3, 4, 6, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Setting:
 
 def settings() -> Iterator[Setting]:
     """Every setting, those that played no part in the choice of the rule last."""
-    for d, k, s, unequal in product((2, 8, 32), (2, 3, 5, 10, 30), _SEPARATIONS, (False, True)):
+    for d, k, s, unequal in product(_DIMENSIONS, _COUNTS, _SEPARATIONS, (False, True)):
         sizes = "unequal" if unequal else "equal"
         groups = (f"separation {s}", f"{k} blobs", f"{sizes} sizes", f"dimension {d}")
         make = partial(_blobs, k=k, d=d, separation=s, unequal=unequal)
@@ -78,18 +78,18 @@ def settings() -> Iterator[Setting]:
         yield Setting(f"normal {n} {d}", 1, ("null: one Gaussian",), partial(_normal, n=n, d=d))
         yield Setting(f"sphere {n} {d}", 1, ("null: uniform sphere",), partial(_sphere, n=n, d=d))
         for df in (2, 3, 5):
-            for kind, make in (("columns", _t_columns), ("rows", _t_rows)):
+            for kind, drawn in (("columns", _t_columns), ("rows", _t_rows)):
                 name = f"t {kind} {df} {n} {d}"
-                yield Setting(name, 1, ("null: Student t",), partial(make, df=df, n=n, d=d))
+                yield Setting(name, 1, ("null: Student t",), partial(drawn, df=df, n=n, d=d))
     for n, d in product((200, 1000), (2, 8, 32)):
-        for name, make in (
+        for name, null in (
             ("uniform cube", _cube),
             ("exponential columns", _exponential),
             ("long Gaussian", _long_gaussian),
             ("ring or shell", _shell),
         ):
             title = f"fresh null: {name}"
-            yield Setting(f"{title} {n} {d}", 1, (title,), partial(make, n=n, d=d))
+            yield Setting(f"{title} {n} {d}", 1, (title,), partial(null, n=n, d=d))
     for d, k in product((2, 8), (3, 5, 10)):
         for name, blobs in (
             ("stretched blobs", _stretched),
@@ -106,7 +106,8 @@ def settings() -> Iterator[Setting]:
 def _places(draw: np.random.Generator, k: int, d: int, separation: float) -> Rows:
     """Random centres, the nearest two of which are so far apart."""
     centres = draw.uniform(-10, 10, (k, d))
-    return centres * separation / pdist(centres).min()
+    places: Rows = centres * separation / pdist(centres).min()
+    return places
 
 
 def _blobs(
@@ -191,7 +192,8 @@ def _uneven(draw: np.random.Generator, *, k: int, d: int) -> Rows:
 def _uniform_blobs(draw: np.random.Generator, *, k: int, d: int) -> Rows:
     """Uniform balls of unit standard deviation in each direction."""
     inside = _sphere(draw, n=1000, d=d) * draw.uniform(size=(1000, 1)) ** (1 / d) * np.sqrt(d + 2)
-    return inside + np.repeat(_places(draw, k, d, 10), -(-1000 // k), axis=0)[:1000]
+    rows: Rows = inside + np.repeat(_places(draw, k, d, 10), -(-1000 // k), axis=0)[:1000]
+    return rows
 
 
 # --- methods -------------------------------------------------------------------------------------
@@ -222,7 +224,7 @@ def _plateau_alone(found: ClusterEstimate) -> int | None:
 
 
 def _k_means(rows: Rows, k: int, seed: int) -> KMeans:
-    return KMeans(k, n_init=3, random_state=seed).fit(rows)
+    return KMeans(k, n_init=2, random_state=seed).fit(rows)
 
 
 def _gap(rows: Rows, seed: int) -> int:
@@ -278,8 +280,16 @@ class Rate:
 
 def render(results: Sequence[tuple[Setting, Answers]]) -> str:
     """Right, wrong and no estimate in per cent, one line for each group of settings."""
-    groups: dict[str, list[tuple[int, Answers]]] = {}
     blobs = "all blobs with a chosen separation"
+    lines_of_blobs = (
+        blobs,
+        *(f"separation {s}" for s in _SEPARATIONS),
+        *(f"{k} blobs" for k in _COUNTS),
+        *(f"dimension {d}" for d in _DIMENSIONS),
+        "equal sizes",
+        "unequal sizes",
+    )
+    groups: dict[str, list[tuple[int, Answers]]] = {group: [] for group in lines_of_blobs}
     for setting, said in results:
         kind = (blobs,) if len(setting.groups) > 1 else ()
         for group in (*kind, *setting.groups, "everything"):
@@ -327,7 +337,7 @@ def heads() -> str:
                 unique = audit(head, sweep=False, nearest=False).num_unique
                 lines.append(
                     f"| {truth} | {said or 'none'} | {objective} | {regulariser} | {unique} | "
-                    f"{_plateau_of(load_prototypes(head).unit_rows(dtype=np.float64))} |"
+                    f"{_plateau_of(load_prototypes(head).unit_rows())} |"
                 )
     return "\n".join(lines) + "\n"
 
@@ -336,7 +346,8 @@ def _plateau_of(units: Rows) -> str:
     """The widest plateau of the components of all prototypes, 1 < m < K / 2."""
     from scipy.cluster.hierarchy import linkage
 
-    merges = (linkage(units, "single")[:, 2] ** 2 / 2)[::-1]
+    # below 1e-9 the distances of near copies are rounding
+    merges = np.maximum(linkage(units, "single")[:, 2] ** 2 / 2, 1e-9)[::-1]
     widths = {m: np.log(merges[m - 2] / merges[m - 1]) for m in range(2, len(units) // 2)}
     m = max(widths, key=lambda count: float(widths[count]))
     return f"{m}, a factor of {np.exp(widths[m]):.2f}"

@@ -199,6 +199,10 @@ class ClusterEstimate:
         """The estimate as JSON."""
         return to_json(self.to_dict())
 
+    def __repr__(self) -> str:
+        answer = f"clusters={self.clusters}" if not self.reason else f"reason={self.reason!r}"
+        return f"ClusterEstimate({answer}, n={self.n}, d={self.d}, centres={self.centres})"
+
     def __str__(self) -> str:
         return clusters_to_table(self.to_dict())
 
