@@ -39,9 +39,7 @@ LEAST_WIDTH: Final = math.log(2)
 LEAST_LEAD: Final = 2.0
 #: Samples of the smallest part, for its shape to be judged.
 LEAST_SAMPLES: Final = 20
-#: Standard deviation of a part along its longest axis, over that along the next one.
-MOST_ELONGATION: Final = 1.5
-#: Level of the test that a part is normal along its longest axis, divided by the number of parts.
+#: Level of the tests that a part looks like one cluster, divided by the number of parts.
 LEVEL: Final = 0.05
 
 _FEWEST_CENTRES, _MOST_CENTRES, _ROWS_PER_CENTRE = 8, 64, 8
@@ -79,15 +77,18 @@ class Part:
 
     Attributes:
         samples: How many.
-        elongation: Standard deviation along the longest axis over that along the next, at least 1;
-            infinite where there is no other.
+        elongation: Standard deviation along the longest axis over that along the next, at least 1.
+        p_round: P-value of the likelihood-ratio test that the variances along the two are equal.
         p_normal: P-value of D'Agostino and Pearson's test that the samples are normal along the
-            longest axis; ``None`` below :data:`LEAST_SAMPLES` samples.
+            longest axis.
+
+    Below :data:`LEAST_SAMPLES` samples the shape is ``None``.
     """
 
     samples: int
-    elongation: float
-    p_normal: float | None
+    elongation: float | None = None
+    p_round: float | None = None
+    p_normal: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +151,8 @@ class ClusterEstimate:
             yield f"only {best.votes} of {self.bootstraps} bootstraps agree with {m}"
         if (fewest := min(part.samples for part in self.parts)) < LEAST_SAMPLES:
             yield f"the smallest of {m} parts has {fewest} samples, too few to judge its shape"
-        if (longest := max(part.elongation for part in self.parts)) > MOST_ELONGATION:
-            yield f"one of {m} parts is {longest:.1f} times as long as wide: a row of clusters?"
+        if min(part.p_round or 0.0 for part in self.parts) < LEVEL / m:
+            yield f"one of {m} parts is longer than it is wide: several clusters?"
         if min(part.p_normal or 0.0 for part in self.parts) < LEVEL / m:
             yield f"one of {m} parts is not normal along its longest axis: several clusters?"
 
@@ -182,7 +183,8 @@ class ClusterEstimate:
             "parts": [
                 {
                     "samples": part.samples,
-                    "elongation": part.elongation if math.isfinite(part.elongation) else None,
+                    "elongation": part.elongation,
+                    "p_round": part.p_round,
                     "p_normal": part.p_normal,
                 }
                 for part in self.parts
@@ -214,8 +216,7 @@ def estimate_clusters(
 
     There is an estimate m if its plateau, the widest with 1 < m < K / 2, is as wide as a doubling
     of epsilon and twice as wide as the next, the majority of bootstraps has it as well, and each of
-    the m parts looks like one cluster: at most 1.5 times as long as wide, and normal along its
-    longest axis.
+    the m parts looks like one cluster: as wide as long, and normal along its longest axis.
 
     Args:
         data: Samples (n x d), one row each; compared by Euclidean distance, so columns of different
@@ -330,16 +331,21 @@ class _Linkage:
 
 def _shape(samples: Rows) -> Part:
     """How long and how normal a part is along its longest axis."""
-    from scipy.stats import normaltest
+    from scipy.stats import chi2, normaltest
 
-    if len(samples) < LEAST_SAMPLES:
-        return Part(len(samples), math.inf, None)
+    n = len(samples)
+    if n < LEAST_SAMPLES:
+        return Part(n)
     variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(samples, rowvar=False)))
-    if len(variances) == 1:
-        elongation = 1.0
-    else:
-        elongation = math.sqrt(variances[-1] / variances[-2]) if variances[-2] > 0 else math.inf
-    return Part(len(samples), elongation, float(normaltest(samples @ axes[:, -1]).pvalue))
+    # equal where there is one column; a part on a line is as long as rounding lets it be
+    long, wide = variances[-1], max(variances[-2:][0], np.finfo(float).eps * variances[-1])
+    statistic = 2 * n * math.log((long + wide) / (2 * math.sqrt(long * wide)))
+    return Part(
+        samples=n,
+        elongation=math.sqrt(long / wide),
+        p_round=float(chi2.sf(statistic, 2)),
+        p_normal=float(normaltest(samples @ axes[:, -1]).pvalue),
+    )
 
 
 def _checked(data: npt.ArrayLike) -> Rows:

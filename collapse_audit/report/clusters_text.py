@@ -12,7 +12,7 @@ from collapse_audit.report.documents import ClustersDocument
 from collapse_audit.report.table import WIDEST
 
 _PLATEAUS: Final = ("clusters", "from epsilon", "to", "factor", "bootstraps")
-_PARTS: Final = ("part", "samples", "long / wide", "p (normal)")
+_PARTS: Final = ("part", "samples", "long / wide", "p (round)", "p (normal)")
 _CURVE: Final = ("epsilon", "M", "5 to 95 % of bootstraps")
 _SHOWN: Final = 5  # plateaus; and every so many thresholds of the curve
 _PARTS_SHOWN: Final = 12
@@ -36,6 +36,7 @@ def clusters_to_table(found: ClustersDocument, *, width: int = WIDEST) -> str:
             str(number),
             words.count(part["samples"]),
             words.number(part["elongation"]),
+            words.number(part["p_round"]),
             words.number(part["p_normal"]),
         )
         for number, part in enumerate(found["parts"], start=1)
@@ -52,7 +53,7 @@ def clusters_to_table(found: ClustersDocument, *, width: int = WIDEST) -> str:
     lines = [*textwrap.wrap(verdict(found), width), *textwrap.wrap(size, width), ""]
     if best:
         lines += text_columns(_PLATEAUS, plateaus, "> > > > >")
-        lines += ["", *text_columns(_PARTS, parts, "> > > >", most=_PARTS_SHOWN), ""]
+        lines += ["", *text_columns(_PARTS, parts, "> > > > >", most=_PARTS_SHOWN), ""]
     lines += text_columns(_CURVE, curve[::_SHOWN], "> > >")
     return "\n".join(lines) + "\n"
 

@@ -375,6 +375,7 @@ class PartDocument(TypedDict):
 
     samples: int
     elongation: float | None
+    p_round: float | None
     p_normal: float | None
 
 
