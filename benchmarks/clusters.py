@@ -1,7 +1,7 @@
 """``python -m benchmarks.clusters``: how often an estimate of the number of clusters is right.
 
-The rule was chosen on other seeds, below 1000; none of its numbers was chosen for the settings called
-`fresh`. Answers are kept in a file, so that a stopped run goes on.
+The rule was chosen on other seeds, below 1000; none of its numbers was chosen for the settings
+called `fresh`. Answers are kept in a file, so that a stopped run goes on.
 """
 
 from __future__ import annotations
