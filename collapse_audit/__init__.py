@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
     from collapse_audit.history import RunHistory, audit_history
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
+    from collapse_audit.matching import Matching, match_prototypes
     from collapse_audit.mlcd import MLCD, MLCDAccumulator
     from collapse_audit.monitor import Observation, PrototypeMonitor
     from collapse_audit.network import HeadModel, load_head_model, measure_mlcd, open_samples
@@ -37,7 +38,12 @@ if TYPE_CHECKING:
         plot_usage,
     )
     from collapse_audit.prototypes import Prototypes
-    from collapse_audit.redundancy import Redundancy, measure_redundancy
+    from collapse_audit.redundancy import (
+        Diversity,
+        Redundancy,
+        measure_diversity,
+        measure_redundancy,
+    )
     from collapse_audit.sources import load_heads, load_prototypes
     from collapse_audit.training.config import HeadTrainingConfig
     from collapse_audit.training.run import run_training
@@ -49,11 +55,13 @@ __all__ = [
     "CollapseAudit",
     "CollapseAuditError",
     "CollapseAuditWarning",
+    "Diversity",
     "HeadModel",
     "HeadTrainingConfig",
     "HeadsSideBySide",
     "MLCDAccumulator",
     "ManifestError",
+    "Matching",
     "NoPrototypesError",
     "Observation",
     "ParameterError",
@@ -82,6 +90,8 @@ __all__ = [
     "load_head_model",
     "load_heads",
     "load_prototypes",
+    "match_prototypes",
+    "measure_diversity",
     "measure_mlcd",
     "measure_redundancy",
     "open_samples",
@@ -105,13 +115,14 @@ _NAMES = {
     "head_audit": "CollapseAudit Published Source audit_prototypes",
     "history": "RunHistory audit_history",
     "koleo": "koleo_data_loss koleo_proto_loss",
+    "matching": "Matching match_prototypes",
     "mlcd": "MLCD MLCDAccumulator",
     "monitor": "Observation PrototypeMonitor",
     "network": "HeadModel load_head_model measure_mlcd open_samples",
     "plots": "plot_history plot_rank_frequency plot_redundancy_factors plot_redundancy_vs_mass "
     "plot_sweep plot_usage",
     "prototypes": "Prototypes",
-    "redundancy": "Redundancy measure_redundancy",
+    "redundancy": "Diversity Redundancy measure_diversity measure_redundancy",
     "sources": "load_heads load_prototypes",
     "training.config": "HeadTrainingConfig",
     "training.run": "run_training",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -11,14 +11,20 @@ import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
-from collapse_audit.redundancy import SWEEP_EPSILONS, Redundancy, measure_redundancy
+from collapse_audit.redundancy import (
+    SWEEP_EPSILONS,
+    Diversity,
+    Redundancy,
+    measure_diversity,
+    measure_redundancy,
+)
 from collapse_audit.report.documents import HeadDocument, ReportDocument, SourceDocument
 from collapse_audit.report.html import to_html, to_html_fragment
 from collapse_audit.report.json_text import to_json
 from collapse_audit.report.markdown import to_markdown
 from collapse_audit.report.table import to_table
 from collapse_audit.report_builder import head_document, report_document
-from collapse_audit.similarity import Progress, silent
+from collapse_audit.similarity import NEff, Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,18 +88,30 @@ class CollapseAudit:
         prototypes: The audited prototypes.
         redundancy: Groups, counts, the sweep over epsilon and the nearest prototypes.
         source: What was audited.
-        mlcd: Class distribution over the prototypes, if it was measured.
+        mlcd: Class distribution over the prototypes, if it was measured; see :meth:`with_mlcd`.
+        diversity: Effective number of its classes, where duplicates count as one.
     """
 
     prototypes: Prototypes
     redundancy: Redundancy
     source: Source = field(default_factory=Source)
     mlcd: MLCD | None = None
+    diversity: Diversity | None = None
+
+    def with_mlcd(self, mlcd: MLCD) -> CollapseAudit:
+        """The same audit with a class distribution over its prototypes, and its diversity."""
+        found = measure_diversity(self.prototypes, self.redundancy, mlcd.probabilities)
+        return replace(self, mlcd=mlcd, diversity=found)
 
     @property
     def num_unique(self) -> int:
         """Unique prototypes M, by the greedy leader cover in index order."""
         return self.redundancy.num_unique
+
+    @property
+    def n_eff(self) -> NEff:
+        """Effective number of prototypes, which depends on no scan order."""
+        return self.redundancy.n_eff
 
     @property
     def unique_fraction(self) -> float:
@@ -110,6 +128,15 @@ class CollapseAudit:
         """Group of each prototype (k), numbered by falling size."""
         return self.redundancy.groups
 
+    @property
+    def unique_prototypes(self) -> Prototypes:
+        """The prototype that stands for each group (m x d), numbered as the groups are."""
+        p, leaders = self.prototypes, self.redundancy.leaders
+        bias = None if p.bias is None else p.bias[leaders]
+        return replace(
+            p, rows=p.rows[leaders], lengths=p.lengths[leaders], norms=p.norms[leaders], bias=bias
+        )
+
     def members(self, group: int) -> npt.NDArray[np.int64]:
         """Rising indices of the prototypes of a group, 0 to M - 1; another is a ParameterError."""
         if not 0 <= group < self.num_unique:
@@ -125,7 +152,7 @@ class CollapseAudit:
     def head_report(self) -> HeadDocument:
         """The entry of this head in a report."""
         published = [(count.unique, count.source) for count in self.source.published]
-        return head_document(self.prototypes, self.redundancy, published, self.mlcd)
+        return head_document(self.prototypes, self.redundancy, published, self.mlcd, self.diversity)
 
     def to_dict(self) -> ReportDocument:
         """The report of this head alone, as ``--format json`` prints it."""

@@ -47,6 +47,7 @@ Classes: TypeAlias = "MLCD | Audited"
 
 # Blue and vermilion of Okabe and Ito (2008): told apart with any colour vision, and in print.
 _K_COLOUR, _M_COLOUR, _NULL_COLOUR = "#0072B2", "#D55E00", "#767676"
+_EFFECTIVE_COLOUR = "#009E73"
 
 
 def plot_rank_frequency(mlcd: Classes, *, ax: Axes | None = None) -> Axes:
@@ -170,7 +171,7 @@ def plot_redundancy_factors(
 def plot_sweep(
     sweep: Audited | Redundancy | Sequence[SweepLevel], *, ax: Axes | None = None
 ) -> Axes:
-    """Unique prototypes at every epsilon, by each of the three counting rules.
+    """Unique prototypes at every epsilon, by each counting rule, and the effective number.
 
     Args:
         sweep: An audit, its ``redundancy``, or the levels, ``redundancy.sweep``.
@@ -192,7 +193,8 @@ def plot_sweep(
     epsilons = [point.epsilon for point in points]
     # Often the rules agree: rings around squares, and a dashed line on a solid one, stay visible.
     for label, counts, style, size, colour in (
-        ("greedy cover", [point.greedy for point in points], "-o", 9.0, _M_COLOUR),
+        ("greedy cover, M", [point.greedy for point in points], "-o", 9.0, _M_COLOUR),
+        ("N_eff", [point.n_eff.value for point in points], "-.d", 4.0, _EFFECTIVE_COLOUR),
         ("components", [point.components for point in points], "--s", 4.0, _K_COLOUR),
         ("isolated", [point.isolated for point in points], ":^", 4.0, _NULL_COLOUR),
     ):

@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from collapse_audit.errors import ParameterError
 from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
 from collapse_audit.similarity import (
     Bracket,
     Comparison,
+    Cover,
     Nearest,
+    NEff,
     Progress,
     SweepLevel,
     Threshold,
     bracket_unique,
     choose_panels,
+    connect_groups,
+    counted,
+    near_mass,
     silent,
     survey,
 )
@@ -78,6 +84,11 @@ class Redundancy:
         return int((self.neighbours == 0).sum())
 
     @property
+    def n_eff(self) -> NEff:
+        """Effective number of prototypes: no scan order and no grouping rule changes it."""
+        return counted(self.neighbours)
+
+    @property
     def redundancy_factors(self) -> npt.NDArray[np.int64]:
         """Copies of each unique prototype, r_m (m, falling); they sum to K."""
         return np.bincount(self.groups, minlength=self.num_unique).astype(np.int64)
@@ -109,6 +120,64 @@ class Redundancy:
 
     def __repr__(self) -> str:
         return f"Redundancy(k={self.k}, num_unique={self.num_unique}, epsilon={self.epsilon:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Diversity:
+    r"""Effective number of classes of a distribution p, where duplicates count as one class.
+
+    Leinster and Cobbold (Ecology 2012, equation 1) with a similarity of 1 between prototypes closer
+    than epsilon, else 0: :math:`(\sum_i p_i (Zp)_i^{q-1})^{1/(1-q)}` with :math:`(Zp)_i` the mass
+    that is closer than epsilon to prototype i. No partition into classes is chosen. For uniform p
+    the order 0 is N_eff; from 1 to K, falling with the order.
+
+    Attributes:
+        order_0: :math:`\sum_i p_i / (Zp)_i`: classes however rare.
+        order_1: :math:`\exp(-\sum_i p_i \log (Zp)_i)`: like a perplexity.
+        order_2: :math:`1 / \sum_i p_i (Zp)_i`: classes that are frequent.
+    """
+
+    order_0: float
+    order_1: float
+    order_2: float
+
+
+def measure_diversity(
+    prototypes: Prototypes,
+    redundancy: Redundancy,
+    probabilities: npt.NDArray[np.float64],
+    *,
+    device: str = "auto",
+) -> Diversity:
+    """Effective number of the classes that a head predicts, such as with ``MLCD.probabilities``.
+
+    Args:
+        prototypes: The prototypes of one head.
+        redundancy: Their groups, at the epsilon that is asked for.
+        probabilities: Mass of each prototype (k), at least 0; they sum to 1.
+        device: As for :func:`measure_redundancy`.
+
+    Returns:
+        The diversity of orders 0, 1 and 2.
+
+    Raises:
+        ParameterError: If the probabilities are no distribution over these prototypes.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    if p.shape != (prototypes.k,) or not (p >= 0).all() or not abs(p.sum() - 1) < 1e-6:
+        raise ParameterError(f"probabilities must be {prototypes.k} masses that sum to 1.")
+    panels = choose_panels(prototypes, device=device)
+    comparison = Comparison(prototypes, Threshold(redundancy.epsilon), panels=panels)
+    cover = Cover(leaders=redundancy.leaders, group=redundancy.groups)
+    component = connect_groups(comparison, cover).component
+    present = np.flatnonzero(p)
+    everyone = np.arange(prototypes.k)
+    near, p = near_mass(comparison, component, everyone, present, p), p[present]
+    return Diversity(
+        order_0=float((p / near).sum()),
+        order_1=float(np.exp(-(p * np.log(near)).sum())),
+        order_2=float(1 / (p * near).sum()),
+    )
 
 
 def measure_redundancy(

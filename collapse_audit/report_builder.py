@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from collapse_audit.prototypes import Prototypes
-from collapse_audit.redundancy import Redundancy
+from collapse_audit.redundancy import Diversity, Redundancy
 from collapse_audit.report.documents import (
     REPORT_SCHEMA,
     SCHEMA_VERSION,
     TOOL,
     CountDocument,
     HeadDocument,
+    MLCDDocument,
+    NEffDocument,
     NullDocument,
     PublishedDocument,
     ReportDocument,
     SourceDocument,
 )
-from collapse_audit.similarity import Nearest, duplicate_probability, nearest_cosine_quantiles
+from collapse_audit.similarity import Nearest, NEff, duplicate_probability, nearest_cosine_quantiles
 
 if TYPE_CHECKING:
     from collapse_audit.mlcd import MLCD
@@ -48,6 +51,7 @@ def head_document(
     redundancy: Redundancy,
     published: Sequence[tuple[int, str]] = (),
     mlcd: MLCD | None = None,
+    diversity: Diversity | None = None,
 ) -> HeadDocument:
     """The entry of one head, with its published counts: the one to compare with first."""
     p, r, bracket, nearest = prototypes, redundancy, redundancy.bracket, redundancy.nearest
@@ -64,6 +68,7 @@ def head_document(
             "greedy": r.num_unique,
             "components": r.components,
             "isolated": r.isolated,
+            **_n_eff(r.n_eff),
             "bracket": [bracket.low, bracket.high],
             "order_range": bracket.order_range and list(bracket.order_range),
             "definition_independent": bracket.definition_independent,
@@ -83,6 +88,7 @@ def head_document(
                 "greedy": level.greedy,
                 "components": level.components,
                 "isolated": level.isolated,
+                **_n_eff(level.n_eff),
             }
             for level in r.sweep
         ],
@@ -92,15 +98,30 @@ def head_document(
         "mean_direction_norm": _mean_direction_norm(p),
         "null": _null(p, r.epsilon),
         "published": _published(published),
-        "mlcd": None if mlcd is None else mlcd.to_dict(),
+        "mlcd": None if mlcd is None else _mlcd(mlcd, diversity),
     }
+
+
+def _n_eff(found: NEff) -> NEffDocument:
+    interval = None if found.is_exact else [found.low, found.high]
+    return {"n_eff": found.value, "n_eff_interval": interval}
+
+
+def _mlcd(mlcd: MLCD, diversity: Diversity | None) -> MLCDDocument:
+    return {**mlcd.to_dict(), "diversity": None if diversity is None else asdict(diversity)}
 
 
 def _nearest_cosine(nearest: Nearest) -> dict[str, float]:
     cosine = nearest.cosine
     inner = np.quantile(cosine, list(_QUANTILES.values())).tolist()
     inside = dict(zip(_QUANTILES, inner, strict=True))
-    return {"min": float(cosine.min()), **inside, "max": float(cosine.max())}
+    largest = float(cosine.max())
+    # SAEBench's names for its numbers; what it lists by feature, the second, is here the largest
+    saebench = {
+        "average_max_decoder_cosine_sim": float(cosine.mean()),
+        "max_decoder_cosine_sim": largest,
+    }
+    return {"min": float(cosine.min()), **inside, "max": largest, **saebench}
 
 
 def _null(prototypes: Prototypes, epsilon: float) -> NullDocument:

@@ -99,6 +99,7 @@ def test_no_torch_is_installed_and_little_else(light: Light, repository: Path) -
         *(("check", name, "--fail-on", "fraction<0.9") for name in FILES),
         ("audit", "head.npz", "--format", "html"),
         ("compare", "head.npz", "head.safetensors"),
+        ("compare", "head.npz", "head.safetensors", "--match", "optimal"),
     ],
     ids=" ".join,
 )

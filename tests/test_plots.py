@@ -7,6 +7,7 @@ from collapse_audit import plots
 from collapse_audit.errors import ParameterError
 from collapse_audit.mlcd import MLCDAccumulator
 from collapse_audit.prototypes import Prototypes
+from collapse_audit.similarity import NEff
 
 
 @pytest.fixture
@@ -52,11 +53,14 @@ def test_redundancy_factors_are_drawn_in_descending_order():
 
 def test_a_sweep_is_drawn_by_rule():
     points = [
-        SimpleNamespace(epsilon=0.1, greedy=5, components=4, isolated=3),
-        SimpleNamespace(epsilon=0.025, greedy=9, components=8, isolated=7),
+        SimpleNamespace(epsilon=0.1, greedy=5, components=4, isolated=3, n_eff=NEff(4.5, 4.5, 4.5)),
+        SimpleNamespace(
+            epsilon=0.025, greedy=9, components=8, isolated=7, n_eff=NEff(8.5, 8.5, 8.5)
+        ),
     ]
     drawn = lines(plots.plot_sweep(points))
-    assert drawn["greedy cover"].tolist() == [[0.025, 9], [0.1, 5]]
+    assert drawn["greedy cover, M"].tolist() == [[0.025, 9], [0.1, 5]]
+    assert drawn["N_eff"].tolist() == [[0.025, 8.5], [0.1, 4.5]]
     assert drawn["isolated"].tolist() == [[0.025, 7], [0.1, 3]]
     with pytest.raises(ParameterError, match="sweep=True"):
         plots.plot_sweep([])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
@@ -83,7 +83,7 @@ def audit() -> CollapseAudit:
     found = audit_prototypes(prototypes, source=source)
     mlcd = MLCDAccumulator(prototypes, temperature=0.1, groups=found.groups)
     mlcd.update(rng.normal(size=(50, 6)), labels=np.arange(50) % 3)
-    return replace(found, mlcd=mlcd.result())
+    return found.with_mlcd(mlcd.result())
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,9 @@ def test_the_mlcd_of_a_report_is_the_field_of_the_audit(
     audit: CollapseAudit, bare: CollapseAudit
 ) -> None:
     assert audit.mlcd is not None
-    assert audit.to_dict()["heads"][0]["mlcd"] == audit.mlcd.to_dict()
+    assert audit.diversity is not None
+    told = {**audit.mlcd.to_dict(), "diversity": asdict(audit.diversity)}
+    assert audit.to_dict()["heads"][0]["mlcd"] == told
     assert bare.mlcd is None
     assert bare.to_dict()["heads"][0]["mlcd"] is None
     assert replace(audit, mlcd=None).to_dict()["heads"][0] == {**audit.head_report(), "mlcd": None}

@@ -108,7 +108,7 @@ def test_the_sweep_has_one_line_per_epsilon_and_marks_that_of_the_report(
     rows = [line.split() for line in lines[start + 1 : start + 8]]
     assert [float(row[0]) for row in rows] == [0.005, 0.0125, 0.025, 0.05, 0.1, 0.25, 0.5]
     assert [row[-1] == "<" for row in rows] == [False, False, True, False, False, False, False]
-    assert rows[2] == ["0.025", "12.8", "137", "13.8", "%", "134", "61", "<"]
+    assert rows[2] == ["0.025", "12.8", "137", "13.8", "%", "-", "134", "61", "<"]
 
 
 def test_the_nearest_cosines_line_up_with_those_of_random_directions(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from collapse_audit.errors import ReportError
+from collapse_audit.errors import ParameterError, ReportError
 from collapse_audit.gate.metrics import METRICS, Metric
 from collapse_audit.gate.pairing import Difference, no_head, pair_heads, refuse_other_mlcd
 from collapse_audit.gate.regrouping import Groups, Regrouping, compare_groups
@@ -22,7 +22,13 @@ from collapse_audit.report.documents import (
     ReportDocument,
 )
 
+if TYPE_CHECKING:
+    from collapse_audit.head_audit import CollapseAudit
+    from collapse_audit.matching import Matching, Method
+    from collapse_audit.similarity import Progress
+
 Judgement: TypeAlias = Literal["better", "worse", "same", "changed"]
+Among: TypeAlias = Literal["all", "unique"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class HeadComparison:
     # What became of the groups of A in B, C, ...; ``None`` where K differs or the source is a saved
     # report, which does not hold the groups.
     regroupings: tuple[Regrouping | None, ...]
+    # The prototypes of A matched with those of B, C, ...; empty if it was not asked for.
+    matchings: tuple[Matching, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +83,16 @@ class HeadsSideBySide:
     Attributes:
         sources: What was compared, A first.
         heads: One entry per head of A.
+        among: Which prototypes were matched; ``None`` if none were.
     """
 
     sources: tuple[str, ...]
     heads: tuple[HeadComparison, ...]
+    among: Among | None = None
 
     def to_dict(self) -> ComparisonDocument:
         """The comparison as ``--format json`` prints it."""
-        return {
+        document: ComparisonDocument = {
             "schema": COMPARISON_SCHEMA,
             "schema_version": SCHEMA_VERSION,
             "tool": TOOL.copy(),
@@ -108,6 +118,11 @@ class HeadsSideBySide:
                 for head in self.heads
             ],
         }
+        if self.among is not None:
+            document["among"] = self.among
+            for entry, head in zip(document["heads"], self.heads, strict=True):
+                entry["matchings"] = [found.to_dict() for found in head.matchings]
+        return document
 
     def __repr__(self) -> str:
         return f"HeadsSideBySide({len(self.sources)} sources, {len(self.heads)} heads)"
@@ -122,6 +137,9 @@ def compare(
     *more: Subject,
     allow: Collection[Difference] = (),
     pair: Mapping[str, str] | None = None,
+    matching: Method | None = None,
+    among: Among = "all",
+    progress: Progress | None = None,
 ) -> HeadsSideBySide:
     """Put heads side by side, metric by metric, with the changes from the first.
 
@@ -134,6 +152,12 @@ def compare(
             reports were made that are no obstacle. K and branch may always differ.
         pair: For names of heads of A the names in the others, where those differ; only these heads
             are compared then. By default heads of equal names are, and the rest in their order.
+        matching: ``"optimal"`` or ``"greedy"``: match the prototypes of A with those of the others,
+            as :func:`match_prototypes` does. A saved report does not hold them. By default none
+            are matched.
+        among: What is matched: ``"all"`` prototypes, or the ``"unique"`` ones, one for each group
+            of duplicates, which have the numbers of the groups.
+        progress: Called with (stage, done, total) while it matches.
 
     Returns:
         One entry per compared head of A. Where both sides are audits and K is equal, also which
@@ -142,6 +166,7 @@ def compare(
     Raises:
         ReportError: If the reports were made in different ways or do not hold the same heads, or
             a name in ``pair`` is of none.
+        ParameterError: If prototypes that are to be matched are not at hand, or cannot be.
 
     Example:
         >>> from collapse_audit import audit
@@ -164,7 +189,8 @@ def compare(
         for other in partners:
             if head.get("mlcd") and other.get("mlcd"):
                 refuse_other_mlcd(head, other, allowed)
-        groups = [side.groups.get(_key(entry)) for side, entry in zip(sides, row, strict=True)]
+        audits = [side.audits.get(_key(entry)) for side, entry in zip(sides, row, strict=True)]
+        groups = [None if audit is None else audit.groups for audit in audits]
         heads.append(
             HeadComparison(
                 name=head["name"],
@@ -172,17 +198,19 @@ def compare(
                 partners=tuple(other["name"] for other in partners),
                 rows=tuple(_rows(row)),
                 regroupings=tuple(_regroup(groups[0], other) for other in groups[1:]),
+                matchings=() if matching is None else _matchings(audits, matching, among, progress),
             )
         )
-    return HeadsSideBySide(tuple(side.report["source"]["spec"] for side in sides), tuple(heads))
+    sources = tuple(side.report["source"]["spec"] for side in sides)
+    return HeadsSideBySide(sources, tuple(heads), None if matching is None else among)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
-    """A report, and the groups of those heads whose audit is at hand."""
+    """A report, and the audits of its heads where they are at hand."""
 
     report: ReportDocument
-    groups: Mapping[tuple[str, str | None], Groups]
+    audits: Mapping[tuple[str, str | None], CollapseAudit]
 
 
 def _side(given: Subject, allow: Collection[Difference]) -> _Side:
@@ -193,7 +221,7 @@ def _side(given: Subject, allow: Collection[Difference]) -> _Side:
 
     report = build_report(audits)
     heads = zip(report["heads"], audits, strict=True)
-    return _Side(report, {_key(head): audit.groups for head, audit in heads})
+    return _Side(report, {_key(head): audit for head, audit in heads})
 
 
 def _key(head: HeadDocument) -> tuple[str, str | None]:
@@ -213,6 +241,32 @@ def _value(metric: Metric, head: HeadDocument) -> int | float | None:
         return metric.read(head, "the report")
     except ReportError:
         return None
+
+
+def _matchings(
+    audits: Sequence[CollapseAudit | None],
+    matching: Method,
+    among: Among,
+    progress: Progress | None,
+) -> tuple[Matching, ...]:
+    """The prototypes of the first audit matched with those of each of the others."""
+    from collapse_audit.matching import match_prototypes
+    from collapse_audit.similarity import silent
+
+    if among not in get_args(Among):
+        raise ParameterError(f"among must be all or unique, got {among!r}.")
+    sets = []
+    for audit in audits:
+        if audit is None:
+            raise ParameterError(
+                "a saved report does not hold the prototypes, so they cannot be matched.",
+                hint="Give the checkpoint it was made of.",
+            )
+        sets.append(audit.prototypes if among == "all" else audit.unique_prototypes)
+    return tuple(
+        match_prototypes(sets[0], other, matching=matching, progress=progress or silent)
+        for other in sets[1:]
+    )
 
 
 def _regroup(a: Groups | None, b: Groups | None) -> Regrouping | None:

@@ -23,7 +23,7 @@ _MEASURED: Final = 1e-6
 _LARGEST: Final = 1e100
 
 _SWEEP: Final = re.compile(
-    r"sweep\[(?P<epsilon>\d*\.?\d+)\]\.(?P<count>greedy|components|isolated)"
+    r"sweep\[(?P<epsilon>\d*\.?\d+)\]\.(?P<count>greedy|n_eff|components|isolated)"
 )
 
 
@@ -74,6 +74,8 @@ def _mlcd_metrics() -> Iterator[Metric]:
         yield Metric(f"mlcd.{name}", None, _MEASURED)
     yield Metric("mlcd.mean_max_probability", None, _MEASURED, high=1)
     yield Metric("mlcd.hidden_divergence", "up", _MEASURED)
+    for order in range(3):
+        yield Metric(f"mlcd.diversity.order_{order}", "down", _MEASURED)
     for level in ("k", "m"):
         for name in ("entropy", "perplexity"):
             yield Metric(f"mlcd.{level}.{name}", "down", _MEASURED)
@@ -90,6 +92,7 @@ _METRICS: Final = (
     Metric("k", None),
     Metric("d", None),
     Metric("unique.greedy", "down"),
+    Metric("unique.n_eff", "down", _COUNTED),
     Metric("unique.components", "down"),
     Metric("unique.isolated", "down"),
     Metric("unique_fraction", "down", _COUNTED, high=1),
@@ -120,6 +123,7 @@ METRICS: Final[Mapping[str, Metric]] = {metric.path: metric for metric in _METRI
 ALIASES: Final[Mapping[str, str]] = {
     "M": "unique.greedy",
     "unique": "unique.greedy",
+    "n_eff": "unique.n_eff",
     "components": "unique.components",
     "isolated": "unique.isolated",
     "fraction": "unique_fraction",
@@ -134,12 +138,12 @@ ALIASES: Final[Mapping[str, str]] = {
 
 def find_metric(name: str) -> Metric:
     """A metric by its path or short name, or ``sweep[EPSILON].COUNT``; or a ParameterError."""
-    # COUNT is ``greedy``, ``components`` or ``isolated``.
+    # COUNT is ``greedy``, ``n_eff``, ``components`` or ``isolated``.
     path = ALIASES.get(name, name)
     if path in METRICS:
         return METRICS[path]
     if _SWEEP.fullmatch(path):
-        return Metric(path, "down")
+        return Metric(path, "down", _COUNTED if path.endswith(".n_eff") else _EXACT)
     known = [*METRICS, *ALIASES]
     ends = [path for path in known if path.split(".")[-1] == name.lower()]
     raise ParameterError(

@@ -42,6 +42,7 @@ class Counted:
 
     groups: npt.NDArray[np.int64]  # of each prototype (k), numbered by falling size
     num_unique: int  # M, equal to that of an audit of the same weights
+    n_eff: float  # effective number of prototypes
     components: int  # connected components of the duplicate graph
     largest: int  # largest redundancy factor
     compared: int  # prototypes that were compared anew; k in a full look
@@ -109,7 +110,7 @@ class IncrementalCover:
         k = len(stored[0])
         groups = np.arange(k, dtype=np.int64)
         if len(rest) < 2:
-            return Counted(groups, k, k, 1, len(rest), None, turned)
+            return Counted(groups, k, float(k), k, 1, len(rest), None, turned)
         weight, scale = stored
         audit = self._audit((weight[rest], None if scale is None else scale[rest]), nearest=False)
         index = rest.cpu().numpy()
@@ -131,6 +132,7 @@ class IncrementalCover:
         return Counted(
             groups=groups,
             num_unique=audit.num_unique + alone,
+            n_eff=audit.n_eff.value + alone,
             components=audit.redundancy.components + alone,
             largest=int(audit.redundancy_factors[0]),
             compared=compared,

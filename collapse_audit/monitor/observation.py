@@ -47,11 +47,13 @@ class BranchState:
     Attributes:
         num_unique: M, exactly as an audit counts it.
         unique_fraction: M / K.
+        n_eff: Effective number of prototypes: the sum of 1 / n_i, with n_i the prototypes closer
+            than epsilon to prototype i, itself included.
         components: Connected components of the duplicate graph.
         largest: Largest redundancy factor.
         compared: Prototypes that had to be compared again; K in a full look.
-        nearest_cosine: Quantiles of the cosine to the nearest other prototype; ``None`` unless
-            the look was full.
+        nearest_cosine: Quantiles and mean of the cosine to the nearest other prototype; ``None``
+            unless the look was full.
         turned_mean: Mean angle the prototypes turned by since the last look, degrees; ``None`` at
             the first.
         turned_max: The largest such angle.
@@ -59,6 +61,7 @@ class BranchState:
 
     num_unique: int
     unique_fraction: float
+    n_eff: float
     components: int
     largest: int
     compared: int
@@ -69,7 +72,11 @@ class BranchState:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, under the names of a report where it has them."""
         return {
-            "unique": {"greedy": self.num_unique, "components": self.components},
+            "unique": {
+                "greedy": self.num_unique,
+                "n_eff": self.n_eff,
+                "components": self.components,
+            },
             "unique_fraction": self.unique_fraction,
             "redundancy_factors": {"max": self.largest},
             "compared": self.compared,

@@ -264,6 +264,7 @@ def _state(counted: Counted) -> BranchState:
     return BranchState(
         num_unique=counted.num_unique,
         unique_fraction=counted.num_unique / k,
+        n_eff=counted.n_eff,
         components=counted.components,
         largest=counted.largest,
         compared=counted.compared,

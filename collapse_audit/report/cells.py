@@ -10,7 +10,7 @@ from collapse_audit.report.documents import HeadDocument, Parameters
 
 NEAREST_TITLES: Final = ("nearest cosine", *words.QUANTILES.values())
 HISTOGRAM_TITLES: Final = ("repeated r times", "unique", "prototypes", "of K")
-SWEEP_TITLES: Final = ("epsilon", "degrees", "unique", "of K", "components", "isolated")
+SWEEP_TITLES: Final = ("epsilon", "degrees", "unique", "of K", "N_eff", "components", "isolated")
 
 
 def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, str]]:
@@ -23,6 +23,8 @@ def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, 
         f"({words.degrees(epsilon)} degrees); rule: {parameters['rule']} cover{certified}",
     )
     yield "bracket of M", words.bracket(head)
+    if (effective := words.n_eff(unique)) != "-":
+        yield "effective, N_eff", f"{effective}: the sum of 1 / n_i, with n_i prototypes this close"
     for line in words.published(head):
         yield "published", line
     yield "isolated", f"{words.plural(unique['isolated'], 'prototype')} without any neighbour"
@@ -32,9 +34,9 @@ def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, 
         f"Gini {words.number(factors['gini'])} (0: all repeated equally)",
     )
     yield (
-        "effective number",
+        "effective groups",
         f"{words.number(factors['effective_number'])} of {words.count(unique['greedy'])}: "
-        "the M of equal redundancy factors with the same entropy",
+        "as many groups of equal size have the same entropy",
     )
     if (copies := head.get("exact_duplicates")) is not None:
         text = f"{words.plural(copies, 'prototype')} with exactly the direction of an earlier one"
@@ -76,6 +78,7 @@ def sweep_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
             words.degrees(row["epsilon"]),
             words.count(row["greedy"]),
             words.percent(row["greedy"] / head["k"]),
+            words.n_eff(row),
             words.count(row["components"]),
             words.count(row["isolated"]),
         )

@@ -8,10 +8,10 @@ from typing import Final
 
 from collapse_audit.report.columns import escape, pipe_table, text_columns
 from collapse_audit.report.csv_text import rows_to_csv
-from collapse_audit.report.documents import ComparedHead, ComparisonDocument
+from collapse_audit.report.documents import ComparedHead, ComparisonDocument, MatchingDocument
 from collapse_audit.report.table import WIDEST
 from collapse_audit.report.verdict_text import figure
-from collapse_audit.report.words import count, head_name, plural, shorten
+from collapse_audit.report.words import cosine, count, head_name, plural, shorten
 from collapse_audit.words import printable
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -24,7 +24,7 @@ def comparison_to_table(comparison: ComparisonDocument, *, width: int = WIDEST) 
         lines += ["", shorten(_title(head), width)]
         for number, part in enumerate(_parts([_titles(comparison), *_rows(head)], width)):
             lines += [*([""] if number else []), *part]
-        for text in _regroupings(head):
+        for text in _remarks(head, comparison):
             lines += textwrap.wrap(text, width, subsequent_indent="    ")
     return "\n".join(lines) + "\n"
 
@@ -47,7 +47,7 @@ def comparison_to_markdown(comparison: ComparisonDocument) -> str:
     for head in comparison["heads"]:
         lines += ["", f"## {escape(_title(head))}", ""]
         lines += pipe_table(_titles(comparison), _rows(head))
-        lines += [line for text in _regroupings(head) for line in ("", escape(text))]
+        lines += [line for text in _remarks(head, comparison) for line in ("", escape(text))]
     return "\n".join(lines) + "\n"
 
 
@@ -62,6 +62,13 @@ def comparison_to_csv(comparison: ComparisonDocument) -> str:
             deltas, judgements = [None, *row["deltas"]], [None, *row["judgements"]]
             cells = zip(comparison["sources"], row["values"], deltas, judgements, strict=True)
             rows += [dict(zip(columns, (*name, *cell), strict=True)) for cell in cells]
+        matchings = head.get("matchings", [])
+        for source, found in zip(comparison["sources"][1:], matchings, strict=bool(matchings)):
+            from_a, to_a = found["mean_max_cosine"]
+            numbers = {"from_a": from_a, "to_a": to_a, "pw_mcc": found["pw_mcc"]}
+            for metric, value in numbers.items():
+                matched = (head["name"], head["branch"], f"matching.{metric}", source, value)
+                rows.append(dict(zip(columns, (*matched, None, None), strict=True)))
     return rows_to_csv(rows)
 
 
@@ -96,6 +103,34 @@ def _rows(head: ComparedHead) -> Iterator[tuple[str, ...]]:
             sign = "+" if delta is not None and delta > 0 else ""
             cells += [figure(value), sign + figure(delta), verdict or ""]
         yield tuple(cells)
+
+
+def _remarks(head: ComparedHead, comparison: ComparisonDocument) -> Iterator[str]:
+    """What is said below the table of a head."""
+    yield from _regroupings(head)
+    what = "Unique prototypes" if comparison.get("among") == "unique" else "Prototypes"
+    matchings = head.get("matchings", [])
+    for letter, found in zip(_labels(1 + len(matchings))[1:], matchings, strict=True):
+        yield f"{what} of {_matching(letter, found)}"
+
+
+def _matching(letter: str, found: MatchingDocument) -> str:
+    """How the prototypes of A match those of another."""
+    k, nearest, random = found["k"], found["mean_max_cosine"], found["random_max_cosine"]
+    text = (
+        f"A ({count(k[0])}) and {letter} ({count(k[1])}): mean cosine to the nearest in {letter} "
+        f"{cosine(nearest[0])}, in A {cosine(nearest[1])}; of random directions "
+        f"{cosine(random[0])} and {cosine(random[1])}."
+    )
+    pairs = found["pair_cosine"]
+    if pairs is None:
+        return text
+    return (
+        f"{text} PW-MCC {cosine(found['pw_mcc'])} over {plural(min(k), 'pair')} "
+        f"(cosines {cosine(pairs['min'])} to {cosine(pairs['max'])}, median "
+        f"{cosine(pairs['median'])}); without a partner: {count(k[0] - min(k))} of A, "
+        f"{count(k[1] - min(k))} of {letter}."
+    )
 
 
 def _regroupings(head: ComparedHead) -> Iterator[str]:

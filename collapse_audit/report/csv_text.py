@@ -52,6 +52,7 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
         "d": head["d"],
         "dtype": head["dtype"],
         "unique": unique["greedy"],
+        "n_eff": unique.get("n_eff"),
         "components": unique["components"],
         "isolated": unique["isolated"],
         "unique_fraction": head["unique_fraction"],

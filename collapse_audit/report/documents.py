@@ -9,7 +9,7 @@ from typing import Final, Literal, NotRequired, TypeAlias, TypedDict
 
 from collapse_audit.version import __version__
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 REPORT_SCHEMA: Final = "collapse-audit/report"
 ERROR_SCHEMA: Final = "collapse-audit/error"
 VERDICT_SCHEMA: Final = "collapse-audit/verdict"
@@ -55,7 +55,14 @@ class Parameters(TypedDict):
     certified: bool
 
 
-class Counts(TypedDict):
+class NEffDocument(TypedDict):
+    """Effective number of prototypes; an interval where it was estimated from a sample."""
+
+    n_eff: NotRequired[float]
+    n_eff_interval: NotRequired[list[float] | None]
+
+
+class Counts(NEffDocument):
     """Unique prototypes by each rule."""
 
     greedy: int
@@ -139,6 +146,7 @@ class MLCDDocument(TypedDict):
     temperature_source: NotRequired[str | None]
     centre_source: NotRequired[str | None]
     vmf: NotRequired[bool]
+    diversity: NotRequired[_Numbers | None]
 
 
 class HeadDocument(TypedDict):
@@ -233,6 +241,16 @@ class MetricDocument(TypedDict):
     judgements: list[Literal["better", "worse", "same", "changed"] | None]
 
 
+class MatchingDocument(TypedDict):
+    """How the prototypes of A match those of another head; pairs of numbers are for A and it."""
+
+    k: list[int]
+    mean_max_cosine: list[float]
+    random_max_cosine: list[float]
+    pw_mcc: float | None
+    pair_cosine: _Numbers | None
+
+
 class ComparedHead(TypedDict):
     """One head in all sources."""
 
@@ -241,6 +259,7 @@ class ComparedHead(TypedDict):
     partners: list[str]
     metrics: list[MetricDocument]
     regroupings: list[RegroupingDocument | None]
+    matchings: NotRequired[list[MatchingDocument]]
 
 
 class ComparisonDocument(_Document):
@@ -248,6 +267,7 @@ class ComparisonDocument(_Document):
 
     sources: list[str]
     heads: list[ComparedHead]
+    among: NotRequired[Literal["all", "unique"]]
 
 
 class PointDocument(TypedDict):

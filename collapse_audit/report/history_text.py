@@ -17,8 +17,8 @@ from collapse_audit.report.documents import (
 )
 from collapse_audit.report.table import WIDEST
 
-POINT_TITLES: Final = ("checkpoint", "K", "M", "of K", "any scan order", "components", "largest r",
-                       "effective", "nearest cosine", "")  # fmt: skip
+POINT_TITLES: Final = ("checkpoint", "K", "M", "of K", "any scan order", "N_eff",
+                       "components", "largest r", "nearest cosine", "")  # fmt: skip
 MERGE_TITLES: Final = ("between", "and", "merges", "prototypes", "largest: size, parts, indices")
 _LAYOUT: Final = "> > > > > > > > > <"
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
@@ -100,9 +100,9 @@ def point_rows(head: HeadHistoryDocument) -> Iterator[tuple[str, ...]]:
             words.count(unique["greedy"]),
             words.percent(found["unique_fraction"]),
             " to ".join(map(words.count, dict.fromkeys(unique.get("bracket", ())))),
+            words.n_eff(unique),
             words.count(unique["components"]),
             words.count(found["redundancy_factors"]["max"]),
-            words.number(found["redundancy_factors"]["effective_number"]),
             words.cosine(nearest.get("median")),
             "onset" if point["file"] == head["onset"] else "",
         )

@@ -46,6 +46,8 @@ def mlcd_rows(mlcd: MLCDDocument) -> list[tuple[str, str, str]]:
         names = ("label information (nats)", f"labels merged, of {labels['number']}")
         for label, key in zip(names, ("mutual_information", "merged"), strict=True):
             rows.append(_row(label, key, labels["k"], labels.get("m")))
+    for order, value in enumerate((mlcd.get("diversity") or {}).values()):
+        rows.append((f"diversity of order {order}", "", _number(value)))
     return rows
 
 

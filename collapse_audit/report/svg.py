@@ -55,7 +55,7 @@ def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
 
 
 def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
-    """Curves of M, components and isolated prototypes; ``None`` for fewer than two epsilons."""
+    """Curves of M, N_eff, components, isolated; ``None`` for fewer than two epsilons."""
     rows = sorted(head["sweep"] or (), key=lambda row: row["epsilon"])
     if len(rows) < 2:
         return None
@@ -96,5 +96,6 @@ def _shares(
             (x, round(HEIGHT * (1 - counts[name] / k), 2))
             for x, (counts, k) in zip(xs, rows, strict=True)
         )
-        for name in ("greedy", "components", "isolated")
+        for name in ("greedy", "n_eff", "components", "isolated")
+        if all(name in counts for counts, _ in rows)
     }

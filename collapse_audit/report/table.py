@@ -76,7 +76,9 @@ def _sweep(head: HeadDocument, epsilon: float) -> list[str]:
     """M over epsilon, one line each; the row of the report's own epsilon is marked."""
     marks = ("<" if level["epsilon"] == epsilon else "" for level in head["sweep"])
     rows = ((*row, mark) for row, mark in zip(cells.sweep_rows(head), marks, strict=True))
-    return text_columns((*cells.SWEEP_TITLES, ""), rows, ">9 >7 >9 >8 >10 >9 <")
+    # the padding is in the widths, so that long numbers take from it before the line grows
+    widths = ">9 >8 >10 >8 >8 >11 >10 <"
+    return text_columns((*cells.SWEEP_TITLES, ""), rows, widths, gap=" ")
 
 
 def _nearest(head: HeadDocument) -> list[str]:

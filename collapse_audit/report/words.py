@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from collapse_audit.report.documents import HeadDocument, ReportDocument
+from collapse_audit.report.documents import HeadDocument, NEffDocument, ReportDocument
 from collapse_audit.words import printable
 
 _LONGEST: Final = 300  # characters of a name; its key in the JSON is whole
@@ -34,6 +34,13 @@ def number(value: float | None) -> str:
         digits = 3 - 1 - math.floor(math.log10(abs(value))) if value else 0
         return f"{value:,.{min(max(digits, 0), 6)}f}"
     return f"{value:.2e}"
+
+
+def n_eff(counts: NEffDocument) -> str:
+    """Effective number, such as ``91.4``, or ``~91.4`` where it was estimated; a dash if absent."""
+    if "n_eff" not in counts:
+        return "-"
+    return ("~" if counts.get("n_eff_interval") else "") + number(counts["n_eff"])
 
 
 def cosine(value: float | None) -> str:

@@ -8,8 +8,10 @@ they may be, is in ``products``; ``choose_panels`` takes the fastest of this mac
 """
 
 from collapse_audit.similarity.bracket import Bracket, bracket_unique
+from collapse_audit.similarity.components import connect_groups
 from collapse_audit.similarity.cover import Cover, leader_cover
 from collapse_audit.similarity.links import Links, link_groups
+from collapse_audit.similarity.n_eff import NEff, counted, near_mass
 from collapse_audit.similarity.nearest import Nearest, NearestSearch
 from collapse_audit.similarity.null import duplicate_probability, nearest_cosine_quantiles
 from collapse_audit.similarity.predicate import Comparison, Threshold
@@ -23,6 +25,7 @@ __all__ = [
     "Comparison",
     "Cover",
     "Links",
+    "NEff",
     "Nearest",
     "NearestSearch",
     "Progress",
@@ -31,9 +34,12 @@ __all__ = [
     "Threshold",
     "bracket_unique",
     "choose_panels",
+    "connect_groups",
+    "counted",
     "duplicate_probability",
     "leader_cover",
     "link_groups",
+    "near_mass",
     "nearest_cosine_quantiles",
     "silent",
     "survey",

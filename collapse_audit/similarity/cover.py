@@ -41,6 +41,13 @@ class Cover:
         scanned = self.group[self.group != NONE]
         return np.bincount(scanned, minlength=len(self.leaders)).astype(np.int64)
 
+    def only(self, rows: Index) -> Cover:
+        """Some of the groups: those of these rows, which are all of their members."""
+        groups, place = np.unique(self.group[rows], return_inverse=True)
+        group = np.full(len(self.group), NONE, dtype=np.intp)
+        group[rows] = place
+        return Cover(leaders=self.leaders[groups], group=group)
+
 
 def leader_cover(
     comparison: Comparison,

@@ -133,8 +133,13 @@ def _radii(comparison: Comparison, cover: Cover) -> Float64:
     members = np.flatnonzero(cover.group != NONE)
     members = members[sizes[cover.group[members]] > 1]
     groups = cover.group[members]
-    cosines = comparison.exact.cosines(members, cover.leaders[groups])
+    np.maximum.at(radius, groups, member_angles(comparison, members, cover.leaders[groups]))
+    return radius
+
+
+def member_angles(comparison: Comparison, members: Index, leaders: Index) -> Float64:
+    """Upper bounds of the angles between members and the leaders of their groups, radians."""
+    cosines = comparison.exact.cosines(members, leaders)
     bound = float64_bound(comparison.prototypes.d)
     angles = np.arccos(np.clip(cosines - bound, -1.0, 1.0)) + ANGLE_SLACK
-    np.maximum.at(radius, groups, angles)
-    return radius
+    return np.where(members == leaders, 0.0, angles)

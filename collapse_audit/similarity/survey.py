@@ -10,9 +10,10 @@ import numpy as np
 from collapse_audit.similarity.components import Components, connect_groups
 from collapse_audit.similarity.cover import Cover, cover_around, leader_cover
 from collapse_audit.similarity.links import Links, link_groups
+from collapse_audit.similarity.n_eff import NEff, counted, estimate_n_eff
 from collapse_audit.similarity.nearest import Nearest, NearestSearch
 from collapse_audit.similarity.predicate import Comparison, Threshold
-from collapse_audit.similarity.products.rows import Index
+from collapse_audit.similarity.products.rows import Float64, Index, Mask
 from collapse_audit.similarity.progress import Progress, silent
 from collapse_audit.similarity.small_components import SmallComponents
 from collapse_audit.similarity.state import State
@@ -23,6 +24,8 @@ _SAMPLE = 8192
 _SHARE = 8  # at most one prototype in so many
 _MANY_LEADERS = 0.5
 _ANGLE_SLACK = 1e-9
+# Pairs compared at each threshold of a sweep only to count neighbours, at most: about a second.
+_PAIRS = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,14 @@ class SweepLevel:
         greedy: Unique prototypes by the leader cover in index order (M).
         components: Connected components of the duplicate graph; at most ``greedy``.
         isolated: Prototypes without any duplicate; at most ``components``.
+        n_eff: Effective number of prototypes, :class:`NEff`.
     """
 
     epsilon: float
     greedy: int
     components: int
     isolated: int
+    n_eff: NEff
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +92,9 @@ def survey(
     descent = _Descent(comparison, {comparison.threshold.epsilon, *sweep}, nearest, progress)
     levels: dict[float, SweepLevel] = {}
     for level, epsilon in enumerate(descent.falling):
-        descent.look(level)
+        effective = descent.look(level)
         state = descent.state
-        levels[epsilon] = SweepLevel(epsilon, *state.counts())
+        levels[epsilon] = SweepLevel(epsilon, *state.counts(), effective)
         if epsilon == comparison.threshold.epsilon:
             cover, links = state.cover(), state.links()
     return Survey(
@@ -117,8 +122,8 @@ class _Descent:
         self._wake = np.zeros(k, dtype=np.intp)  # level at which a prototype is looked at next
         self._within: Index | None = None  # component of each prototype at the level above
 
-    def look(self, level: int) -> None:
-        """Count at the next smaller threshold."""
+    def look(self, level: int) -> NEff:
+        """Count at the next smaller threshold; the effective number there."""
         epsilon = self.falling[level]
         here = self._comparison.at(epsilon)
         self._small.look(here.threshold, self.state)
@@ -127,15 +132,18 @@ class _Descent:
         tell = self._stage_at(epsilon)
         awake = self._without_isolated(here, awake, tell)
         if not awake.size:
-            return
+            return counted(self.state.neighbours)
         cover = leader_cover(here, order=awake, within=self._within, progress=tell)
-        # only the threshold of the audit asks how many pairs there are
-        counts = epsilon == self._comparison.threshold.epsilon
+        # neighbours are counted at the threshold of the audit, and elsewhere if that costs little
+        counts = epsilon == self._comparison.threshold.epsilon or len(awake) ** 2 <= 2 * _PAIRS
         connect = link_groups if counts else connect_groups
         components = connect(here, cover, within=self._within, progress=tell)
         self.state.take(awake, cover, components)
         if isinstance(components, Links):
             self.state.count(awake, cover, components)
+            effective = counted(self.state.neighbours)
+        else:
+            effective = self._effective(here, awake, cover, components)
         wake = self._next_look(level, cover, components)[cover.group[awake]]
         if level + 1 < len(self.falling):
             restless = awake[wake == level + 1]
@@ -146,6 +154,32 @@ class _Descent:
         leaving = awake[(wake == len(self.falling)) & ~isolated]
         self._find(awake[isolated], awake, cover, self._within, tell)
         self._find(leaving, leaving, cover, self.state.component, tell)
+        return effective
+
+    def _effective(
+        self, here: Comparison, awake: Index, cover: Cover, components: Components
+    ) -> NEff:
+        """The effective number where neighbours were not counted on the way."""
+        tight = _diameter(cover, components) < here.threshold.angle
+        clique = tight & _is_alone(cover, components)
+        open_ = awake[~clique[cover.group[awake]]]
+        _, place, sizes = np.unique(
+            self.state.component[open_], return_inverse=True, return_counts=True
+        )
+        by_size = np.argsort(sizes, kind="stable")
+        affordable = np.zeros(len(sizes), dtype=np.bool_)
+        affordable[by_size] = np.cumsum(sizes[by_size].astype(float) ** 2 / 2) <= _PAIRS
+        few = open_[affordable[place]]
+        if few.size:
+            part = cover.only(few)
+            links = link_groups(here, part, within=self.state.component)
+            self.state.count(few, part, links)
+        many = open_[~affordable[place]]
+        if not many.size:
+            return counted(self.state.neighbours)
+        known = counted(np.delete(self.state.neighbours, many)).value
+        found = estimate_n_eff(here, cover, self.state.component, many)
+        return NEff(known + found.value, known + found.low, known + found.high)
 
     def _without_isolated(self, here: Comparison, awake: Index, tell: Progress) -> Index:
         """Those that may have duplicates, by their nearest where it pays to know these first."""
@@ -190,9 +224,17 @@ class _Descent:
 
     def _next_look(self, level: int, cover: Cover, components: Components) -> Index:
         """Level at which each group must be looked at again."""
-        component = components.component[cover.leaders]
-        alone = np.bincount(component, minlength=components.num_components)[component] == 1
-        # A component that is one group of diameter 2 r stays whole while theta > 2 r.
-        diameter = np.where(cover.sizes == 1, 0.0, 2.0 * components.radius + _ANGLE_SLACK)
-        again = np.searchsorted(-self._angles, -diameter)
-        return np.where(alone & (again > level), again, level + 1)
+        again = np.searchsorted(-self._angles, -_diameter(cover, components))
+        return np.where(_is_alone(cover, components) & (again > level), again, level + 1)
+
+
+def _is_alone(cover: Cover, components: Components) -> Mask:
+    """Whether each group is all of its component."""
+    component = components.component[cover.leaders]
+    return np.asarray(np.bincount(component, minlength=components.num_components)[component] == 1)
+
+
+def _diameter(cover: Cover, components: Components) -> Float64:
+    """Upper bound of the angle between two members of each group, radians."""
+    # a component that is one group of this diameter stays whole while the threshold is larger
+    return np.where(cover.sizes == 1, 0.0, 2.0 * components.radius + _ANGLE_SLACK)

@@ -130,6 +130,7 @@ def comparison_table(before: dict[str, Any], after: dict[str, Any]) -> str:
 _TABLE = (
     ("unique prototypes M (greedy)", ("unique", "greedy")),
     ("  components (lower end)", ("unique", "components")),
+    ("  effective, N_eff", ("unique", "n_eff")),
     ("  isolated", ("unique", "isolated")),
     ("M / K", ("unique_fraction",)),
     ("largest redundancy factor", ("largest_redundancy_factor",)),

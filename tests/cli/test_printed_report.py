@@ -32,6 +32,8 @@ def test_every_format_prints_the_same_audit(run: Run, head: str) -> None:
         "greedy": 5,
         "components": 5,
         "isolated": 1,
+        "n_eff": 5.0,
+        "n_eff_interval": None,
         "bracket": [5, 5],
         "order_range": None,
         "definition_independent": True,

@@ -153,7 +153,7 @@ def test_a_baseline_is_not_updated_if_an_absolute_limit_fails(
     before = Path(baseline).read_bytes()
     update = (bad, "--baseline", baseline, "--update-baseline", "--yes")
     ran = run(*update, "--fail-on", "unique_fraction<0.9", "--fail-on", "M:-1%")
-    assert (ran.code, "the baseline is kept." in ran.error) == (1, True)
+    assert (ran.code, ran.error) == (1, "note: the baseline is kept.\n")
     assert ran.stdout.endswith("1 of 1 check failed, 1 accepted for the new baseline\n")
     assert Path(baseline).read_bytes() == before
     assert run(*update, "--fail-on", "M:-1%").code == 0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from collapse_audit.cli import main
 from collapse_audit.cli.commands.compare import compare_command
-from tests.gate.conftest import Run
+from tests.gate.conftest import Run, save_head
 
 
 def compared(run: Run, *arguments: str) -> dict[str, Any]:
@@ -160,3 +162,108 @@ def test_a_report_and_a_checkpoint_come_through_a_pipe(
         assert document["sources"] == [good, "stdin" if regrouped else good]
         (head,) = document["heads"]
         assert (head["regroupings"] != [None]) == regrouped
+
+
+# --- matching ------------------------------------------------------------------------------------
+
+
+def matched(document: dict[str, Any]) -> list[dict[str, Any]]:
+    (head,) = document["heads"]
+    found: list[dict[str, Any]] = head["matchings"]
+    return found
+
+
+def test_a_head_in_another_order_is_matched_with_itself(run: Run, good: str, bad: str) -> None:
+    rows = load_file(good)["head.last_layer.weight"]
+    order = np.random.default_rng(0).permutation(len(rows))
+    save_file(
+        {"head.last_layer.weight": np.ascontiguousarray(rows[order][:15])}, "other.safetensors"
+    )
+    document = compared(run, good, "other.safetensors", bad, "--match", "optimal")
+    assert document["among"] == "all"
+    other, collapsed = matched(document)
+    assert other["k"] == [20, 15]
+    assert other["pw_mcc"] == pytest.approx(1)
+    assert other["mean_max_cosine"][0] < other["mean_max_cosine"][1] == pytest.approx(1)
+    # of 20 prototypes 12 are unique, the first of those is the first of the good head too
+    assert collapsed["k"] == [20, 20]
+    assert collapsed["pair_cosine"]["max"] == pytest.approx(1)
+    document = compared(run, good, bad, "--match", "greedy", "--among", "unique")
+    assert document["among"] == "unique"
+    (found,) = matched(document)
+    assert found["k"] == [20, 12]
+    assert (found["pw_mcc"], found["pair_cosine"]) == (None, None)
+    assert found["mean_max_cosine"][1] == pytest.approx(1)
+
+
+def test_a_matching_is_said_in_every_format_and_nothing_where_none_is_asked_for(
+    run: Run, good: str, bad: str
+) -> None:
+    for form in ("table", "markdown", "csv", "json"):
+        plain = run(good, bad, "--format", form, command=compare_command).stdout
+        text = run(
+            good, bad, "--match", "optimal", "--format", form, command=compare_command
+        ).stdout
+        assert "match" not in plain
+        assert "PW-MCC" not in plain
+        if form == "csv":
+            assert text.startswith(plain)
+            rows = [line.split(",")[2:4] for line in text[len(plain) :].splitlines()]
+            assert rows == [[f"matching.{name}", bad] for name in ("from_a", "to_a", "pw_mcc")]
+        elif form != "json":
+            assert "Prototypes of A (20) and B (20): mean cosine to the nearest in B" in text
+            words = " ".join(text.split())
+            assert "over 20 pairs (cosines " in words
+            assert "without a partner: 0 of A, 0 of B." in words
+
+
+def test_what_cannot_be_matched_is_refused_in_one_line(
+    run: Run,
+    good: str,
+    baseline: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    narrow = str(save_head(Path("narrow.safetensors"), [1] * 20, d=8))
+    ran = run(good, narrow, "--match", "greedy", command=compare_command)
+    assert ran.error.startswith("prototypes in 16 and in 8 dimensions cannot be matched.")
+    ran = run(good, baseline, "--match", "greedy", command=compare_command)
+    assert ran.error.startswith("a saved report does not hold the prototypes")
+    assert ran.code == 2
+    monkeypatch.setattr("collapse_audit.matching.MOST_PAIRS", 399)
+    assert run(good, good, "--match", "greedy", command=compare_command).code == 0
+    assert main(["compare", good, good, "--match", "optimal"]) == 2
+    assert "Say --match greedy, which needs no matrix." in capsys.readouterr().err
+
+
+def test_the_partners_are_written_to_a_file(run: Run, good: str) -> None:
+    rows = load_file(good)["head.last_layer.weight"]
+    other = str(Path("other.safetensors"))
+    save_file({"head.last_layer.weight": np.ascontiguousarray(rows[::-1][:18])}, other)
+    for how, pairs in (("optimal", 2), ("greedy", 1)):
+        ran = run(
+            *(good, other, good, "--match", how, "--match-file", "m.csv"), command=compare_command
+        )
+        assert ran.code == 0, ran.error
+        with Path("m.csv").open(encoding="utf-8", newline="") as file:
+            written = list(csv.DictReader(file))
+        columns = ["nearest", "nearest_cosine", "partner", "partner_cosine"][: 2 * pairs]
+        assert list(written[0]) == ["source", "head", "branch", "prototype", *columns]
+        assert [row["source"] for row in written] == [other] * 20 + [good] * 20
+        assert [int(row["prototype"]) for row in written] == [*range(20)] * 2
+        assert [int(row["nearest"]) for row in written[2:20]] == [*range(17, -1, -1)]
+        assert [int(row["nearest"]) for row in written[20:]] == [*range(20)]
+        if how == "optimal":
+            partners = [(int(row["partner"]), float(row["partner_cosine"])) for row in written[:20]]
+            assert [partner for partner, _ in partners] == [-1, -1, *range(17, -1, -1)]
+            assert [np.isnan(cosine) for _, cosine in partners] == [True] * 2 + [False] * 18
+
+
+def test_a_file_of_partners_is_refused_before_the_work(run: Run, good: str) -> None:
+    ran = run(good, good, "--match-file", "m.csv", command=compare_command)
+    assert ran.error == "--match-file needs --match."
+    options = ("--match", "greedy", "--match-file")
+    assert "the source itself" in run(good, good, *options, good, command=compare_command).error
+    ran = run(good, good, *options, "absent/m.csv", command=compare_command)
+    assert ran.error.startswith("--match-file: there is no folder absent.")
+    assert "m.npy: is no .csv" in run(good, good, *options, "m.npy", command=compare_command).error

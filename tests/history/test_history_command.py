@@ -68,7 +68,7 @@ def test_every_format_has_the_same_numbers(run: str, capsys: pytest.CaptureFixtu
     assert call(capsys, "history", run, "-o", "run.html")[0] == 0
     page = Path("run.html").read_text(encoding="utf-8")
     assert "The collapse began at epoch 3" in page
-    assert page.count("<polyline") == 3
+    assert page.count("<polyline") == 4
     assert "<script" not in page
     for name, start in (("run.png", b"\x89PNG"), ("run.pdf", b"%PDF"), ("run.svg", b"<?xml")):
         assert call(capsys, "history", run, "--figure", name)[0] == 0

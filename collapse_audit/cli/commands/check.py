@@ -162,7 +162,7 @@ def check_command(
     if written is not None and not session.quiet:
         say("note", f"{written} is now the baseline.", session)
     elif given["update_baseline"] and not session.quiet:
-        say("note", f"the baseline is kept. {'' if given['yes'] else _YES}", session)
+        say("note", f"the baseline is kept. {'' if given['yes'] else _YES}".rstrip(), session)
     ctx.exit(0 if exit_zero else verdict.exit_code)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+import numpy as np
 
-from collapse_audit.cli.console import check_output, emit
+from collapse_audit.cli.console import check_output, emit, is_quiet
 from collapse_audit.cli.formats import table_width
 from collapse_audit.cli.options import (
     AuditOptions,
@@ -19,20 +20,25 @@ from collapse_audit.cli.options import (
     options_of,
     several_sources,
 )
+from collapse_audit.cli.progress import progress_bars
 from collapse_audit.cli.remote_options import remote_options
 from collapse_audit.cli.subjects import Opener
 from collapse_audit.errors import ParameterError
-from collapse_audit.gate import compare
+from collapse_audit.files import write_atomically
+from collapse_audit.gate import HeadsSideBySide, compare
+from collapse_audit.gate.comparison import Among
 from collapse_audit.gate.pairing import DIFFERENCES, Difference
 from collapse_audit.report.comparison_text import (
     comparison_to_csv,
     comparison_to_markdown,
     comparison_to_table,
 )
+from collapse_audit.report.csv_text import rows_to_csv
 from collapse_audit.report.documents import ComparisonDocument
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
+    from collapse_audit.matching import Method
     from collapse_audit.remote.settings import RemoteSettings
 
 _FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
@@ -51,7 +57,8 @@ _ALLOWED: Final = tuple(d for d in DIFFERENCES if d not in ("k", "branch"))
 Examples:
   collapse-audit compare before.safetensors after.safetensors
   collapse-audit compare monday.json tuesday.json --format markdown
-  collapse-audit compare epoch10.pth epoch50.pth epoch100.pth --format csv""",
+  collapse-audit compare epoch10.pth epoch50.pth epoch100.pth --format csv
+  collapse-audit compare seed0.pth seed1.pth --match optimal""",
 )
 @several_sources
 @options_of(
@@ -73,6 +80,25 @@ Examples:
     metavar="A=B",
     help="Compare head A of the first with head B of the others, and only what is named so.",
 )
+@click.option(
+    "--match",
+    "matching",
+    type=click.Choice(["optimal", "greedy"]),
+    help="Match the prototypes of heads that share no indices: one to one, or each its nearest.",
+)
+@click.option(
+    "--among",
+    type=click.Choice(["all", "unique"]),
+    default="all",
+    show_default=True,
+    help="Match all prototypes, or one for each group of duplicates.",
+)
+@click.option(
+    "--match-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write whom each prototype of the first was matched with to this .csv file.",
+)
 @format_options(_FORMATS, "Write to FILE instead of stdout.")
 @option_of(OutputOptions, "progress")
 @remote_options
@@ -83,6 +109,9 @@ def compare_command(
     fetching: RemoteSettings,
     allow: tuple[Difference, ...],
     pairs: tuple[str, ...],
+    matching: Method | None,
+    among: Among,
+    match_file: Path | None,
     form: str,
     output: Path | None,
     progress: bool,
@@ -92,6 +121,7 @@ def compare_command(
     Each SOURCE is what `audit` takes, or a saved report (.json, or - for stdin). Where two heads
     of equal K are audited here, it also says which groups of duplicates of the first were split or
     merged: prototype i with prototype i, so the second should have been trained on from the first.
+    --match asks which belong together where they share no indices, as in two seeds.
     Heads of equal names are compared, and those of other names in their order; the title names
     them.
     """
@@ -100,16 +130,53 @@ def compare_command(
         click.get_current_context().fail("compare needs two sources or more.")
     if output is not None:
         check_output(output, [source for source, _ in wanted])
+    if match_file is not None:
+        check_output(match_file, [source for source, _ in wanted], option="--match-file")
+        _check_match_file(match_file, matching)
     opener = Opener(audit, allow, progress, fetching)
     first, second, *more = (
         replace(opener, options=replace(audit, head=head)).open(source) for source, head in wanted
     )
-    document = compare(first, second, *more, allow=allow, pair=pair).to_dict()
+    with progress_bars(wanted=progress and not is_quiet()) as tell:
+        found = compare(
+            first,
+            second,
+            *more,
+            allow=allow,
+            pair=pair,
+            matching=matching,
+            among=among,
+            progress=tell,
+        )
+    if match_file is not None:
+        write_atomically(match_file, rows_to_csv(list(_partners(found))).encode())
+    document = found.to_dict()
     if form == "table":
         text = comparison_to_table(document, width=table_width(to_terminal=output is None))
     else:
         text = _FORMATS[form](document)
     emit(text, output)
+
+
+def _check_match_file(file: Path, matching: Method | None) -> None:
+    """Refuse a file of partners that there will not be, or in another format, before the work."""
+    if matching is None:
+        raise click.UsageError("--match-file needs --match.")
+    if file.suffix.lower() != ".csv":
+        raise ParameterError(f"--match-file: {file}: is no .csv.")
+
+
+def _partners(found: HeadsSideBySide) -> Iterator[dict[str, Any]]:
+    """One row for each prototype of the first source and each of the others."""
+    for head in found.heads:
+        for source, one in zip(found.sources[1:], head.matchings, strict=True):
+            table = {"nearest": one.nearest_in_b, "nearest_cosine": one.cosine_to_b}
+            if one.partner is not None and one.partner_cosine is not None:
+                table |= {"partner": one.partner, "partner_cosine": one.partner_cosine}
+            columns = ("source", "head", "branch", "prototype", *table)
+            for index, row in enumerate(zip(*map(np.ndarray.tolist, table.values()), strict=True)):
+                cells = (source, head.name, head.branch, index, *row)
+                yield dict(zip(columns, cells, strict=True))
 
 
 def _parse_pair(text: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +120,7 @@ def _measure(
         **reading,
         progress=_counter("samples", progress, min(options.limit or len(samples), len(samples))),
     )
-    return [replace(audited, mlcd=mlcd)]
+    return [audited.with_mlcd(mlcd)]
 
 
 def _reading(model: HeadModel, options: MLCDOptions, device: str) -> dict[str, Any]:
