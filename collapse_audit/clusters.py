@@ -24,13 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
+from collapse_audit.report.clusters_document import CLUSTERS_SCHEMA, ClustersDocument
 from collapse_audit.report.clusters_text import clusters_to_table
-from collapse_audit.report.documents import (
-    CLUSTERS_SCHEMA,
-    SCHEMA_VERSION,
-    TOOL,
-    ClustersDocument,
-)
+from collapse_audit.report.documents import SCHEMA_VERSION, TOOL
 from collapse_audit.report.json_text import to_json
 
 #: Least width of an accepted plateau: epsilon doubles.
@@ -350,7 +346,10 @@ def _shape(samples: Rows) -> Part:
 
 def _checked(data: npt.ArrayLike) -> Rows:
     """The data as a matrix of finite numbers."""
-    given = np.asarray(data)
+    try:
+        given = np.asarray(data)
+    except ValueError as error:
+        raise ParameterError("data must be a matrix, and its rows differ in length.") from error
     if given.ndim != 2 or given.dtype.kind not in "fiub" or not given.shape[1]:
         raise ParameterError(
             f"data must be a matrix of real numbers (n x d), got {given.dtype} of shape "

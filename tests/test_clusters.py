@@ -202,6 +202,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
         "nearly all of the 64 rows are the same",
     ),
     "a vector": (np.ones(100), {}, r"matrix of real numbers .*float64 of shape \(100,\)"),
+    "ragged": ([[1.0, 2.0], [3.0]], {}, "its rows differ in length"),
     "no columns": (np.ones((100, 0)), {}, "matrix of real numbers"),
     "words": (np.full((100, 2), "a"), {}, "matrix of real numbers"),
     "bootstraps": (normal(), {"bootstraps": 0}, "bootstraps must be 1 or more, got 0"),

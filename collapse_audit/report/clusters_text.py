@@ -7,8 +7,8 @@ import textwrap
 from typing import Final
 
 from collapse_audit.report import words
+from collapse_audit.report.clusters_document import ClustersDocument
 from collapse_audit.report.columns import text_columns
-from collapse_audit.report.documents import ClustersDocument
 from collapse_audit.report.table import WIDEST
 
 _PLATEAUS: Final = ("clusters", "from epsilon", "to", "factor", "bootstraps")
