@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -14,11 +14,13 @@ from collapse_audit.dead_rows import DeadRows
 from collapse_audit.prototypes import Metric, Prototypes
 from collapse_audit.redundancy import Diversity, Redundancy
 from collapse_audit.report.documents import (
+    FEATURES_SCHEMA,
     REPORT_SCHEMA,
     SCHEMA_VERSION,
     TOOL,
     CountDocument,
     DeadDocument,
+    FeaturesReport,
     HeadDocument,
     Level,
     MLCDDocument,
@@ -28,6 +30,7 @@ from collapse_audit.report.documents import (
     ReportDocument,
     SourceDocument,
 )
+from collapse_audit.report.usage_documents import SummaryDocument, SummaryUsage, UsageDocument
 from collapse_audit.similarity import (
     Nearest,
     NEff,
@@ -35,9 +38,10 @@ from collapse_audit.similarity import (
     duplicate_probability,
     nearest_cosine_quantiles,
 )
+from collapse_audit.stored_usage import DEAD_SHARE, measure_stored_usage
 
 if TYPE_CHECKING:
-    from collapse_audit.mlcd import MLCD
+    from collapse_audit.mlcd import MLCD, FeatureSpread
 
 _TOP_FACTORS: Final = 20
 _QUANTILES: Final = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99": 0.99}
@@ -48,7 +52,7 @@ def report_document(
 ) -> ReportDocument:
     """The report of one source, with at least one head."""
     radii = {head.get("radius") for head in heads}
-    return {
+    report: ReportDocument = {
         "schema": REPORT_SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "tool": TOOL.copy(),
@@ -61,6 +65,23 @@ def report_document(
             "radius": radii.pop() if len(radii) == 1 else None,
         },
         "heads": list(heads),
+    }
+    if len(heads) > 1:
+        report["summary"] = _summary(heads)
+    return report
+
+
+def features_report(
+    source: SourceDocument, note: str, features: Mapping[str, FeatureSpread]
+) -> FeaturesReport:
+    """The report of a source without prototypes; the note says why there is no head."""
+    return {
+        "schema": FEATURES_SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "tool": TOOL.copy(),
+        "source": source,
+        "note": note,
+        "features": {place: spread.to_dict() for place, spread in features.items()},
     }
 
 
@@ -111,6 +132,7 @@ def head_document(
         "nearest_cosine": None,
         "dead": None if dead is None else _dead(dead),
         "norms": _norms(p, r),
+        "stored_usage": None if p.usage is None else _stored_usage(p.usage, r),
         "exact_duplicates": None if nearest is None else nearest.copies,
         "mean_direction_norm": _mean_direction_norm(p),
         "null": None if r.epsilon is None else _null(p, r.epsilon),
@@ -201,6 +223,43 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
         "median": float(np.median(norms)),
         "max": float(norms.max()),
         "max_spread_in_group": float(spread),
+    }
+
+
+def _stored_usage(usage: npt.NDArray[np.float64], redundancy: Redundancy) -> UsageDocument:
+    """The usage of the prototypes, and of the unique ones, each with that of its copies."""
+    return {
+        "dead_below": DEAD_SHARE,
+        "k": measure_stored_usage(usage).to_dict(),
+        "m": measure_stored_usage(usage, redundancy.groups).to_dict(),
+    }
+
+
+def _summary(heads: Sequence[HeadDocument]) -> SummaryDocument:
+    """What a stack or the layers of a residual quantiser come to."""
+    fractions = [head["unique_fraction"] for head in heads]
+    k, m = sum(head["k"] for head in heads), sum(head["unique"]["greedy"] for head in heads)
+    found = [(head["k"], used["k"]) for head in heads if (used := head.get("stored_usage"))]
+    perplexities = [usage["perplexity"] for _, usage in found]
+    usage: SummaryUsage | None = None
+    if found:
+        usage = {
+            "heads": len(found),
+            "perplexity_min": min(perplexities),
+            "perplexity_median": float(np.median(perplexities)),
+            "dead": sum(int(usage["dead"]) for _, usage in found),
+            "bits": float(np.log2(perplexities).sum()),
+            "bits_of_k": float(np.log2([k for k, _ in found]).sum()),
+        }
+    return {
+        "heads": len(heads),
+        "k": k,
+        "m": m,
+        "unique_fraction": m / k,
+        "unique_fraction_min": min(fractions),
+        "unique_fraction_median": float(np.median(fractions)),
+        "least_unique": heads[fractions.index(min(fractions))]["name"],
+        "stored_usage": usage,
     }
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from collapse_audit.network.head_model import HeadModel
+    from collapse_audit.network.image_model import ImageModel
     from collapse_audit.network.preprocessing import Preprocessing
 
 _TOLERATED = 0.01  # share of unreadable images beyond which the data, not an image, is broken
@@ -80,7 +80,7 @@ class _PreparedImages:
 
 
 def image_batches(
-    model: HeadModel,
+    model: ImageModel,
     samples: Samples,
     index: npt.NDArray[np.intp],
     *,

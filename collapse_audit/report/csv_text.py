@@ -36,6 +36,7 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
     """One head of a report, and what holds for the whole report, as scalars or ``None``."""
     unique, factors = head["unique"], head["redundancy_factors"]
     published, norms = _part(head["published"]), _part(head.get("norms"))
+    usage = _part(head.get("stored_usage"))
     nearest, null = _part(head["nearest_cosine"]), _part(head.get("null"))
     distance, dead = _part(head.get("nearest_distance")), _part(head.get("dead"))
     live = _part(dead.get("live"))
@@ -71,6 +72,11 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
         "norm_max_spread_in_group": norms.get("max_spread_in_group"),
         "dead_rows": dead.get("count", 0 if "dead" in head else None),
         "live_unique": live.get("unique"),
+        **{
+            f"stored_usage_{level}_{key}": _part(usage.get(level)).get(key)
+            for level in ("k", "m")
+            for key in ("perplexity", "used", "dead")
+        },
         "mean_direction_norm": head.get("mean_direction_norm"),
         "expected_pairs": null.get("expected_pairs"),
         "published_unique": published.get("unique"),

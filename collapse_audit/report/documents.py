@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NotRequired, TypeAlias, TypedDict
 
+from collapse_audit.report.usage_documents import SummaryDocument, UsageDocument
 from collapse_audit.version import __version__
 
 SCHEMA_VERSION: Final = "1.1"
@@ -14,6 +15,7 @@ REPORT_SCHEMA: Final = "collapse-audit/report"
 ERROR_SCHEMA: Final = "collapse-audit/error"
 VERDICT_SCHEMA: Final = "collapse-audit/verdict"
 COMPARISON_SCHEMA: Final = "collapse-audit/comparison"
+FEATURES_SCHEMA: Final = "collapse-audit/features"
 HISTORY_SCHEMA: Final = "collapse-audit/history"
 INFO_SCHEMA: Final = "collapse-audit/info"
 
@@ -142,6 +144,22 @@ class LabelsDocument(TypedDict):
     m: NotRequired[_Agreement]
 
 
+#: How many directions features fill; a number that is undefined is None.
+FeaturesDocument = TypedDict(
+    "FeaturesDocument",
+    {
+        "n": int,
+        "d": int,
+        "unit_norm": bool,
+        "rankme_uncentred_1e-7": float | None,
+        "rankme_centred_1e-7": float | None,
+        "participation_ratio_centred": float | None,
+        "uniformity_t2": float | None,
+        "uniformity_n": int,
+    },
+)
+
+
 class MLCDDocument(TypedDict):
     """A marginal latent class distribution, over prototypes (k) and unique ones (m)."""
 
@@ -166,6 +184,7 @@ class MLCDDocument(TypedDict):
     centre_source: NotRequired[str | None]
     vmf: NotRequired[bool]
     diversity: NotRequired[_Numbers | None]
+    features: NotRequired[dict[str, FeaturesDocument]]  # by place: "backbone", "bottleneck"
 
 
 class HeadDocument(TypedDict):
@@ -188,6 +207,7 @@ class HeadDocument(TypedDict):
     radius: NotRequired[float]
     dead: NotRequired[DeadDocument | None]
     norms: NotRequired[_Numbers | None]
+    stored_usage: NotRequired[UsageDocument | None]
     exact_duplicates: NotRequired[int | None]
     mean_direction_norm: NotRequired[float]
     null: NotRequired[NullDocument | None]
@@ -201,6 +221,15 @@ class ReportDocument(_Document):
     source: SourceDocument
     parameters: Parameters
     heads: list[HeadDocument]
+    summary: NotRequired[SummaryDocument]
+
+
+class FeaturesReport(_Document):
+    """The features of a source without prototypes, by place, and why there is nothing else."""
+
+    source: SourceDocument
+    note: str
+    features: dict[str, FeaturesDocument]
 
 
 class _Problem(TypedDict):

@@ -9,6 +9,7 @@ from typing import Final
 from collapse_audit.report import cells, words
 from collapse_audit.report.columns import text_columns
 from collapse_audit.report.documents import HeadDocument, MLCDDocument, Parameters, ReportDocument
+from collapse_audit.report.features_cells import features_lines
 from collapse_audit.report.mlcd_cells import MLCD_TITLES, mlcd_headline, mlcd_rows
 from collapse_audit.words import printable
 
@@ -17,6 +18,7 @@ WIDEST: Final = 100
 NARROWEST: Final = 72
 
 _LABEL = 20
+_NUMBERS = 55  # columns that the numbers of the table of heads take at the most
 _BAR = "\N{FULL BLOCK}"
 
 
@@ -28,6 +30,10 @@ def to_table(report: ReportDocument, *, width: int = WIDEST) -> str:
     lines += _row("source", words.shorten(words.source_name(report), width - _LABEL), width)
     if report["source"]["sha256"]:
         lines += _row("sha256", report["source"]["sha256"], width)
+    if "summary" in report:
+        titles, rows = cells.heads_titles(report), cells.heads_rows(report, width - _NUMBERS)
+        lines += ["", *text_columns(titles, rows, "<" + " >" * (len(titles) - 1)), ""]
+        lines += textwrap.wrap(printable(words.summary(report), None), width)
     for head in report["heads"]:
         lines += ["", *_head(head, report["parameters"], width)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -96,6 +102,9 @@ def _mlcd(mlcd: MLCDDocument, width: int) -> Iterator[str]:
         yield from textwrap.wrap(line, width)
     yield ""
     yield from text_columns(MLCD_TITLES, mlcd_rows(mlcd), "<26 >12 >12")
+    if features := mlcd.get("features"):
+        yield ""
+        yield from features_lines(features)
 
 
 def _row(label: str, text: str, width: int) -> list[str]:

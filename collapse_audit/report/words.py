@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from collapse_audit.report.documents import (
+    FeaturesReport,
     HeadDocument,
     Level,
     NEffDocument,
@@ -99,7 +100,7 @@ def shorten(text: object, width: int) -> str:
     return f"{line[: width - 3 - tail]}...{line[-tail:] if tail else ''}"
 
 
-def source_name(report: ReportDocument) -> str:
+def source_name(report: ReportDocument | FeaturesReport) -> str:
     """What was audited: the source as typed, and its manifest id and family where known."""
     source = report["source"]
     typed = source["spec"]
@@ -115,6 +116,20 @@ def head_name(name: str, branch: str | None) -> str:
 def notes(head: HeadDocument) -> str:
     """What a reader should know of how the head was read; empty if there is nothing."""
     return printable(" ".join(f"{note.rstrip('.')}." for note in head.get("notes", ())), 10_000)
+
+
+def summary(report: ReportDocument) -> str:
+    """What several heads come to, under the table of all of them; empty for a single one."""
+    if (found := report.get("summary")) is None:
+        return ""
+    least, median = percent(found["unique_fraction_min"]), percent(found["unique_fraction_median"])
+    name = shorten(found["least_unique"], 60)
+    text = f"Unique are {least} of the prototypes at the least ({name}), {median} in the median."
+    if usage := found["stored_usage"]:
+        least, median = number(usage["perplexity_min"]), number(usage["perplexity_median"])
+        text += f" The usage in the file has a perplexity of {least} at the least, {median} in the"
+        text += f" median: {number(usage['bits'])} of {number(usage['bits_of_k'])} bits in all."
+    return text
 
 
 def headline(head: HeadDocument) -> str:
