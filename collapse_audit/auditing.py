@@ -73,7 +73,8 @@ def audit_source(
         source: A path of a file or folder, an id of the manifest, an address, ``demo``, or ``-``
             for a file on stdin.
         branch: The network, where the method has two; without a teacher the student, with a note.
-        head: Name of a head, or (the end of) the key of any matrix; all heads by default.
+        head: Name of a head, or (the end of) the key of any matrix, ``KEY.T`` for its columns; all
+            heads by default.
         checkpoint_dir: Folder in which the files of ids are looked for before the cache.
         settings: Cache, limits and patience for what is somewhere else.
         reporter: Told what is fetched.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from collapse_audit.report.markdown import to_markdown
 from collapse_audit.report.table import to_table
 from collapse_audit.report_builder import head_document, report_document
 from collapse_audit.similarity import NEff, Progress, silent
+from collapse_audit.stored_usage import StoredUsage, measure_stored_usage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,9 +134,15 @@ class CollapseAudit:
         """The prototype that stands for each group (m x d), numbered as the groups are."""
         p, leaders = self.prototypes, self.redundancy.leaders
         bias = None if p.bias is None else p.bias[leaders]
-        return replace(
-            p, rows=p.rows[leaders], lengths=p.lengths[leaders], norms=p.norms[leaders], bias=bias
-        )
+        usage = None if p.usage is None else np.bincount(self.groups, p.usage).astype(np.float64)
+        rows, lengths, norms = p.rows[leaders], p.lengths[leaders], p.norms[leaders]
+        return replace(p, rows=rows, lengths=lengths, norms=norms, bias=bias, usage=usage)
+
+    def stored_usage(self, level: Literal["k", "m"] = "k") -> StoredUsage | None:
+        """How often training took each prototype (or unique one, ``"m"``), if the file tells."""
+        usage = self.prototypes.usage
+        groups = None if level == "k" else self.groups
+        return None if usage is None else measure_stored_usage(usage, groups)
 
     def members(self, group: int) -> npt.NDArray[np.int64]:
         """Rising indices of the prototypes of a group, 0 to M - 1; another is a ParameterError."""

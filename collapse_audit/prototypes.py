@@ -39,6 +39,8 @@ class Prototypes:
         norms: Norm of every effective row (k, float64): ``|g|`` for a weight-normed layer,
             ``||w||`` for a plain one.
         bias: Bias of every prototype (k, float64), or ``None``. Cosine ignores it, logits do not.
+        usage: How often training took each prototype (k, float64, not negative), where the file
+            of a codebook tells; in units of its own.
         name: Name of the head inside its file, such as ``head`` or ``dino_head``.
         branch: ``"teacher"`` or ``"student"``; ``None`` where the method has one network.
         tensor_keys: Keys of the stored tensors, joined by ``/`` where dictionaries are nested.
@@ -54,6 +56,7 @@ class Prototypes:
     lengths: npt.NDArray[np.float64]
     norms: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64] | None = None
+    usage: npt.NDArray[np.float64] | None = None
     name: str = "prototypes"
     branch: Branch | None = None
     tensor_keys: tuple[str, ...] = ()
@@ -71,6 +74,7 @@ class Prototypes:
         *,
         scale: npt.ArrayLike | torch.Tensor | None = None,
         bias: npt.ArrayLike | torch.Tensor | None = None,
+        usage: npt.ArrayLike | None = None,
         name: str = "prototypes",
         branch: Branch | None = None,
         tensor_keys: tuple[str, ...] = (),
@@ -87,6 +91,7 @@ class Prototypes:
                 Memory is shared where the type allows it: copy first if training goes on.
             scale: The ``g`` of a weight-normed layer (k, or k x 1); ``None`` for a plain layer.
             bias: k values, for the few heads whose last layer has one (CAPI, lightly's SwAV).
+            usage: k counts or running averages of them, as codebooks keep them (``cluster_size``).
             name: Name of the head inside its file.
             branch: Which network it belongs to, if the method has two.
             tensor_keys: Keys of the stored tensors.
@@ -97,7 +102,8 @@ class Prototypes:
 
         Raises:
             PrototypeError: If the weight is not a floating-point matrix, K < 2, a value is not
-                finite, or a row has zero norm (then it has no direction).
+                finite, a row has zero norm (then it has no direction), or the usage is not k
+                finite values of at least 0.
 
         Example:
             >>> Prototypes.from_weight(np.array([[3.0, 4.0], [0.0, 2.0]])).norms.tolist()
@@ -139,8 +145,9 @@ class Prototypes:
             raise PrototypeError(f"{name}: {len(norms)} rows but {offsets.size} biases.")
         if offsets is not None:
             _refuse_rows(~np.isfinite(offsets), name, "have a NaN or infinite bias")
+        taken = None if usage is None else check_usage(usage, len(norms), name)
         rows = rows.view()  # the flag below must not freeze the caller's own array
-        for array in (rows, lengths, norms, offsets):
+        for array in (rows, lengths, norms, offsets, taken):
             if array is not None:
                 array.setflags(write=False)
         return cls(
@@ -148,6 +155,7 @@ class Prototypes:
             lengths=lengths,
             norms=norms,
             bias=offsets,
+            usage=taken,
             name=name,
             branch=branch,
             tensor_keys=tensor_keys,
@@ -176,6 +184,16 @@ class Prototypes:
     def __repr__(self) -> str:
         branch = f", branch={self.branch!r}" if self.branch else ""
         return f"Prototypes({self.name!r}, k={self.k}, d={self.d}, dtype={self.dtype!r}{branch})"
+
+
+def check_usage(usage: npt.ArrayLike, k: int, name: str) -> npt.NDArray[np.float64]:
+    """The usage of k prototypes; a PrototypeError if it cannot be that."""
+    values = np.array(usage, dtype=np.float64).reshape(-1)
+    if values.size != k:
+        raise PrototypeError(f"{name}: {k:,} rows but {values.size:,} values of usage.")
+    _refuse_rows(~np.isfinite(values), name, "have a NaN or infinite usage")
+    _refuse_rows(values < 0, name, "have a negative usage")
+    return values
 
 
 def check_epsilon(epsilon: float) -> float:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from collapse_audit.checkpoints.causes import ALL_EQUAL
 from collapse_audit.prototypes import Prototypes
@@ -26,7 +27,9 @@ from collapse_audit.report.documents import (
     ReportDocument,
     SourceDocument,
 )
+from collapse_audit.report.usage_documents import SummaryDocument, SummaryUsage, UsageDocument
 from collapse_audit.similarity import Nearest, NEff, duplicate_probability, nearest_cosine_quantiles
+from collapse_audit.stored_usage import DEAD_SHARE, measure_stored_usage
 
 if TYPE_CHECKING:
     from collapse_audit.mlcd import MLCD, FeatureSpread
@@ -39,7 +42,7 @@ def report_document(
     source: SourceDocument, epsilon: float, heads: Sequence[HeadDocument]
 ) -> ReportDocument:
     """The report of one source, with at least one head."""
-    return {
+    report: ReportDocument = {
         "schema": REPORT_SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "tool": TOOL.copy(),
@@ -47,6 +50,9 @@ def report_document(
         "parameters": {"epsilon": epsilon, "rule": "greedy", "certified": True},
         "heads": list(heads),
     }
+    if len(heads) > 1:
+        report["summary"] = _summary(heads)
+    return report
 
 
 def features_report(
@@ -111,6 +117,7 @@ def head_document(
         ],
         "nearest_cosine": None if nearest is None else _nearest_cosine(nearest),
         "norms": _norms(p, r),
+        "stored_usage": None if p.usage is None else _stored_usage(p.usage, r),
         "exact_duplicates": None if nearest is None else nearest.copies,
         "mean_direction_norm": _mean_direction_norm(p),
         "null": _null(p, r.epsilon),
@@ -165,6 +172,43 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
         "median": float(np.median(norms)),
         "max": float(norms.max()),
         "max_spread_in_group": float(spread),
+    }
+
+
+def _stored_usage(usage: npt.NDArray[np.float64], redundancy: Redundancy) -> UsageDocument:
+    """The usage of the prototypes, and of the unique ones, each with that of its copies."""
+    return {
+        "dead_below": DEAD_SHARE,
+        "k": measure_stored_usage(usage).to_dict(),
+        "m": measure_stored_usage(usage, redundancy.groups).to_dict(),
+    }
+
+
+def _summary(heads: Sequence[HeadDocument]) -> SummaryDocument:
+    """What a stack or the layers of a residual quantiser come to."""
+    fractions = [head["unique_fraction"] for head in heads]
+    k, m = sum(head["k"] for head in heads), sum(head["unique"]["greedy"] for head in heads)
+    found = [(head["k"], used["k"]) for head in heads if (used := head.get("stored_usage"))]
+    perplexities = [usage["perplexity"] for _, usage in found]
+    usage: SummaryUsage | None = None
+    if found:
+        usage = {
+            "heads": len(found),
+            "perplexity_min": min(perplexities),
+            "perplexity_median": float(np.median(perplexities)),
+            "dead": sum(int(usage["dead"]) for _, usage in found),
+            "bits": float(np.log2(perplexities).sum()),
+            "bits_of_k": float(np.log2([k for k, _ in found]).sum()),
+        }
+    return {
+        "heads": len(heads),
+        "k": k,
+        "m": m,
+        "unique_fraction": m / k,
+        "unique_fraction_min": min(fractions),
+        "unique_fraction_median": float(np.median(fractions)),
+        "least_unique": heads[fractions.index(min(fractions))]["name"],
+        "stored_usage": usage,
     }
 
 

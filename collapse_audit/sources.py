@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from collapse_audit.checkpoints.description import describe
 from collapse_audit.checkpoints.families import guess_family
 from collapse_audit.checkpoints.loading import load_located
+from collapse_audit.checkpoints.locations import HeadLocation
 from collapse_audit.checkpoints.selection import select_default, select_heads
-from collapse_audit.checkpoints.structure import HeadLocation, discover_heads
+from collapse_audit.checkpoints.structure import discover_heads
 from collapse_audit.containers import limits
 from collapse_audit.containers.byte_source import InMemory, LocalFile
 from collapse_audit.containers.opening import read_checkpoint, read_path
@@ -195,7 +196,8 @@ def load_prototypes(
             the literature audits; a file without one gives the student, with a warning, or its
             single network.
         head: Name of a head, or key of any matrix of the file, or the end of a key that no other
-            shares. By default the image-level head, with a warning that names the others.
+            shares; ``KEY.T`` for the columns of that matrix. By default the image-level head, with
+            a warning that names the others.
 
     Returns:
         Its prototypes.

@@ -46,6 +46,8 @@ _HISTORY = "needs the run that the page trains; see tests/history"
 PYTHON_NOT_RUN[("docs/history.md", "from collapse_audit import audit_history")] = _HISTORY
 #: Pages whose Python another test runs, block by block.
 RUN_ELSEWHERE = {"docs/drop_in.md": "tests/test_drop_in.py"}
+#: Pages whose Python writes the files that their commands are given.
+MAKES_ITS_FILES = {"docs/codebooks.md"}
 _NETWORK, _IMAGES = "needs the network", "needs ImageNet and the backbone of a checkpoint"
 #: Command, by page -> why it is not run.
 COMMANDS_NOT_RUN = {
@@ -215,6 +217,10 @@ def test_the_commands_of_a_page_print_what_it_shows(
     page: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = None
+    if page in MAKES_ITS_FILES:
+        names: dict[str, Any] = {}
+        for _, text, _ in blocks(page, "python"):
+            exec(text, names)  # noqa: S102 - our page
     for line, shown in commands(page):
         if line == "echo $?":
             assert int(shown) == code

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints.structure import STATES, HeadLocation
+from collapse_audit.checkpoints.locations import HeadLocation
+from collapse_audit.checkpoints.structure import STATES
 from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor
 from collapse_audit.errors import CollapseAuditError
 from collapse_audit.words import printable

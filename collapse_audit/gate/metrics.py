@@ -63,6 +63,7 @@ _HOW_TO_MEASURE: Final = {
     "nearest_cosine": "Make the report again with `nearest=True`.",
     "exact_duplicates": "Make the report again with `nearest=True`.",
     "sweep": "Make the report again with `sweep=True`; it holds the epsilons of the sweep only.",
+    "stored_usage": "It is in the files of codebooks that count it (`cluster_size`) only.",
     "mlcd": "It needs data: make the report with `collapse-audit mlcd`.",
 }
 
@@ -113,6 +114,14 @@ _METRICS: Final = (
     Metric("mean_direction_norm", "up", _MEASURED, high=1),
     *(Metric(f"norms.{name}", None, _MEASURED) for name in ("min", "median", "max")),
     Metric("norms.max_spread_in_group", None, _MEASURED),
+    *(
+        metric
+        for level in ("k", "m")
+        for metric in (
+            Metric(f"stored_usage.{level}.perplexity", "down", _MEASURED),
+            Metric(f"stored_usage.{level}.dead", "up"),
+        )
+    ),
     *_mlcd_metrics(),
 )
 

@@ -26,7 +26,7 @@ from collapse_audit.sources import ResolvedSource, resolve_source
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from collapse_audit.checkpoints.structure import HeadLocation
+    from collapse_audit.checkpoints.locations import HeadLocation
     from collapse_audit.containers.tensors import Checkpoint
     from collapse_audit.prototypes import Branch, Prototypes
 

@@ -15,7 +15,7 @@ from collapse_audit.checkpoints.roles import branch_of, is_patch_level
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from collapse_audit.checkpoints.structure import HeadLocation
+    from collapse_audit.checkpoints.locations import HeadLocation
     from collapse_audit.containers.tensors import Checkpoint, StoredTensor
     from collapse_audit.prototypes import Branch
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from collapse_audit.report import words
-from collapse_audit.report.documents import HeadDocument, Parameters
+from collapse_audit.report.documents import HeadDocument, Parameters, ReportDocument
 
 NEAREST_TITLES: Final = ("nearest cosine", *words.QUANTILES.values())
 HISTOGRAM_TITLES: Final = ("repeated r times", "unique", "prototypes", "of K")
@@ -48,12 +48,65 @@ def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, 
             f"{low} to {high}, median {median}; in one group they differ by a factor of up to "
             f"{words.number(norms['max_spread_in_group'])}",
         )
+    yield from _stored_usage(head)
     if "mean_direction_norm" in head:
         value = words.number(head["mean_direction_norm"])
         yield "mean direction", f"norm {value} (0: directions cancel out, 1: all the same)"
     if null := head.get("null"):
         pairs = words.number(null["expected_pairs"])
         yield "by chance", f"{pairs} pairs this close are expected among K random directions"
+
+
+def _stored_usage(head: HeadDocument) -> Iterator[tuple[str, str]]:
+    if (usage := head.get("stored_usage")) is None:
+        return
+    k, m = usage["k"], usage["m"]
+    of_mean = f"below {words.percent(usage['dead_below'])} of the mean usage"
+    yield (
+        "usage in the file",
+        f"perplexity {words.number(k['perplexity'])} of {words.count(head['k'])}; "
+        f"{words.count(int(k['used']))} used, {words.count(int(k['dead']))} dead ({of_mean})",
+    )
+    yield (
+        "usage of unique",
+        f"perplexity {words.number(m['perplexity'])} of {words.count(head['unique']['greedy'])}; "
+        f"{words.count(int(m['used']))} used, {words.count(int(m['dead']))} dead",
+    )
+
+
+def heads_titles(report: ReportDocument) -> tuple[str, ...]:
+    """What is over :func:`heads_rows`."""
+    summary = report.get("summary")
+    titles = ("head", "K", "unique", "of K", "perplexity", "dead")
+    return titles if summary and summary["stored_usage"] else titles[:4]
+
+
+def heads_rows(report: ReportDocument, longest: int = 60) -> Iterator[tuple[str, ...]]:
+    """One row for each of several heads, names of at most so many characters, and one for all."""
+    if (summary := report.get("summary")) is None:
+        return
+    columns = len(heads_titles(report))
+    for head in report["heads"]:
+        usage = head.get("stored_usage")
+        row = (
+            words.shorten(words.head_name(head["name"], head["branch"]), longest),
+            words.count(head["k"]),
+            words.count(head["unique"]["greedy"]),
+            words.percent(head["unique_fraction"]),
+            words.number(usage["k"]["perplexity"]) if usage else "-",
+            words.count(int(usage["k"]["dead"])) if usage else "-",
+        )
+        yield row[:columns]
+    total = summary["stored_usage"]
+    row = (
+        f"all {words.count(summary['heads'])}",
+        words.count(summary["k"]),
+        words.count(summary["m"]),
+        words.percent(summary["unique_fraction"]),
+        "",
+        words.count(total["dead"]) if total else "",
+    )
+    yield row[:columns]
 
 
 def stored(head: HeadDocument) -> Iterator[tuple[str, str]]:

@@ -36,6 +36,7 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
     """One head of a report, and what holds for the whole report, as scalars or ``None``."""
     unique, factors = head["unique"], head["redundancy_factors"]
     published, norms = _part(head["published"]), _part(head.get("norms"))
+    usage = _part(head.get("stored_usage"))
     nearest, null = _part(head["nearest_cosine"]), _part(head.get("null"))
     return {
         "source": report["source"]["spec"],
@@ -64,6 +65,11 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
         **{f"nearest_cosine_{key}": nearest.get(key) for key in QUANTILES},
         **{f"norm_{key}": norms.get(key) for key in ("min", "median", "max")},
         "norm_max_spread_in_group": norms.get("max_spread_in_group"),
+        **{
+            f"stored_usage_{level}_{key}": _part(usage.get(level)).get(key)
+            for level in ("k", "m")
+            for key in ("perplexity", "used", "dead")
+        },
         "mean_direction_norm": head.get("mean_direction_norm"),
         "expected_pairs": null.get("expected_pairs"),
         "published_unique": published.get("unique"),

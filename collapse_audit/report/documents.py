@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NotRequired, TypeAlias, TypedDict
 
+from collapse_audit.report.usage_documents import SummaryDocument, UsageDocument
 from collapse_audit.version import __version__
 
 SCHEMA_VERSION: Final = "1.1"
@@ -171,6 +172,7 @@ class HeadDocument(TypedDict):
     sweep: list[_Level]
     nearest_cosine: _Numbers | None
     norms: NotRequired[_Numbers | None]
+    stored_usage: NotRequired[UsageDocument | None]
     exact_duplicates: NotRequired[int | None]
     mean_direction_norm: NotRequired[float]
     null: NotRequired[NullDocument | None]
@@ -184,6 +186,7 @@ class ReportDocument(_Document):
     source: SourceDocument
     parameters: Parameters
     heads: list[HeadDocument]
+    summary: NotRequired[SummaryDocument]
 
 
 class FeaturesReport(_Document):

@@ -15,6 +15,11 @@ def to_markdown(report: ReportDocument) -> str:
     """A report as GitHub-flavoured Markdown without raw HTML: one section per head."""
     parameters, source = report["parameters"], report["source"]
     blocks = [[f"# Prototype audit of {escape(words.source_name(report))}"]]
+    if "summary" in report:
+        titles = cells.heads_titles(report)
+        layout = "<" + " >" * (len(titles) - 1)
+        blocks.append(pipe_table(titles, cells.heads_rows(report), layout))
+        blocks.append([escape(words.summary(report))])
     for head in report["heads"]:
         blocks += _blocks(head, parameters)
     footer = (

@@ -18,6 +18,7 @@ WIDEST: Final = 100
 NARROWEST: Final = 72
 
 _LABEL = 20
+_NUMBERS = 55  # columns that the numbers of the table of heads take at the most
 _BAR = "\N{FULL BLOCK}"
 
 
@@ -29,6 +30,10 @@ def to_table(report: ReportDocument, *, width: int = WIDEST) -> str:
     lines += _row("source", words.shorten(words.source_name(report), width - _LABEL), width)
     if report["source"]["sha256"]:
         lines += _row("sha256", report["source"]["sha256"], width)
+    if "summary" in report:
+        titles, rows = cells.heads_titles(report), cells.heads_rows(report, width - _NUMBERS)
+        lines += ["", *text_columns(titles, rows, "<" + " >" * (len(titles) - 1)), ""]
+        lines += textwrap.wrap(printable(words.summary(report), None), width)
     for head in report["heads"]:
         lines += ["", *_head(head, report["parameters"], width)]
     return "\n".join(line.rstrip() for line in lines) + "\n"

@@ -103,6 +103,20 @@ def notes(head: HeadDocument) -> str:
     return printable(" ".join(f"{note.rstrip('.')}." for note in head.get("notes", ())), 10_000)
 
 
+def summary(report: ReportDocument) -> str:
+    """What several heads come to, under the table of all of them; empty for a single one."""
+    if (found := report.get("summary")) is None:
+        return ""
+    least, median = percent(found["unique_fraction_min"]), percent(found["unique_fraction_median"])
+    name = shorten(found["least_unique"], 60)
+    text = f"Unique are {least} of the prototypes at the least ({name}), {median} in the median."
+    if usage := found["stored_usage"]:
+        least, median = number(usage["perplexity_min"]), number(usage["perplexity_median"])
+        text += f" The usage in the file has a perplexity of {least} at the least, {median} in the"
+        text += f" median: {number(usage['bits'])} of {number(usage['bits_of_k'])} bits in all."
+    return text
+
+
 def headline(head: HeadDocument) -> str:
     """The one sentence to remember of a head."""
     m, k = head["unique"]["greedy"], head["k"]
