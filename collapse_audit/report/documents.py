@@ -144,20 +144,8 @@ class LabelsDocument(TypedDict):
     m: NotRequired[_Agreement]
 
 
-#: How many directions features fill; a number that is undefined is None.
-FeaturesDocument = TypedDict(
-    "FeaturesDocument",
-    {
-        "n": int,
-        "d": int,
-        "unit_norm": bool,
-        "rankme_uncentred_1e-7": float | None,
-        "rankme_centred_1e-7": float | None,
-        "participation_ratio_centred": float | None,
-        "uniformity_t2": float | None,
-        "uniformity_n": int,
-    },
-)
+#: How many directions features fill, by name; None where a number is undefined.
+FeaturesDocument: TypeAlias = dict[str, float | None]
 
 
 class MLCDDocument(TypedDict):
