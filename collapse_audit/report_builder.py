@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from collapse_audit.checkpoints.causes import ALL_EQUAL
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.redundancy import Diversity, Redundancy
 from collapse_audit.report.documents import (
+    FEATURES_SCHEMA,
     REPORT_SCHEMA,
     SCHEMA_VERSION,
     TOOL,
     CountDocument,
+    FeaturesReport,
     HeadDocument,
     MLCDDocument,
     NEffDocument,
@@ -29,7 +32,7 @@ from collapse_audit.similarity import Nearest, NEff, duplicate_probability, near
 from collapse_audit.stored_usage import DEAD_SHARE, measure_stored_usage
 
 if TYPE_CHECKING:
-    from collapse_audit.mlcd import MLCD
+    from collapse_audit.mlcd import MLCD, FeatureSpread
 
 _TOP_FACTORS: Final = 20
 _QUANTILES: Final = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99": 0.99}
@@ -52,6 +55,20 @@ def report_document(
     return report
 
 
+def features_report(
+    source: SourceDocument, note: str, features: Mapping[str, FeatureSpread]
+) -> FeaturesReport:
+    """The report of a source without prototypes; the note says why there is no head."""
+    return {
+        "schema": FEATURES_SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "tool": TOOL.copy(),
+        "source": source,
+        "note": note,
+        "features": {place: spread.to_dict() for place, spread in features.items()},
+    }
+
+
 def head_document(
     prototypes: Prototypes,
     redundancy: Redundancy,
@@ -66,7 +83,7 @@ def head_document(
         "branch": p.branch,
         "tensor_keys": list(p.tensor_keys),
         "tensor_sha256": dict(p.tensor_sha256),
-        "notes": list(p.notes),
+        "notes": [*p.notes, *([ALL_EQUAL] if r.num_unique == 1 else [])],
         "k": p.k,
         "d": p.d,
         "dtype": p.dtype,

@@ -34,7 +34,7 @@ from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.words import did_you_mean, megabytes, printable
 
 if TYPE_CHECKING:
-    from collapse_audit.report.documents import InfoDocument
+    from collapse_audit.report.documents import InfoDocument, SourceDocument
     from collapse_audit.similarity import Progress
 
 #: The words for the head inside the package and for what a pipe brings.
@@ -102,6 +102,10 @@ class ResolvedSource:
             }
             check_and_record(self.remote, digests, self.settings)
         return loaded
+
+    def document(self) -> SourceDocument:
+        """The source in a report without heads."""
+        return {"spec": self.spec, "id": self.id, "family": self.family, "sha256": self.sha256()}
 
     def sha256(self, progress: Progress | None = None) -> str | None:
         """Checksum of the file; ``None`` of a folder, and of an address that was read in parts."""

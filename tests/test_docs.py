@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import collapse_audit
 from collapse_audit import CollapseAuditWarning
@@ -60,6 +61,15 @@ COMMANDS_NOT_RUN = {
     ("docs/mlcd.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
     ("docs/quickstart.md", "dino_vits16"): _NETWORK,
     ("docs/quickstart.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
+    (
+        "docs/rankme.md",
+        "mlcd simdino.pth --data images.npz --resize none --features kept.safetensors",
+    ): "needs a backbone; see tests/test_features_command.py",
+    ("docs/real.md", "audit spacy-3.7.1/vectors --format json -o baseline.json"): _NETWORK,
+    (
+        "docs/real.md",
+        "check spacy-3.8.0/vectors --baseline baseline.json --fail-on unique_fraction:-5%",
+    ): _NETWORK,
     ("docs/remote.md", "dino_vits16"): _NETWORK,
     ("docs/remote.md", "https://example.org/run/checkpoint.pth"): _NETWORK,
     ("docs/remote.md", "hf://org/repo/dino_head.safetensors"): _NETWORK,
@@ -85,6 +95,8 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_dino: bytes) 
         shutil.copy(examples / f"digits_{example}.safetensors", f"{name}.safetensors")
     d = collapse_audit.load_prototypes("checkpoint.pth").d
     np.savez("features.npz", features=np.random.default_rng(0).standard_normal((20, d)))
+    layers = {f"dino_head.mlp.{layer}.weight": torch.ones(8, 8) for layer in (0, 2)}
+    torch.save({"teacher": layers}, "simdino.pth")
 
 
 def gate(given: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:

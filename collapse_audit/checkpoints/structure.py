@@ -35,7 +35,7 @@ _HEAD = re.compile(r"\w*(?:head|projector|projection|neck)\w*")
 _OTHER_HEADS = re.compile(r"\w*(?:predictor|prediction|pred_head|classifier|queue|bank)\w*")
 _CLASSIFIERS = ("head.weight", "fc.weight", "classifier.weight", "linear.weight")
 # Dictionaries of an optimiser repeat the names of the network.
-_STATES = frozenset({
+STATES = frozenset({
     "optimizer", "optimizers", "optimizer_states", "optimizer_state_dict", "optim", "opt",
     "clustering_optimizer", "scheduler", "lr_schedulers", "scaler", "fp16_scaler",
 })  # fmt: skip
@@ -50,7 +50,7 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
     tensors = {
         key: tensor
         for key, tensor in checkpoint.tensors.items()
-        if not _STATES.intersection(tensor.path[:-1]) and tensor.dtype in FLOATING
+        if not STATES.intersection(tensor.path[:-1]) and tensor.dtype in FLOATING
     }
     layers = layers_of(tensors)
     chains = _Chains(numbered_chains(layers))

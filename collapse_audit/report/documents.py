@@ -15,6 +15,7 @@ REPORT_SCHEMA: Final = "collapse-audit/report"
 ERROR_SCHEMA: Final = "collapse-audit/error"
 VERDICT_SCHEMA: Final = "collapse-audit/verdict"
 COMPARISON_SCHEMA: Final = "collapse-audit/comparison"
+FEATURES_SCHEMA: Final = "collapse-audit/features"
 HISTORY_SCHEMA: Final = "collapse-audit/history"
 INFO_SCHEMA: Final = "collapse-audit/info"
 
@@ -123,6 +124,22 @@ class LabelsDocument(TypedDict):
     m: NotRequired[_Agreement]
 
 
+#: How many directions features fill; a number that is undefined is None.
+FeaturesDocument = TypedDict(
+    "FeaturesDocument",
+    {
+        "n": int,
+        "d": int,
+        "unit_norm": bool,
+        "rankme_uncentred_1e-7": float | None,
+        "rankme_centred_1e-7": float | None,
+        "participation_ratio_centred": float | None,
+        "uniformity_t2": float | None,
+        "uniformity_n": int,
+    },
+)
+
+
 class MLCDDocument(TypedDict):
     """A marginal latent class distribution, over prototypes (k) and unique ones (m)."""
 
@@ -147,6 +164,7 @@ class MLCDDocument(TypedDict):
     centre_source: NotRequired[str | None]
     vmf: NotRequired[bool]
     diversity: NotRequired[_Numbers | None]
+    features: NotRequired[dict[str, FeaturesDocument]]  # by place: "backbone", "bottleneck"
 
 
 class HeadDocument(TypedDict):
@@ -181,6 +199,14 @@ class ReportDocument(_Document):
     parameters: Parameters
     heads: list[HeadDocument]
     summary: NotRequired[SummaryDocument]
+
+
+class FeaturesReport(_Document):
+    """The features of a source without prototypes, by place, and why there is nothing else."""
+
+    source: SourceDocument
+    note: str
+    features: dict[str, FeaturesDocument]
 
 
 class _Problem(TypedDict):

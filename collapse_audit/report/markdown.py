@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collapse_audit.report import cells, words
 from collapse_audit.report.columns import escape, pipe_table
 from collapse_audit.report.documents import HeadDocument, Parameters, ReportDocument
+from collapse_audit.report.features_cells import features_rows, features_titles
 from collapse_audit.report.mlcd_cells import MLCD_TITLES, mlcd_headline, mlcd_rows
 
 
@@ -46,3 +47,5 @@ def _blocks(head: HeadDocument, parameters: Parameters) -> Iterator[list[str]]:
     if head["mlcd"]:
         yield [f"- {escape(line)}" for line in mlcd_headline(head["mlcd"])]
         yield pipe_table(MLCD_TITLES, mlcd_rows(head["mlcd"]))
+        if features := head["mlcd"].get("features"):
+            yield pipe_table(features_titles(features), features_rows(features))

@@ -9,6 +9,7 @@ from typing import Final
 from collapse_audit.report import cells, words
 from collapse_audit.report.columns import text_columns
 from collapse_audit.report.documents import HeadDocument, MLCDDocument, Parameters, ReportDocument
+from collapse_audit.report.features_cells import features_lines
 from collapse_audit.report.mlcd_cells import MLCD_TITLES, mlcd_headline, mlcd_rows
 from collapse_audit.words import printable
 
@@ -101,6 +102,9 @@ def _mlcd(mlcd: MLCDDocument, width: int) -> Iterator[str]:
         yield from textwrap.wrap(line, width)
     yield ""
     yield from text_columns(MLCD_TITLES, mlcd_rows(mlcd), "<26 >12 >12")
+    if features := mlcd.get("features"):
+        yield ""
+        yield from features_lines(features)
 
 
 def _row(label: str, text: str, width: int) -> list[str]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from collapse_audit.report.documents import HeadDocument, NEffDocument, ReportDocument
+from collapse_audit.report.documents import (
+    FeaturesReport,
+    HeadDocument,
+    NEffDocument,
+    ReportDocument,
+)
 from collapse_audit.words import printable
 
 _LONGEST: Final = 300  # characters of a name; its key in the JSON is whole
@@ -80,7 +85,7 @@ def shorten(text: object, width: int) -> str:
     return f"{line[: width - 3 - tail]}...{line[-tail:] if tail else ''}"
 
 
-def source_name(report: ReportDocument) -> str:
+def source_name(report: ReportDocument | FeaturesReport) -> str:
     """What was audited: the source as typed, and its manifest id and family where known."""
     source = report["source"]
     typed = source["spec"]

@@ -147,6 +147,20 @@ def test_a_worse_head_becomes_the_baseline_only_if_yes_is_said(
     assert document["passed"]
 
 
+def test_yes_without_an_update_is_refused(run: Run, bad: str, baseline: str) -> None:
+    for options in (("--baseline", baseline), ("--fail-on", "M<1")):
+        ran = run(bad, *options, "--yes")
+        assert (ran.code, ran.stdout) == (2, "")
+        assert "--yes needs --update-baseline." in ran.error
+
+
+def test_a_bad_threshold_is_said_to_be_of_the_settings_file(run: Run, good: str) -> None:
+    Path("collapse-audit.toml").write_text('[check]\nfail-on = ["M<<1"]\n', encoding="utf-8")
+    ran = run(good)
+    assert ran.code == 2
+    assert "collapse-audit.toml: 'M<<1' is not a threshold. Write metric:-5%" in ran.error
+
+
 def test_a_baseline_is_not_updated_if_an_absolute_limit_fails(
     run: Run, bad: str, baseline: str
 ) -> None:

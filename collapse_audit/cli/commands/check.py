@@ -187,6 +187,8 @@ def _run(
     missing = missing_baseline or settings.missing_baseline or "fail"
     thresholds = tuple(parse_threshold(text) for text in fail_on or settings.fail_on)
     # what could only fail after the work is refused before it
+    if yes and not update_baseline:
+        raise ParameterError("--yes needs --update-baseline.")
     if update_baseline and baseline is None:
         raise ParameterError("--update-baseline needs --baseline FILE.")
     if update_baseline and baseline is not None and baseline.exists() and not baseline.is_file():
