@@ -51,9 +51,11 @@ class SourceDocument(TypedDict):
 class Parameters(TypedDict):
     """How the counts were made."""
 
-    epsilon: float
+    epsilon: float | None  # None in the Euclidean metric
     rule: str
     certified: bool
+    metric: NotRequired[Literal["cosine", "euclidean"]]
+    radius: NotRequired[float | None]  # None too where heads have radii of their own
 
 
 class NEffDocument(TypedDict):
@@ -71,8 +73,11 @@ class Counts(NEffDocument):
     isolated: int
 
 
-class _Level(Counts):
-    epsilon: float
+class Level(Counts):
+    """Counts at one threshold, which is an epsilon or a radius."""
+
+    epsilon: NotRequired[float]
+    radius: NotRequired[float]
 
 
 class _Unique(Counts):
@@ -88,6 +93,21 @@ class _Factors(TypedDict):
     effective_number: float
     top: list[int]
     histogram: list[list[int]]
+
+
+class _Live(TypedDict):
+    k: int
+    unique: int
+    unique_fraction: float
+
+
+class DeadDocument(TypedDict):
+    """Rows below a gap in the norms, and the counts of the others alone."""
+
+    count: int
+    largest_norm: float
+    smallest_live_norm: float
+    live: _Live
 
 
 class NullDocument(TypedDict):
@@ -181,8 +201,11 @@ class HeadDocument(TypedDict):
     unique: _Unique
     unique_fraction: float
     redundancy_factors: _Factors
-    sweep: list[_Level]
+    sweep: list[Level]
     nearest_cosine: _Numbers | None
+    nearest_distance: NotRequired[_Numbers | None]  # of the Euclidean metric, as is the radius
+    radius: NotRequired[float]
+    dead: NotRequired[DeadDocument | None]
     norms: NotRequired[_Numbers | None]
     stored_usage: NotRequired[UsageDocument | None]
     exact_duplicates: NotRequired[int | None]
