@@ -333,7 +333,7 @@ def _shape(samples: Rows) -> Part:
     if n < LEAST_SAMPLES:
         return Part(n)
     variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(samples, rowvar=False)))
-    if variances[-1] <= 0:  # copies of one row
+    if variances[-1] < np.finfo(float).eps:  # copies of one row, but for rounding
         return Part(n, elongation=1.0, p_round=1.0, p_normal=0.0)
     # equal where there is one column; a part on a line is as long as rounding lets it be
     long, wide = variances[-1], max(variances[-2:][0], np.finfo(float).eps * variances[-1])
