@@ -26,9 +26,17 @@ if TYPE_CHECKING:
     from collapse_audit.history import RunHistory, audit_history
     from collapse_audit.koleo import koleo_data_loss, koleo_proto_loss
     from collapse_audit.matching import Matching, match_prototypes
-    from collapse_audit.mlcd import MLCD, MLCDAccumulator
+    from collapse_audit.mlcd import MLCD, FeatureAccumulator, FeatureSpread, MLCDAccumulator
     from collapse_audit.monitor import Observation, PrototypeMonitor
-    from collapse_audit.network import HeadModel, load_head_model, measure_mlcd, open_samples
+    from collapse_audit.network import (
+        BackboneModel,
+        HeadModel,
+        load_backbone,
+        load_head_model,
+        measure_features,
+        measure_mlcd,
+        open_samples,
+    )
     from collapse_audit.plots import (
         plot_history,
         plot_rank_frequency,
@@ -50,12 +58,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLCD",
+    "BackboneModel",
     "CheckpointError",
     "ClusterEstimate",
     "CollapseAudit",
     "CollapseAuditError",
     "CollapseAuditWarning",
     "Diversity",
+    "FeatureAccumulator",
+    "FeatureSpread",
     "HeadModel",
     "HeadTrainingConfig",
     "HeadsSideBySide",
@@ -87,11 +98,13 @@ __all__ = [
     "estimate_clusters",
     "koleo_data_loss",
     "koleo_proto_loss",
+    "load_backbone",
     "load_head_model",
     "load_heads",
     "load_prototypes",
     "match_prototypes",
     "measure_diversity",
+    "measure_features",
     "measure_mlcd",
     "measure_redundancy",
     "open_samples",
@@ -116,9 +129,10 @@ _NAMES = {
     "history": "RunHistory audit_history",
     "koleo": "koleo_data_loss koleo_proto_loss",
     "matching": "Matching match_prototypes",
-    "mlcd": "MLCD MLCDAccumulator",
+    "mlcd": "MLCD FeatureAccumulator FeatureSpread MLCDAccumulator",
     "monitor": "Observation PrototypeMonitor",
-    "network": "HeadModel load_head_model measure_mlcd open_samples",
+    "network": "BackboneModel HeadModel load_backbone load_head_model measure_features "
+    "measure_mlcd open_samples",
     "plots": "plot_history plot_rank_frequency plot_redundancy_factors plot_redundancy_vs_mass "
     "plot_sweep plot_usage",
     "prototypes": "Prototypes",

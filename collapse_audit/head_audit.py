@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+from collapse_audit.dead_rows import DeadRows, measure_dead_rows
 from collapse_audit.errors import ParameterError
-from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
+from collapse_audit.prototypes import Metric, Prototypes, as_prototypes
 from collapse_audit.redundancy import (
-    SWEEP_EPSILONS,
     Diversity,
     Redundancy,
     measure_diversity,
@@ -25,6 +25,7 @@ from collapse_audit.report.markdown import to_markdown
 from collapse_audit.report.table import to_table
 from collapse_audit.report_builder import head_document, report_document
 from collapse_audit.similarity import NEff, Progress, silent
+from collapse_audit.stored_usage import StoredUsage, measure_stored_usage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
 class Measuring(TypedDict, total=False):
     """How a head is measured, as :func:`audit_prototypes` documents it."""
 
-    epsilon: float
+    epsilon: float | None
     sweep: bool
     nearest: bool
     device: str
+    metric: Metric
+    radius: float | None
     progress: Progress
 
 
@@ -90,6 +93,7 @@ class CollapseAudit:
         source: What was audited.
         mlcd: Class distribution over the prototypes, if it was measured; see :meth:`with_mlcd`.
         diversity: Effective number of its classes, where duplicates count as one.
+        dead: Rows whose norms lie below a gap; ``None`` where there is none.
     """
 
     prototypes: Prototypes
@@ -97,6 +101,7 @@ class CollapseAudit:
     source: Source = field(default_factory=Source)
     mlcd: MLCD | None = None
     diversity: Diversity | None = None
+    dead: DeadRows | None = None
 
     def with_mlcd(self, mlcd: MLCD) -> CollapseAudit:
         """The same audit with a class distribution over its prototypes, and its diversity."""
@@ -133,9 +138,15 @@ class CollapseAudit:
         """The prototype that stands for each group (m x d), numbered as the groups are."""
         p, leaders = self.prototypes, self.redundancy.leaders
         bias = None if p.bias is None else p.bias[leaders]
-        return replace(
-            p, rows=p.rows[leaders], lengths=p.lengths[leaders], norms=p.norms[leaders], bias=bias
-        )
+        usage = None if p.usage is None else np.bincount(self.groups, p.usage).astype(np.float64)
+        rows, lengths, norms = p.rows[leaders], p.lengths[leaders], p.norms[leaders]
+        return replace(p, rows=rows, lengths=lengths, norms=norms, bias=bias, usage=usage)
+
+    def stored_usage(self, level: Literal["k", "m"] = "k") -> StoredUsage | None:
+        """How often training took each prototype (or unique one, ``"m"``), if the file tells."""
+        usage = self.prototypes.usage
+        groups = None if level == "k" else self.groups
+        return None if usage is None else measure_stored_usage(usage, groups)
 
     def members(self, group: int) -> npt.NDArray[np.int64]:
         """Rising indices of the prototypes of a group, 0 to M - 1; another is a ParameterError."""
@@ -152,7 +163,9 @@ class CollapseAudit:
     def head_report(self) -> HeadDocument:
         """The entry of this head in a report."""
         published = [(count.unique, count.source) for count in self.source.published]
-        return head_document(self.prototypes, self.redundancy, published, self.mlcd, self.diversity)
+        return head_document(
+            self.prototypes, self.redundancy, published, self.mlcd, self.diversity, dead=self.dead
+        )
 
     def to_dict(self) -> ReportDocument:
         """The report of this head alone, as ``--format json`` prints it."""
@@ -186,7 +199,9 @@ class CollapseAudit:
         return to_html_fragment(self.to_dict())
 
     def __repr__(self) -> str:
-        counts = f"num_unique={self.num_unique}, epsilon={self.redundancy.epsilon:g}"
+        found = self.redundancy
+        at = f"{'epsilon' if found.radius is None else 'radius'}={found.threshold:g}"
+        counts = f"num_unique={self.num_unique}, {at}"
         return f"CollapseAudit({self.prototypes!r}, {counts}, source={self.source.spec!r:.60})"
 
     def __str__(self) -> str:
@@ -196,10 +211,12 @@ class CollapseAudit:
 def audit_prototypes(
     prototypes: Prototypes | npt.ArrayLike | torch.Tensor,
     *,
-    epsilon: float = DEFAULT_EPSILON,
+    epsilon: float | None = None,
     sweep: bool = True,
     nearest: bool = True,
     device: str = "auto",
+    metric: Metric = "cosine",
+    radius: float | None = None,
     source: Source | None = None,
     progress: Progress = silent,
 ) -> CollapseAudit:
@@ -207,11 +224,14 @@ def audit_prototypes(
 
     Args:
         prototypes: The prototypes of one head, or their matrix (k x d, numpy or torch).
-        epsilon: Cosine distance below which two are duplicates, between 0 and 1; 0.025 is the
-            headline value of Arteaga et al. 2026.
+        epsilon: Cosine distance below which two are duplicates, between 0 and 1; by default 0.025,
+            the headline value of Arteaga et al. 2026.
         sweep: Whether to count at the other thresholds of the papers too.
         nearest: Whether to find the nearest other prototype of each one.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each.
+        metric: ``"cosine"``, or ``"euclidean"`` for codebooks, whose codes are points.
+        radius: Euclidean distance below which two are duplicates, in that metric; the default is
+            that of :func:`measure_redundancy`.
         source: What is audited, for the report.
         progress: Called with (stage, done, total) while it runs.
 
@@ -219,7 +239,9 @@ def audit_prototypes(
         The audit; equal on every device and thread count for the same stored weights.
 
     Raises:
-        ParameterError: If epsilon is not between 0 and 1, or there is no such device.
+        ParameterError: If a threshold is out of its range or not of the metric, or there is no such
+            metric or device.
+        PrototypeError: If rows are so long that float64 does not hold their distances.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -228,21 +250,25 @@ def audit_prototypes(
         >>> audit.num_unique, audit.redundancy_factors.tolist(), audit.members(0).tolist()
         (5, [3, 2, 1, 1, 1], [0, 5, 6])
     """
-    prototypes = as_prototypes(prototypes)
+    prototypes = as_prototypes(prototypes, zero_rows=metric == "euclidean")
     measured = measure_redundancy(
         prototypes,
         epsilon=epsilon,
-        sweep=SWEEP_EPSILONS if sweep else (),
+        sweep=None if sweep else (),
         nearest=nearest,
         device=device,
+        metric=metric,
+        radius=radius,
         progress=progress,
     )
+    dead = measure_dead_rows(prototypes, measured, device=device, progress=progress)
     source = source or Source(spec=prototypes.source, family=prototypes.family)
-    return CollapseAudit(prototypes, measured, source)
+    return CollapseAudit(prototypes, measured, source, dead=dead)
 
 
 def build_report(audits: Sequence[CollapseAudit]) -> ReportDocument:
-    """The report of all audited heads (at least one) of one source, all at the same epsilon."""
+    """The report of all audited heads (at least one) of one source, all in the same metric."""
     first = audits[0]
     heads = [audit.head_report() for audit in audits]
-    return report_document(first.source.to_dict(), first.redundancy.epsilon, heads)
+    metric, epsilon = first.redundancy.metric, first.redundancy.epsilon
+    return report_document(first.source.to_dict(), metric, epsilon, heads)

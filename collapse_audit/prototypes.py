@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Branch: TypeAlias = Literal["teacher", "student"]
+Metric: TypeAlias = Literal["cosine", "euclidean"]
 Array: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 #: Arteaga et al. 2026, headline table; 12.8 degrees.
@@ -39,6 +40,8 @@ class Prototypes:
         norms: Norm of every effective row (k, float64): ``|g|`` for a weight-normed layer,
             ``||w||`` for a plain one.
         bias: Bias of every prototype (k, float64), or ``None``. Cosine ignores it, logits do not.
+        usage: How often training took each prototype (k, float64, not negative), where the file
+            of a codebook tells; in units of its own.
         name: Name of the head inside its file, such as ``head`` or ``dino_head``.
         branch: ``"teacher"`` or ``"student"``; ``None`` where the method has one network.
         tensor_keys: Keys of the stored tensors, joined by ``/`` where dictionaries are nested.
@@ -54,6 +57,7 @@ class Prototypes:
     lengths: npt.NDArray[np.float64]
     norms: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64] | None = None
+    usage: npt.NDArray[np.float64] | None = None
     name: str = "prototypes"
     branch: Branch | None = None
     tensor_keys: tuple[str, ...] = ()
@@ -71,10 +75,12 @@ class Prototypes:
         *,
         scale: npt.ArrayLike | torch.Tensor | None = None,
         bias: npt.ArrayLike | torch.Tensor | None = None,
+        usage: npt.ArrayLike | None = None,
         name: str = "prototypes",
         branch: Branch | None = None,
         tensor_keys: tuple[str, ...] = (),
         source: str = "memory",
+        zero_rows: bool = False,
     ) -> Prototypes:
         r"""Take the weight matrix of a last layer, or the ``v`` and ``g`` of a weight-normed one.
 
@@ -87,17 +93,21 @@ class Prototypes:
                 Memory is shared where the type allows it: copy first if training goes on.
             scale: The ``g`` of a weight-normed layer (k, or k x 1); ``None`` for a plain layer.
             bias: k values, for the few heads whose last layer has one (CAPI, lightly's SwAV).
+            usage: k counts or running averages of them, as codebooks keep them (``cluster_size``).
             name: Name of the head inside its file.
             branch: Which network it belongs to, if the method has two.
             tensor_keys: Keys of the stored tensors.
             source: What the user asked for.
+            zero_rows: Whether rows of a plain layer may be all zero: in the Euclidean metric these
+                are points as others, but they have no direction.
 
         Returns:
             Prototypes that can be audited.
 
         Raises:
             PrototypeError: If the weight is not a floating-point matrix, K < 2, a value is not
-                finite, or a row has zero norm (then it has no direction).
+                finite, a row has zero norm (with ``zero_rows``, if all have), or the usage is not k
+                finite values of at least 0.
 
         Example:
             >>> Prototypes.from_weight(np.array([[3.0, 4.0], [0.0, 2.0]])).norms.tolist()
@@ -119,7 +129,8 @@ class Prototypes:
             block = rows[start : start + 1024].astype(np.float64)
             lengths[start : start + 1024] = np.sqrt(np.einsum("kd,kd->k", block, block))
         _refuse_rows(~np.isfinite(lengths), name, "hold NaN or infinite values")
-        _refuse_rows(lengths == 0, name, "are all zero and have no direction")
+        if not zero_rows or scale is not None or not lengths.any():
+            _refuse_rows(lengths == 0, name, "are all zero and have no direction")
         norms = np.ldexp(lengths, exponents)
         if scale is not None:
             factors = _to_numpy(scale, "scales")[0].astype(np.float64).reshape(-1)
@@ -139,8 +150,9 @@ class Prototypes:
             raise PrototypeError(f"{name}: {len(norms)} rows but {offsets.size} biases.")
         if offsets is not None:
             _refuse_rows(~np.isfinite(offsets), name, "have a NaN or infinite bias")
+        taken = None if usage is None else check_usage(usage, len(norms), name)
         rows = rows.view()  # the flag below must not freeze the caller's own array
-        for array in (rows, lengths, norms, offsets):
+        for array in (rows, lengths, norms, offsets, taken):
             if array is not None:
                 array.setflags(write=False)
         return cls(
@@ -148,6 +160,7 @@ class Prototypes:
             lengths=lengths,
             norms=norms,
             bias=offsets,
+            usage=taken,
             name=name,
             branch=branch,
             tensor_keys=tensor_keys,
@@ -173,9 +186,30 @@ class Prototypes:
         rows /= self.lengths[index, None]
         return rows
 
+    def take(self, index: npt.NDArray[np.intp]) -> Prototypes:
+        """Some of the prototypes, in the order of an index."""
+        return replace(
+            self,
+            rows=self.rows[index],
+            lengths=self.lengths[index],
+            norms=self.norms[index],
+            bias=None if self.bias is None else self.bias[index],
+            usage=None if self.usage is None else self.usage[index],
+        )
+
     def __repr__(self) -> str:
         branch = f", branch={self.branch!r}" if self.branch else ""
         return f"Prototypes({self.name!r}, k={self.k}, d={self.d}, dtype={self.dtype!r}{branch})"
+
+
+def check_usage(usage: npt.ArrayLike, k: int, name: str) -> npt.NDArray[np.float64]:
+    """The usage of k prototypes; a PrototypeError if it cannot be that."""
+    values = np.array(usage, dtype=np.float64).reshape(-1)
+    if values.size != k:
+        raise PrototypeError(f"{name}: {k:,} rows but {values.size:,} values of usage.")
+    _refuse_rows(~np.isfinite(values), name, "have a NaN or infinite usage")
+    _refuse_rows(values < 0, name, "have a negative usage")
+    return values
 
 
 def check_epsilon(epsilon: float) -> float:
@@ -188,9 +222,45 @@ def check_epsilon(epsilon: float) -> float:
     return float(epsilon)
 
 
-def as_prototypes(given: Prototypes | npt.ArrayLike | torch.Tensor) -> Prototypes:
+def check_metric(metric: str, epsilon: float | None, radius: float | None) -> Metric:
+    """A metric; a ParameterError if there is no such one or a threshold is not its own, or bad."""
+    if metric == "cosine":
+        if radius is not None:
+            raise ParameterError(
+                "radius is a Euclidean distance, and the metric is cosine.",
+                hint="Give `epsilon=NUMBER`, or say `metric=euclidean`.",
+            )
+        if epsilon is not None:
+            check_epsilon(epsilon)
+        return "cosine"
+    if metric != "euclidean":
+        raise ParameterError(f"metric must be cosine or euclidean, got {metric!r}.")
+    if epsilon is not None:
+        raise ParameterError(
+            "epsilon is a cosine distance, and the metric is euclidean.",
+            hint="Give `radius=NUMBER`, or neither for the default radius.",
+        )
+    if radius is not None:
+        check_radius(radius)
+    return "euclidean"
+
+
+def check_radius(radius: float) -> float:
+    """A Euclidean distance as a float; a ParameterError if it is not between 1e-300 and 1e300."""
+    if not 1e-300 <= radius <= 1e300:
+        raise ParameterError(f"radius must be above 0 and finite (a distance), got {radius}.")
+    return float(radius)
+
+
+def as_prototypes(
+    given: Prototypes | npt.ArrayLike | torch.Tensor, *, zero_rows: bool = False
+) -> Prototypes:
     """Prototypes as they are, or those of a weight matrix (k x d) in memory."""
-    return given if isinstance(given, Prototypes) else Prototypes.from_weight(given)
+    if not isinstance(given, Prototypes):
+        return Prototypes.from_weight(given, zero_rows=zero_rows)
+    if not zero_rows:
+        _refuse_rows(given.lengths == 0, given.name, "are all zero and have no direction")
+    return given
 
 
 def _to_numpy(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from collapse_audit.checkpoints.description import describe
 from collapse_audit.checkpoints.families import guess_family
 from collapse_audit.checkpoints.loading import load_located
+from collapse_audit.checkpoints.locations import HeadLocation
 from collapse_audit.checkpoints.selection import select_default, select_heads
-from collapse_audit.checkpoints.structure import HeadLocation, discover_heads
+from collapse_audit.checkpoints.structure import discover_heads
 from collapse_audit.containers import limits
 from collapse_audit.containers.byte_source import InMemory, LocalFile
 from collapse_audit.containers.opening import read_checkpoint, read_path
@@ -33,7 +34,7 @@ from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.words import did_you_mean, megabytes, printable
 
 if TYPE_CHECKING:
-    from collapse_audit.report.documents import InfoDocument
+    from collapse_audit.report.documents import InfoDocument, SourceDocument
     from collapse_audit.similarity import Progress
 
 #: The words for the head inside the package and for what a pipe brings.
@@ -90,9 +91,13 @@ class ResolvedSource:
                     raise NoPrototypesError(error.message, hint=hint) from error
             raise
 
-    def load(self, heads: Sequence[HeadLocation]) -> tuple[Prototypes, ...]:
+    def load(
+        self, heads: Sequence[HeadLocation], *, zero_rows: bool = False
+    ) -> tuple[Prototypes, ...]:
         """Read the prototypes of heads; those of a remote file must be what the lock file says."""
-        loaded = load_located(self.checkpoint, heads, self.spec, family=self.family)
+        loaded = load_located(
+            self.checkpoint, heads, self.spec, family=self.family, zero_rows=zero_rows
+        )
         if self.remote is not None and self.settings is not None:
             digests = {
                 f"tensor:{key}": digest
@@ -101,6 +106,10 @@ class ResolvedSource:
             }
             check_and_record(self.remote, digests, self.settings)
         return loaded
+
+    def document(self) -> SourceDocument:
+        """The source in a report without heads."""
+        return {"spec": self.spec, "id": self.id, "family": self.family, "sha256": self.sha256()}
 
     def sha256(self, progress: Progress | None = None) -> str | None:
         """Checksum of the file; ``None`` of a folder, and of an address that was read in parts."""
@@ -191,7 +200,8 @@ def load_prototypes(
             the literature audits; a file without one gives the student, with a warning, or its
             single network.
         head: Name of a head, or key of any matrix of the file, or the end of a key that no other
-            shares. By default the image-level head, with a warning that names the others.
+            shares; ``KEY.T`` for the columns of that matrix. By default the image-level head, with
+            a warning that names the others.
 
     Returns:
         Its prototypes.

@@ -23,13 +23,18 @@ def redact(url: str) -> str:
     """An address without what may be secret: user, password, query and fragment."""
     # A password may hold / ? # and @ as they are: behind the last @ there is none. Stores have no
     # passwords, but file names with an @, as the hub has revisions.
-    scheme, mark, rest = url.partition("://")
+    scheme, mark, rest = (*re.split("(:/{1,2})", url, maxsplit=1), "", "")[:3]
     server = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if scheme.lower() not in _STORES or not {"@", ":"}.isdisjoint(server):
         before, _, rest = rest.rpartition("@")
         if not {"?", "#"}.isdisjoint(before):  # in a password, or with a secret behind them?
             rest = "…"
     return scheme.lower() + mark + re.split(r"[?#]", rest, maxsplit=1)[0]
+
+
+def redact_paths(text: str) -> str:
+    """A message of ours with web addresses redacted that were taken for paths, with one slash."""
+    return _PATH_IN_TEXT.sub(lambda path: redact(path[0]), text)
 
 
 def redact_all(text: str) -> str:
@@ -53,7 +58,8 @@ class _Escapes(dict[int, str]):
 
 _ESCAPES = _Escapes()
 _STORES = frozenset({"hf", "s3", "s3a", "gs", "gcs", "memory", "file"})
-_URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
+_PATH_IN_TEXT = re.compile(r"https?:/(?!/)[^\s'\"<>]+", re.IGNORECASE)
+_URL_IN_TEXT = re.compile(rf"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+|(?i:{_PATH_IN_TEXT.pattern})")
 _QUERY_IN_TEXT = re.compile(r"(?<=\w)\?\w[^\s'\"<>=]*=[^\s'\"<>]*")  # urllib3: "with url: /x?sig=1"
 
 

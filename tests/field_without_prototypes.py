@@ -1,6 +1,6 @@
 """Files that hold no prototypes, with the real names of their layers and every width divided.
 
-A classifier, a projection head, a predictor, a queue or a codebook has the shape of prototypes;
+A classifier, a projection head, a predictor or a queue has the shape of prototypes;
 none of them may ever be counted without being asked for.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tests.planted import noise, resnet, under, vit
+from tests.planted import linear, noise, resnet, under, vit
 
 State = dict[str, Any]
 
@@ -48,11 +48,6 @@ TORCHVISION = ("resnet18", "vgg11", "vit_b_16", "mobilenet_v2", "squeezenet1_0")
 def _divided(state: State) -> State:
     shapes = {key: [n // 16 if n >= 128 else n for n in t.shape] for key, t in state.items()}
     return {key: noise(*shape) for key, shape in shapes.items()}
-
-
-def linear(name: str, outputs: int, inputs: int, *, bias: bool = True) -> State:
-    layer = {f"{name}.weight": noise(outputs, inputs)}
-    return layer | ({f"{name}.bias": noise(outputs)} if bias else {})
 
 
 def mlp(name: str, layers: tuple[int | str, ...], *widths: int, bias: bool = True) -> State:
@@ -173,16 +168,14 @@ HANDMADE: dict[str, Callable[[], Any]] = {
         | linear("final_proj", 16, 32)
         | {"label_embs_concat": noise(100, 16)}
     },
-    "wav2vec 2.0": lambda: {
-        "model": {"quantizer.vars": noise(1, 64, 16), "mask_emb": noise(32)}
-        | linear("quantizer.weight_proj", 64, 32)
-        | linear("project_q", 16, 16)
-        | linear("final_proj", 16, 32)
+    "a language model, embedding and output alike": lambda: {
+        "encoder.weight": noise(300, 32),
+        **linear("decoder", 300, 32),
     },
-    "VQ-VAE": lambda: {
-        "state_dict": {"encoder.conv_in.weight": noise(8, 3, 3, 3)}
-        | {"quantize.embedding.weight": noise(100, 16)}
-    },
+    "an autoencoder with a bottleneck": lambda: linear("encoder", 16, 96)
+    | linear("decoder", 96, 16),
+    "a codebook that projects, and has none": lambda: linear("quantizer.project_in", 8, 64)
+    | linear("quantizer.project_out", 64, 8),
     "DETR": detr,
     "Segment Anything": lambda: vit("image_encoder.")
     | mlp("mask_decoder.output_hypernetworks_mlps.0.layers", (0, 1, 2), 32, 32, 32, 4)

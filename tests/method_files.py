@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.checkpoints.locations import HeadLocation
 from collapse_audit.containers.tensors import Checkpoint, StoredTensor
 from collapse_audit.prototypes import Branch, Prototypes
 

@@ -87,6 +87,11 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(shape).standard_normal(shape).astype(np.float32))
 
 
+def linear(name: str, outputs: int, inputs: int, *, bias: bool = True) -> State:
+    layer = {f"{name}.weight": noise(outputs, inputs)}
+    return layer | ({f"{name}.bias": noise(outputs)} if bias else {})
+
+
 def plain(module: str, m: int, *, bias: bool = False, k: int = 0, d: int = D) -> State:
     """A linear layer of prototypes."""
     weight = rows(m, k, d)

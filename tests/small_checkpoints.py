@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.checkpoints.locations import HeadLocation
 from collapse_audit.containers.opening import read_checkpoint
 from collapse_audit.containers.tensors import Checkpoint, StoredTensor
 from collapse_audit.errors import SourceError

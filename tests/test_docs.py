@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import collapse_audit
 from collapse_audit import CollapseAuditWarning
@@ -45,6 +46,8 @@ _HISTORY = "needs the run that the page trains; see tests/history"
 PYTHON_NOT_RUN[("docs/history.md", "from collapse_audit import audit_history")] = _HISTORY
 #: Pages whose Python another test runs, block by block.
 RUN_ELSEWHERE = {"docs/drop_in.md": "tests/test_drop_in.py"}
+#: Pages whose Python writes the files that their commands are given.
+MAKES_ITS_FILES = {"docs/codebooks.md"}
 _NETWORK, _IMAGES = "needs the network", "needs ImageNet and the backbone of a checkpoint"
 #: Command, by page -> why it is not run.
 COMMANDS_NOT_RUN = {
@@ -58,6 +61,15 @@ COMMANDS_NOT_RUN = {
     ("docs/mlcd.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
     ("docs/quickstart.md", "dino_vits16"): _NETWORK,
     ("docs/quickstart.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
+    (
+        "docs/rankme.md",
+        "mlcd simdino.pth --data images.npz --resize none --features kept.safetensors",
+    ): "needs a backbone; see tests/test_features_command.py",
+    ("docs/real.md", "audit spacy-3.7.1/vectors --format json -o baseline.json"): _NETWORK,
+    (
+        "docs/real.md",
+        "check spacy-3.8.0/vectors --baseline baseline.json --fail-on unique_fraction:-5%",
+    ): _NETWORK,
     ("docs/remote.md", "dino_vits16"): _NETWORK,
     ("docs/remote.md", "https://example.org/run/checkpoint.pth"): _NETWORK,
     ("docs/remote.md", "hf://org/repo/dino_head.safetensors"): _NETWORK,
@@ -83,6 +95,10 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_dino: bytes) 
         shutil.copy(examples / f"digits_{example}.safetensors", f"{name}.safetensors")
     d = collapse_audit.load_prototypes("checkpoint.pth").d
     np.savez("features.npz", features=np.random.default_rng(0).standard_normal((20, d)))
+    _, codebook, _ = blocks("docs/metric.md", "python")[0]
+    exec(codebook, {})  # noqa: S102 - our page
+    layers = {f"dino_head.mlp.{layer}.weight": torch.ones(8, 8) for layer in (0, 2)}
+    torch.save({"teacher": layers}, "simdino.pth")
 
 
 def gate(given: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
@@ -203,6 +219,10 @@ def test_the_commands_of_a_page_print_what_it_shows(
     page: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = None
+    if page in MAKES_ITS_FILES:
+        names: dict[str, Any] = {}
+        for _, text, _ in blocks(page, "python"):
+            exec(text, names)  # noqa: S102 - our page
     for line, shown in commands(page):
         if line == "echo $?":
             assert int(shown) == code

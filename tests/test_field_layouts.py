@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from collapse_audit.cli import main
+from tests.dictionary_layouts import AUTOENCODERS, CODEBOOKS
 from tests.field_containers import CONTAINERS
 from tests.field_layouts import LAYOUTS
 from tests.field_objects import FOREIGN, INSTALLED, write_with_an_object
@@ -30,7 +31,7 @@ from tests.field_without_prototypes import (
 from tests.plain_definition import Definition
 from tests.planted import Head, Layout, rows
 
-EVERY = LAYOUTS | REPORTS | ROLES | ORIENTATIONS | CONTAINERS
+EVERY = LAYOUTS | REPORTS | ROLES | ORIENTATIONS | CONTAINERS | CODEBOOKS | AUTOENCODERS
 Audit = Callable[[Path], tuple[int, Any, str]]
 
 

@@ -82,6 +82,41 @@ def test_no_output_has_a_secret(
             assert path.is_dir() or MARK.encode() not in path.read_bytes()
 
 
+ONE_SLASH = (f"http:/user:{MARK}@example.org/a.pth", f"HTTPS:/user:{MARK}@example.org/a.json")
+
+
+@pytest.mark.parametrize("url", ONE_SLASH)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["audit", "{}"], ["info", "{}"], ["download", "{}"], ["history", "{}"], ["mlcd", "{}",
+        "--data", "digits"], ["cache", "clear", "{}"], ["compare", "{}", "demo"],
+        ["check", "{}", "--fail-on", "M<1"], ["check", "{}", "--baseline", "none.json"],
+        ["check", "demo", "--baseline", "{}"], ["check", "demo", "--config", "{}"],
+        ["audit", "demo", "-o", "{}"], ["mlcd", "demo", "--data", "{}"],
+    ],
+)  # fmt: skip
+def test_an_address_with_one_slash_is_no_path_with_a_password_in_it(
+    url: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main([word.format(url) for word in words]) == 2
+    out, err = capsys.readouterr()
+    assert MARK not in out + err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", [*ONE_SLASH, ONE_SLASH[0].replace("/", "//", 1)])
+def test_no_exception_of_the_library_has_the_password(url: str) -> None:
+    from collapse_audit import audit, audit_history, compare
+
+    for call in (audit, audit_history, lambda url: compare(url, url)):
+        with pytest.raises(CollapseAuditError) as caught:
+            call(url)
+        assert MARK not in str(caught.value)
+
+
 def test_a_report_of_an_address_with_a_password_has_it_nowhere(
     server: Any, small_dino: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -193,6 +193,21 @@ def test_arrays_that_do_not_fit_are_one_line(arrays, message, refusal, tmp_path)
     assert message in refusal("demo", "--data", tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize(
+    "option", [("--backbone-arg", "num_heads=4"), ("--backbone", "vit_tiny_patch16_224")]
+)
+def test_a_backbone_that_would_not_be_used_is_refused(option, refusal, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", features=rng.standard_normal((3, 64)).astype(np.float32))
+    message = refusal("demo", "--data", tmp_path / "x.npz", *option)
+    assert "there is no backbone to build" in message
+    assert message.endswith("Leave --backbone NAME and its arguments out.")
+    torch.save({"head.last_layer.weight": torch.ones(9, 64).tril()}, tmp_path / "head.pth")
+    images = (tmp_path / "head.pth", "--data", "digits", "--temperature", "1", "--resize", "8")
+    if option[0] == "--backbone-arg":
+        assert "or the file holds none" in refusal(*images, *option)
+
+
 def test_images_that_do_not_fit_are_named_with_their_index(refusal, tmp_path):
     for index, size in enumerate([(8, 8), (8, 8), (9, 8)]):
         Image.new("L", size).save(tmp_path / f"{index}.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from argparse import Namespace
 from collections.abc import Callable
@@ -168,10 +169,25 @@ def saved(path: Path, **changes: Any) -> Path:
     return path
 
 
+def moments(*shapes: tuple[int, ...]) -> dict[str, Any]:
+    """The state of an Adam, by number and not by name."""
+    state = {i: {"step": 9, "exp_avg": torch.ones(shape)} for i, shape in enumerate(shapes)}
+    return {"optimizer": {"state": state, "param_groups": [{"lr": 0.1}]}}
+
+
+BACKBONE = {"module.backbone.fc.weight": torch.ones(D, 5), "module.backbone.fc.bias": torch.ones(D)}
+LAYER = {
+    "module.head.last_layer.weight_g": torch.ones(K, 1),
+    "module.head.last_layer.weight_v": torch.randn(K, D),
+}
 IN_FILES: dict[str, tuple[dict[str, Any], str]] = {
     "frozen": (
         {"args": Namespace(freeze_last_layer=3)},
         "the last layer is frozen until now: freeze_last_layer is 3, and the file is of epoch 3",
+    ),
+    "not_optimised": (
+        {"student": BACKBONE | LAYER} | moments((D, 5), (D,)),
+        "student/module.head.last_layer.weight_v: the optimiser has a state of other matrices, and",
     ),
     "scale_not_one": (
         {"student": {"module.head.last_layer.weight_g": torch.full((K, 1), 0.5),
@@ -204,6 +220,55 @@ def test_info_of_a_sound_checkpoint_has_no_note(
 ) -> None:
     assert main(["info", str(saved(tmp_path / "checkpoint.pth"))]) == 0
     assert "note" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        moments((D, 5), (D,), (K, D)),
+        moments(),  # of a plain SGD
+        moments((K * D + D * 5,)),  # of FSDP, flat
+        moments((D, 1), (5, 1)),  # factored
+    ],
+)
+def test_an_optimiser_that_has_the_last_layer_or_does_not_tell_gets_no_note(
+    state: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = saved(tmp_path / "checkpoint.pth", student=BACKBONE | LAYER, **state)
+    assert main(["info", str(file)]) == 0
+    assert "note" not in capsys.readouterr().out
+
+
+def test_the_state_that_torch_saves_of_a_frozen_last_layer_is_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = nn.ModuleDict({"backbone": nn.Linear(5, D), "head": Head()})
+    optimiser = torch.optim.AdamW(network.parameters())
+    for frozen in (True, False):
+        network["head"](network["backbone"](torch.randn(4, 5))).logsumexp(1).sum().backward()
+        if frozen:  # as cancel_gradients_last_layer does
+            network["head"].direction.grad = None
+        optimiser.step()
+        optimiser.zero_grad()
+        changes = {"student": network.state_dict(), "optimizer": optimiser.state_dict()}
+        assert main(["info", str(saved(tmp_path / "checkpoint.pth", **changes))]) == 0
+        assert ("none of the last layer" in capsys.readouterr().out) == frozen
+
+
+def test_an_audit_says_that_all_prototypes_are_equal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = {
+        "head.last_layer.weight_g": torch.ones(K, 1),
+        "head.last_layer.weight_v": torch.ones(K, D) + 1e-4 * torch.randn(K, D),
+    }
+    file = saved(tmp_path / "checkpoint.pth", teacher=weights)
+    assert main(["audit", str(file), "--json"]) == 0
+    (head,) = json.loads(capsys.readouterr().out)["heads"]
+    assert head["unique"]["greedy"] == 1
+    assert any(note.startswith("all prototypes point one way") for note in head["notes"])
+    assert main(["audit", str(saved(file)), "--json"]) == 0
+    assert "point one way" not in capsys.readouterr().out
 
 
 def test_a_scale_that_was_trained_is_no_fault(

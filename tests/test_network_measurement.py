@@ -136,6 +136,14 @@ def test_one_unreadable_image_is_skipped_and_counted(folder, model):
         assert measure_mlcd(model, open_samples(folder)).n == 6
 
 
+def test_a_pipe_among_the_images_is_skipped_and_not_waited_for(folder, model):
+    os.mkfifo(folder / "cat" / "pipe.png")
+    with pytest.warns(
+        CollapseAuditWarning, match=r"skipped 1 of 7 .*pipe\.png\) \(.*no regular file"
+    ):
+        assert measure_mlcd(model, open_samples(folder)).n == 6
+
+
 @pytest.mark.parametrize("limit", [None, 5])
 def test_every_sample_knows_its_place_in_the_data_source(folder, model, tmp_path, limit):
     (folder / "cat" / "1b.png").write_bytes(b"no image")

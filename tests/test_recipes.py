@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.checkpoints.locations import HeadLocation
 from collapse_audit.containers.tensors import Checkpoint, StoredTensor
 from collapse_audit.errors import CollapseAuditWarning, ParameterError
 from collapse_audit.manifest import load_manifest
@@ -100,6 +100,10 @@ OFFICIAL = {
     "solo_deepclusterv2": (0.1, 0.1, False, False, True, "relu", BILINEAR),
     # lightly-ai/lightly modules/heads.py:375,390-393,458
     "smog": (0.1, 0.1, False, False, True, "relu", None),
+    # RobinWu218/SimDINO simdino/eval_knn.py:35-38: no prototypes, and so nothing else
+    "simdino": (*[None] * 6, BICUBIC),
+    # rbalestr-lab/stable-pretraining benchmarks/imagenet10/lejepa-vit-small.py:137-139
+    "lejepa": (*[None] * 6, BILINEAR),
     # this package: the temperatures are those of each run, in its file
     "collapse_audit": (None, None, None, True, True, "gelu", "plain_bilinear"),
     # arXiv 2405.10939: norms are kept, and probabilities are centred, not logits

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import operator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -19,10 +21,12 @@ from collapse_audit import MLCDAccumulator, Prototypes, Published, Source, audit
 from collapse_audit.cli import main
 from collapse_audit.gate import check, compare
 from collapse_audit.head_audit import CollapseAudit, build_report
+from collapse_audit.history import audit_history
 from collapse_audit.report.csv_text import to_csv
 from collapse_audit.report.documents import (
     ComparisonDocument,
     ErrorDocument,
+    HistoryDocument,
     InfoDocument,
     ReportDocument,
     VerdictDocument,
@@ -30,7 +34,12 @@ from collapse_audit.report.documents import (
 from collapse_audit.report.html import to_html, to_html_fragment
 from collapse_audit.report.json_text import to_json
 from collapse_audit.report.markdown import to_markdown
-from collapse_audit.report.schema import error_document, report_schema
+from collapse_audit.report.schema import (
+    KINDS,
+    document_schema,
+    error_document,
+    report_schema,
+)
 from collapse_audit.report.table import to_table
 
 NOTES = ("transposed from 64 x 6", "the student stands in for the <teacher> of `a|b`.")
@@ -167,26 +176,62 @@ def test_errors_have_the_type_and_obey_the_shipped_schema() -> None:
     jsonschema.validate(document, report_schema())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shipped_schemas_are_schemas(kind: str) -> None:
+    schema = document_schema(kind)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["$id"] == f"urn:collapse-audit:{kind}:1"
+    for wrong in ({}, {"schema": f"collapse-audit/{kind}"}, []):
+        assert not jsonschema.Draft202012Validator(schema).is_valid(wrong)
+
+
 def test_verdicts_have_the_type_and_obey_the_shipped_schema(
-    audit: CollapseAudit, bare: CollapseAudit, repository: Path
+    audit: CollapseAudit, bare: CollapseAudit
 ) -> None:
-    path = repository / "collapse_audit" / "report" / "verdict_schema.json"
-    shipped = json.loads(path.read_text(encoding="utf-8"))
     for verdict in (
         check(audit, audit, ["M:-5%", "gini<0.1", "mlcd.mutual_information:-0"]),
         check(bare, None, ["M<9", "M:-1"], skip_changes=True),
     ):
         validate(verdict.to_dict(), VerdictDocument)
-        jsonschema.validate(verdict.to_dict(), shipped)
+        jsonschema.validate(verdict.to_dict(), document_schema("verdict"))
 
 
-def test_comparisons_have_the_type(audit: CollapseAudit, bare: CollapseAudit) -> None:
+def test_comparisons_have_the_type_and_obey_the_shipped_schema(
+    audit: CollapseAudit, bare: CollapseAudit
+) -> None:
     split = audit_prototypes(Prototypes.from_weight(np.eye(8)))
     for sides in ((audit, split), (split, audit, bare), (audit, audit.to_dict())):
-        validate(compare(*sides).to_dict(), ComparisonDocument)
+        document = compare(*sides).to_dict()
+        validate(document, ComparisonDocument)
+        jsonschema.validate(document, document_schema("comparison"))
+    assert any(head["regroupings"] == [None] for head in document["heads"])
+    document["heads"][0]["metrics"][0]["judgements"] = ["good"]  # type: ignore[list-item]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, document_schema("comparison"))
 
 
-def test_descriptions_of_files_have_the_type(
+def test_histories_have_the_type_and_obey_the_shipped_schema(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    for epoch in range(3):
+        rows[1 : 4 * epoch] = rows[0]
+        weights = {"teacher.head.last_layer.weight": rows, "teacher.x_head.last_layer.weight": rows}
+        save_file(weights, tmp_path / f"epoch{epoch}.safetensors")
+    (tmp_path / "epoch7.safetensors").write_bytes(b"damaged")
+    save_file(weights, tmp_path / "last.safetensors")
+    document = audit_history(tmp_path, reuse=False).to_dict()
+    assert len(document["heads"]) == 2
+    assert document["heads"][0]["onset"]
+    assert document["heads"][0]["merges"]
+    assert document["problems"][0]["file"] == "epoch7.safetensors"
+    assert [p["number"] for p in document["heads"][0]["points"]] == [0, 1, 2, None]
+    validate(document, HistoryDocument)
+    jsonschema.validate(document, document_schema("history"))
+    document["heads"][0]["points"][0]["head"]["k"] = 1  # of a report, too few
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, document_schema("history"))
+
+
+def test_descriptions_of_files_have_the_type_and_obey_the_shipped_schema(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
@@ -194,16 +239,34 @@ def test_descriptions_of_files_have_the_type(
     save_file({"blocks.0.weight": rows}, tmp_path / "backbone.safetensors")
     for name in ("head", "backbone"):
         assert main(["info", str(tmp_path / f"{name}.safetensors"), "--json"]) == 0
-        jsonschema.validate(json.loads(capsys.readouterr().out), schema_of(InfoDocument))
+        document = json.loads(capsys.readouterr().out)
+        for schema in (schema_of(InfoDocument), document_schema("info")):
+            jsonschema.validate(document, schema)
+    document["container"] = "tar"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, document_schema("info"))
 
 
-def test_the_shipped_schema_names_the_keys_of_the_types_and_no_others() -> None:
-    shipped = report_schema()
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("report", ReportDocument), ("report", ErrorDocument), ("verdict", VerdictDocument),
+        ("comparison", ComparisonDocument), ("history", HistoryDocument), ("info", InfoDocument),
+    ],
+)  # fmt: skip
+def test_a_shipped_schema_names_the_keys_of_the_type_and_no_others(
+    name: str, document: type
+) -> None:
+    shipped = document_schema(name)
+    whole = shipped
+    if name == "report":
+        whole = shipped["$defs"]["error" if document is ErrorDocument else name]
 
     def compared(ours: dict[str, Any], theirs: dict[str, Any], where: str) -> None:
         """Walk both; where ours has numbers by name only, theirs lists the names."""
         if "$ref" in theirs:
-            theirs = shipped["$defs"][theirs["$ref"].rsplit("/", 1)[1]]
+            path = theirs["$ref"].removeprefix("#/").split("/")
+            theirs = functools.reduce(operator.getitem, path, shipped)
         for schema in ours.get("anyOf", [ours]):
             for option in theirs.get("oneOf", [theirs]):
                 if "$ref" in option:
@@ -216,5 +279,4 @@ def test_the_shipped_schema_names_the_keys_of_the_types_and_no_others() -> None:
                 elif schema.get("items") and option.get("items"):
                     compared(schema["items"], option["items"], f"{where}[]")
 
-    compared(schema_of(ReportDocument), shipped["$defs"]["report"], "report")
-    compared(schema_of(ErrorDocument), shipped["$defs"]["error"], "error")
+    compared(schema_of(document), whole, name)

@@ -6,7 +6,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from collapse_audit.mlcd import FeatureAccumulator
 from collapse_audit.report.schema import error_document, report_schema
+from collapse_audit.report_builder import features_report
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,20 @@ def test_every_key_of_the_contract_is_required(
     assert not validator.is_valid(report)
 
 
+def test_the_features_of_a_source_without_prototypes_are_valid(
+    report: dict[str, Any], validator: jsonschema.Draft202012Validator
+) -> None:
+    spread = FeatureAccumulator().update([[1.0, 2.0]]).result()  # a single one: undefined numbers
+    source = report["source"]
+    document = features_report(source, "SimDINO trains without prototypes.", {"backbone": spread})
+    validator.validate(document)
+    for name in spread.to_dict():
+        changed = copy.deepcopy(document)
+        del changed["features"]["backbone"][name]  # type: ignore[misc]
+        assert not validator.is_valid(changed)
+    assert not validator.is_valid({**document, "features": {}})
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -96,6 +112,7 @@ def test_every_key_of_the_contract_is_required(
         (("heads", 0, "mlcd", "n"), 0),
         (("heads", 0, "mlcd", "centre"), "guess"),
         (("heads", 0, "mlcd", "k"), None),
+        (("heads", 0, "mlcd", "features"), {"backbone": {"n": 3}}),
         (("heads", 0, "mlcd", "m", "tv"), 1.5),
         (("heads", 0, "mlcd", "usage", "k", "used"), 0),
     ],

@@ -439,7 +439,7 @@ def test_a_folder_where_the_log_should_be_is_named(
     folder = run_training(config, tmp_path / "run", quiet=True).folder
     (folder / "log.jsonl").unlink()
     (folder / "log.jsonl").mkdir()
-    with pytest.raises(SourceError, match=r"log\.jsonl: cannot be read \(Is a directory\)"):
+    with pytest.raises(SourceError, match=r"log\.jsonl: it is no regular file"):
         run_training(config, folder, resume=True, quiet=True)
 
 
@@ -491,6 +491,25 @@ def test_a_truncated_state_is_refused_and_left_as_it_is(
         run_training(config, folder, resume=True, quiet=True)
     assert "\n" not in str(caught.value)
     assert state.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["state.pt", "log.jsonl", "config.yaml", "head.safetensors"])
+def test_a_pipe_in_the_folder_of_a_run_is_refused_at_once(
+    config: HeadTrainingConfig, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "run"
+    run_training(replace(config, iterations=2), folder, quiet=True)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(SourceError, match=rf"{name}: it is no regular file\. Remove it") as caught:
+        run_training(replace(config, iterations=2), folder, resume=True, quiet=True)
+    assert "\n" not in str(caught.value)
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="no regular file"):
+        run_training(replace(config, iterations=2), folder, resume=True, quiet=True)
+    assert not (folder / ".lock").exists()
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_older_state(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import collapse_audit
+from collapse_audit.report.schema import KINDS
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         "collapse_audit/checkpoints_manifest.yaml",
         "collapse_audit/py.typed",
-        "collapse_audit/report/*schema*.json",
+        *(f"collapse_audit/report/{kind}_schema.json" for kind in KINDS),
         "collapse_audit/examples/*.safetensors",
         "collapse_audit-*.dist-info/licenses/LICENSE",
     ],

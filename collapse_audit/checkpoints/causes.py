@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.checkpoints.locations import HeadLocation
+from collapse_audit.checkpoints.structure import STATES
 from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor
 from collapse_audit.errors import CollapseAuditError
 from collapse_audit.words import printable
 
 _CENTRE = re.compile(r"(?:.+[./])?center(?:2|_grid)?")
 _TOLERANCE = 1e-3  # of a float16 beside 1
+ALL_EQUAL = "all prototypes point one way: all logits are alike, and the loss goes to ln K"
 
 
 def scale_not_one(scale: npt.ArrayLike) -> str | None:
@@ -60,14 +62,17 @@ def centres(checkpoint: Checkpoint) -> Iterator[StoredTensor]:
             yield tensor
 
 
-def notes_on_training(checkpoint: Checkpoint, heads: Iterable[HeadLocation]) -> Iterator[str]:
+def notes_on_training(checkpoint: Checkpoint, heads: Sequence[HeadLocation]) -> Iterator[str]:
     """What a file tells of a stuck training: its options, its centres and scales, no matrix."""
+    # equal prototypes are seen by an audit, which reads the matrix; uniform targets in no file
     epochs, epoch = (checkpoint.options.get(key) for key in ("freeze_last_layer", "epoch"))
     if isinstance(epochs, int) and isinstance(epoch, int) and 0 < epoch <= epochs:
         yield (
             f"the last layer is frozen until now: freeze_last_layer is {epochs}, and the file is "
             f"of epoch {epoch}"
         )
+    else:
+        yield from _not_optimised(checkpoint, heads)
     longest: dict[int, float | None] = {}  # prototype of the heads with a K, where a scale tells
     for head in heads:
         longest.setdefault(head.k, None)
@@ -85,6 +90,23 @@ def notes_on_training(checkpoint: Checkpoint, heads: Iterable[HeadLocation]) -> 
             problem = centre_dominates(centre, norm)
         if problem:
             yield f"{printable(tensor.key, 80)}: {problem}"
+
+
+def _not_optimised(checkpoint: Checkpoint, heads: Sequence[HeadLocation]) -> Iterator[str]:
+    """Last layers that are trained, and of whose shape an optimiser's state holds no matrix."""
+    held, weights = set[tuple[int, ...]](), set[tuple[int, ...]]()
+    for tensor in checkpoint.tensors.values():
+        if len(tensor.shape) > 1:
+            (held if STATES.intersection(tensor.path[:-1]) else weights).add(tensor.shape)
+    if not held & weights:  # no state, or one that is sharded or factored
+        return
+    for head in heads:
+        if head.branch != "teacher" and checkpoint.tensors[head.weight_key].shape not in held:
+            yield (
+                f"{printable(head.weight_key, 80)}: the optimiser has a state of other matrices, "
+                "and none of the last layer: it is frozen until now, not in the optimiser, or "
+                "without a gradient"
+            )
 
 
 def _read(tensor: StoredTensor) -> npt.NDArray[np.float64] | None:

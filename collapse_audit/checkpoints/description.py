@@ -47,7 +47,7 @@ def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> In
                 "aliases": list(head.aliases),
                 "default": head is default,
                 "audited": head in audited,
-                "notes": list(head.notes),
+                "notes": [*head.notes, *filter(None, [head.undecided])],
             }
             for head in heads
         ],

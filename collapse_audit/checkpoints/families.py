@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Final
 
 from collapse_audit.containers.tensors import Checkpoint
+
+#: Families whose method has no prototypes, by what people call them.
+WITHOUT_PROTOTYPES: Final = {"simdino": "SimDINO", "lejepa": "LeJEPA"}
 
 
 def guess_family(checkpoint: Checkpoint, names: Iterable[str]) -> str | None:
     """The family of the manifest that wrote a checkpoint with heads of these names, or none."""
+    # Without heads: one of WITHOUT_PROTOTYPES.
     # SeLa-v2 files look like those of DeepCluster-v2 or SwAV, PMSN's like MSN's, Web-SSL's like
     # DINOv2's, and runs of DINO's code by others like DINO.
     heads, top = set(names), set(checkpoint.top_level)
-    if not heads:
-        return None
     text = "\n" + "\n".join(checkpoint.tensors) + "\n"
 
     def has(pattern: str) -> bool:
         return re.search(pattern, text) is not None
 
+    if not heads:
+        # SimDINO keeps DINO's networks and options and takes the last layer away
+        own_option = "use_simdino" in checkpoint.options
+        if own_option or (has(r"\bdino_head\.mlp\.") and "last_layer" not in text):
+            return "simdino"
+        return "lejepa" if has(r"\bsigreg\.") else None
     lightning = "pytorch-lightning_version" in top
     students = bool({"teacher", "student"} & top)
     normed = r"(?:weight_v|parametrizations\.weight\.original1)\n"

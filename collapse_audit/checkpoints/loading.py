@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from collapse_audit.checkpoints.structure import HeadLocation
+from collapse_audit.checkpoints.locations import HeadLocation
 from collapse_audit.containers.tensors import Checkpoint, StoredTensor, Values
 from collapse_audit.errors import PrototypeError
-from collapse_audit.prototypes import Prototypes
+from collapse_audit.prototypes import Prototypes, check_usage
 from collapse_audit.words import printable
 
 _NAMES_SHOWN = 3
+_LEAST_USAGE = 1e-5  # by which Mimi divides at the least (core_vq.py, epsilon)
 _SCALE = re.compile(r"_?(?:weight_)?scale(?:_inv|_weight)?")
 
 
 def load_located(
-    checkpoint: Checkpoint, heads: Iterable[HeadLocation], spec: str, *, family: str | None = None
+    checkpoint: Checkpoint,
+    heads: Iterable[HeadLocation],
+    spec: str,
+    *,
+    family: str | None = None,
+    zero_rows: bool = False,
 ) -> tuple[Prototypes, ...]:
     """Read the prototypes of heads; a tensor that several of them share is read once."""
     # spec: what to call the checkpoint in messages and reports. Prototypes that are not finite, of
-    # zero norm or fewer than two are a PrototypeError.
+    # zero norm (but for zero_rows) or fewer than two are a PrototypeError.
     chosen = tuple(heads)
     stacks = {head.weight_key for head in chosen if head.index is not None}
     held = {key: _digested(checkpoint.tensors[key]) for key in stacks}
-    return tuple(_prototypes_of(checkpoint, head, spec, family, held) for head in chosen)
+    return tuple(
+        _prototypes_of(checkpoint, head, spec, family, held, zero_rows=zero_rows) for head in chosen
+    )
 
 
 def _prototypes_of(
@@ -37,6 +46,8 @@ def _prototypes_of(
     spec: str,
     family: str | None,
     held: dict[str, tuple[Values, str]],
+    *,
+    zero_rows: bool,
 ) -> Prototypes:
     """Read the tensors of one head, but for those that are held already."""
     digested = {
@@ -47,7 +58,8 @@ def _prototypes_of(
     read = {key: values for key, (values, _) in digested.items()}
     weight = read[head.weight_key]
     if head.index is not None:
-        weight = weight[head.index]
+        stack = weight.swapaxes(0, 1) if head.across else weight.reshape(-1, head.k, head.d)
+        weight = np.ascontiguousarray(stack[head.index])
     weight = weight.reshape(weight.shape[:2])
     if head.transposed:
         weight = np.ascontiguousarray(weight.T)
@@ -56,14 +68,19 @@ def _prototypes_of(
         lengths = np.linalg.norm(weight.astype(np.float64), axis=1)
         scale = scale.astype(np.float64).reshape(()) * lengths / np.linalg.norm(lengths)
     try:
+        usage = None if head.usage_key is None else _usage_of(head, read)
+        if usage is not None and head.divided:
+            weight = weight / np.maximum(usage, _LEAST_USAGE).astype(np.float32)[:, None]
         prototypes = Prototypes.from_weight(
             weight,
             scale=scale,
             bias=None if head.bias_key is None else read[head.bias_key],
+            usage=usage,
             name=head.name,
             branch=head.branch,
             tensor_keys=head.tensor_keys,
             source=spec,
+            zero_rows=zero_rows,
         )
     except PrototypeError as error:
         raise PrototypeError(f"{spec}: {error.message}", hint=error.hint) from error
@@ -72,8 +89,32 @@ def _prototypes_of(
         dtype=head.dtype,  # as stored: bfloat16 and float8 were widened on the way
         family=family,
         tensor_sha256=digests,
-        notes=(*head.notes, *_scales_beside(checkpoint, head), *notes_on(checkpoint)),
+        usage=None if usage is None or not usage.any() else usage,
+        notes=(
+            *head.notes,
+            *_unused(usage),
+            *_scales_beside(checkpoint, head),
+            *notes_on(checkpoint),
+        ),
     )
+
+
+def _usage_of(head: HeadLocation, read: Mapping[str, Values]) -> npt.NDArray[np.float64]:
+    """The usage of one head's prototypes, out of that of its stack."""
+    usage, number = read[head.usage_key or ""], read[head.weight_key].size // (head.k * head.d)
+    if usage.size != number * head.k:
+        name = printable((head.usage_key or "").rpartition(".")[2], 60)
+        raise PrototypeError(
+            f"{head.name}: {name} has {usage.size:,} values for {number * head.k:,} codes.",
+            hint="Its tensors are not of one codebook: compare the file with its source, or name "
+            f"the matrix alone: `head={printable(head.weight_key, 80)}`.",
+        )
+    return check_usage(usage.reshape(number, head.k)[head.index or 0], head.k, head.name)
+
+
+def _unused(usage: npt.NDArray[np.float64] | None) -> tuple[str, ...]:
+    none = usage is not None and not usage.any()
+    return ("the usage beside it is zero throughout: training counted nothing",) if none else ()
 
 
 def _scales_beside(checkpoint: Checkpoint, head: HeadLocation) -> tuple[str, ...]:

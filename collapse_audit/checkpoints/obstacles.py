@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from collapse_audit.checkpoints.families import WITHOUT_PROTOTYPES, guess_family
 from collapse_audit.checkpoints.keys import layers_of, numbered_chains
 from collapse_audit.containers.tensors import Checkpoint
 from collapse_audit.errors import NoPrototypesError
@@ -12,6 +13,7 @@ from collapse_audit.words import printable
 _SHOWN = 6
 _FULL = "For DINOv2, give eval/*/teacher_checkpoint.pth; else save a full state dict of all ranks."
 _ZERO = "Run DeepSpeed's zero_to_fp32.py in the folder of the run, and give the file it writes."
+_FEATURES = "`collapse-audit mlcd SOURCE --data DATA` measures the features."
 _BACKBONE = re.compile(
     r"""(?:^|\.)(?:patch_embed|cls_token|pos_embed|blocks\.\d+|layers\.\d+\.blocks|conv1|bn1
       |layer[1-4]\.\d+|stages?\.\d+|encoder\.layers?\.\d+|embeddings|stem|features\.\d+
@@ -26,6 +28,8 @@ def no_prototypes(checkpoint: Checkpoint, spec: str, file: str = "") -> NoProtot
     if part := _part_of_something(checkpoint, file):
         what, hint = part
         return NoPrototypesError(f"{spec}: {what}.", hint=hint)
+    if method := WITHOUT_PROTOTYPES.get(guess_family(checkpoint, ()) or ""):
+        return NoPrototypesError(f"{spec}: {method} trains without prototypes.", hint=_FEATURES)
     keys = list(checkpoint.tensors) or list(checkpoint.top_level)
     seen = ", ".join(printable(key, 60) for key in keys[:_SHOWN]) or "none"
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
@@ -37,12 +41,19 @@ def no_prototypes(checkpoint: Checkpoint, spec: str, file: str = "") -> NoProtot
             f"{', '.join(likely)}. `collapse-audit info --all` lists every matrix."
         )
     elif _BACKBONE.search("\n".join(keys)):
-        hint = "Backbone-only releases have none: use the full training checkpoint."
+        hint = f"Backbone-only releases have none: use the full training checkpoint. {_FEATURES}"
     else:
         hint = "`collapse-audit info --all` lists what it holds; `head=KEY` takes any matrix."
     return NoPrototypesError(
         f"{spec}: no prototypes in this file; its keys are {seen}{more}.", hint=hint
     )
+
+
+def features_alone(family: str | None) -> str:
+    """Why of a source nothing but features is measured."""
+    method = WITHOUT_PROTOTYPES.get(family or "")
+    why = f"{method} trains without prototypes" if method else "This file holds no prototypes"
+    return f"{why}: there are no classes to count, and the numbers are of the features alone."
 
 
 def _part_of_something(checkpoint: Checkpoint, file: str) -> tuple[str, str] | None:

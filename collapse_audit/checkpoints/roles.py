@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from collapse_audit.prototypes import Branch
 
@@ -67,6 +67,23 @@ def head_name(scope: tuple[str, ...]) -> str:
     is_word = layer.lstrip("_").startswith("prototypes") or layer == "group_features"
     is_own = is_word and (layer[-1].isdecimal() or "head" not in module)
     return layer if is_own or not module else module
+
+
+def short_names(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """Ends of paths that tell all of them apart, as long as one another and none too short."""
+    names: list[str] = []
+    for parts in range(1, max(map(len, paths), default=0) + 1):
+        # the number of a layer is no name without the list that it is in
+        names = [_end(path, parts) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return names
+
+
+def _end(path: tuple[str, ...], parts: int) -> str:
+    while parts < len(path) and path[-parts].isdecimal():
+        parts += 1
+    return ".".join(path[-parts:])
 
 
 def is_patch_level(name: str) -> bool:

@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
+from collapse_audit.checkpoints.locations import HeadLocation, plain_head
 from collapse_audit.checkpoints.obstacles import no_prototypes
-from collapse_audit.checkpoints.structure import HeadLocation, default_head, plain_head
+from collapse_audit.checkpoints.structure import default_head
 from collapse_audit.containers.tensors import FLOATING, Checkpoint
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning
 from collapse_audit.prototypes import Branch
@@ -34,6 +35,12 @@ def select_heads(
     if not heads:
         raise no_prototypes(checkpoint, spec, file)
     default = heads_by_default(checkpoint, heads)
+    if not default and (open_ones := [head for head in heads if head.undecided]):
+        key = printable(open_ones[0].weight_key, 80)
+        raise CheckpointError(
+            f"{spec}: {key}: {open_ones[0].undecided}.",
+            hint=f"Choose its rows with `head={key}`, or its columns with `head={key}.T`.",
+        )
     if not default:
         raise CheckpointError(
             f"{spec}: {len(heads)} matrices, and nothing tells which one holds the prototypes.",
@@ -47,6 +54,7 @@ def heads_by_default(
 ) -> tuple[HeadLocation, ...]:
     """The heads that are audited by default: those of the teacher, or else of the only network."""
     # None if they are just the matrices of an .npz, features and logits among them.
+    heads = tuple(head for head in heads if not head.undecided)
     unnamed = all(head.name == head.weight_key for head in heads)
     if checkpoint.container == "npz" and unnamed and len(heads) > 1:
         return ()
@@ -78,6 +86,9 @@ def _named(
         if head.name == name:
             return (head,)
     keys = _matching(checkpoint, name)
+    if not keys and len(turned := _matching(checkpoint, name.removesuffix(".T"))) == 1:
+        stored = _as_head(checkpoint, turned[0], spec)
+        return (replace(stored, k=stored.d, d=stored.k, transposed=True, notes=()),)
     if len(keys) == 1:  # a stack of matrices is several heads
         known = (
             head for head in heads if keys[0] in (head.weight_key, head.scale_key, *head.aliases)
@@ -126,7 +137,9 @@ def _as_head(checkpoint: Checkpoint, key: str, spec: str) -> HeadLocation:
     elif 0 in shape:
         what = "empty"
     else:
-        return plain_head(replace(tensor, shape=shape))
+        found = plain_head(replace(tensor, shape=shape))
+        note = f"its {found.k:,} rows are audited, as it is stored; KEY.T would take its columns"
+        return replace(found, notes=(note,) if found.k < found.d else ())
     near = did_you_mean(key, (t.key for t in checkpoint.tensors.values() if t.is_float_matrix))
     raise CheckpointError(
         f"{spec}: {printable(key)!r} is {what}, of shape {printable(list(tensor.shape))}.",

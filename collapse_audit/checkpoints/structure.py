@@ -4,7 +4,8 @@ A layer is one if it is named as prototypes are (``last_layer``, ``prototypes``,
 and their relatives), or if it ends a projection head as only prototypes do: weight-normed, or the
 last of a numbered chain whose bottleneck it follows, wider than that and without the bias that the
 layers before it have. A matrix alone is no evidence: a classifier over ImageNet has the shape of a
-prototype layer, and so has a word embedding.
+prototype layer, and so has a word embedding. A file without prototypes may have a codebook or the
+decoder of a sparse autoencoder, whose rows are looked at in the same way.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Literal
 
+from collapse_audit.checkpoints.autoencoders import find_decoders
+from collapse_audit.checkpoints.codebooks import find_codebooks
 from collapse_audit.checkpoints.keys import Layer, layers_of, numbered_chains
+from collapse_audit.checkpoints.locations import HeadLocation, heads_of_stack, plain_head
 from collapse_audit.checkpoints.roles import branch_of, head_name, is_copy, is_patch_level
-from collapse_audit.containers import limits
 from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor
 from collapse_audit.errors import CheckpointError
 from collapse_audit.prototypes import Branch
@@ -33,40 +35,10 @@ _HEAD = re.compile(r"\w*(?:head|projector|projection|neck)\w*")
 _OTHER_HEADS = re.compile(r"\w*(?:predictor|prediction|pred_head|classifier|queue|bank)\w*")
 _CLASSIFIERS = ("head.weight", "fc.weight", "classifier.weight", "linear.weight")
 # Dictionaries of an optimiser repeat the names of the network.
-_STATES = frozenset({
+STATES = frozenset({
     "optimizer", "optimizers", "optimizer_states", "optimizer_state_dict", "optim", "opt",
     "clustering_optimizer", "scheduler", "lr_schedulers", "scaler", "fp16_scaler",
 })  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HeadLocation:
-    """Where one head's prototypes are in a checkpoint; nothing of them has been read."""
-
-    name: str  # module that owns the layer, such as ``dino_head``; unique in its branch
-    weight_key: str  # of the weight, or of the directions ``v`` of a weight-normed layer
-    k: int  # number of prototypes, K
-    d: int  # their dimension, D
-    dtype: str  # of the stored weight
-    branch: Branch | None = None  # ``None`` where the file has a single network
-    scale_key: str | None = None  # of the scales ``g`` of a weight-normed layer
-    bias_key: str | None = None
-    aliases: tuple[str, ...] = ()  # further keys under which the same weight appears
-    transposed: bool = False  # stored as D x K
-    index: int | None = None  # which matrix of a stack (3-D tensor) it is
-    notes: tuple[str, ...] = ()  # what a reader of the result should know
-    scope: tuple[str, ...] = ()  # dictionaries and modules that lead to the layer
-
-    @property
-    def parametrisation(self) -> Literal["weight_norm", "plain"]:
-        """How the layer is stored: a weight-normed one has scales of its own."""
-        return "plain" if self.scale_key is None else "weight_norm"
-
-    @property
-    def tensor_keys(self) -> tuple[str, ...]:
-        """Keys of all tensors that the head needs."""
-        keys = (self.weight_key, self.scale_key, self.bias_key)
-        return tuple(key for key in keys if key is not None)
 
 
 def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
@@ -78,7 +50,7 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
     tensors = {
         key: tensor
         for key, tensor in checkpoint.tensors.items()
-        if not _STATES.intersection(tensor.path[:-1]) and tensor.dtype in FLOATING
+        if not STATES.intersection(tensor.path[:-1]) and tensor.dtype in FLOATING
     }
     layers = layers_of(tensors)
     chains = _Chains(numbered_chains(layers))
@@ -90,6 +62,7 @@ def discover_heads(checkpoint: Checkpoint) -> tuple[HeadLocation, ...]:
             branch = branch_of(layer.scope, swapped=swapped)
             heads = _locate(checkpoint, layer, chains)
             found += [replace(head, branch=branch, scope=layer.scope) for head in heads]
+    found = found or find_codebooks(checkpoint, layers) or find_decoders(checkpoint, layers)
     found = _infer_branches(_without_copies(_merge_shared(found, checkpoint.tensors)))
     return _make_unique(found) or _plain_matrices(checkpoint)
 
@@ -110,12 +83,6 @@ class _Chains(dict[tuple[str, ...], list[Layer]]):
                 for steps in range(1, min(len(owner), 2) + 1):
                     found.setdefault(owner[:-steps], []).append(chain)
         return found
-
-
-def plain_head(tensor: StoredTensor) -> HeadLocation:
-    """Take a matrix for a head because the user, or the file, says that it is one."""
-    k, d = tensor.shape
-    return HeadLocation(tensor.key, tensor.key, k, d, tensor.dtype)
 
 
 def default_head(heads: Sequence[HeadLocation]) -> HeadLocation:
@@ -170,17 +137,8 @@ def _locate(checkpoint: Checkpoint, layer: Layer, chains: _Chains) -> list[HeadL
     if weight is None or weight.dtype not in FLOATING or 0 in weight.shape:
         return []
     if len(weight.shape) == 3 and layer.raw:
-        stack, k, d = weight.shape
-        if stack > limits.STACK:
-            raise CheckpointError(
-                f"{checkpoint.name}: {weight.key}: a stack of {stack:,} matrices, over "
-                f"{limits.STACK:,}.",
-                hint="Save the heads that matter alone.",
-            )
-        first = replace(weight, shape=(k, d))
-        base = replace(plain_head(first), weight_key=weight.key)
-        name = head_name(layer.scope)
-        return [replace(base, name=f"{name}.{index}", index=index) for index in range(stack)]
+        first = replace(plain_head(weight), name=head_name(layer.scope))
+        return heads_of_stack(first, weight.shape[0], checkpoint.name)
     if len(weight.shape) == 4 and weight.shape[2:] == (1, 1):  # a 1 x 1 convolution
         weight = replace(weight, shape=weight.shape[:2])
     if len(weight.shape) != 2:

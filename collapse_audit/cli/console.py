@@ -14,7 +14,7 @@ import click
 
 from collapse_audit.errors import CollapseAuditError, ParameterError, SourceError
 from collapse_audit.files import write_atomically
-from collapse_audit.words import printable, scrub
+from collapse_audit.words import printable, redact_paths, scrub
 
 _COLOURS: Final = {"error": "red", "note": "yellow", "hint": "cyan"}
 # the only characters of our own outside ASCII, for terminals and pipes that cannot show them
@@ -61,7 +61,7 @@ def explain(error: Exception) -> tuple[str, str]:
     """What is wrong, and what to do next, in terms of the options of the running command."""
     match error:
         case CollapseAuditError():
-            return error.message, _in_options(error.hint)
+            return redact_paths(error.message), redact_paths(_in_options(error.hint))
         case click.UsageError():
             help_option = f"Try '{error.ctx.command_path} --help'." if error.ctx else ""
             return _sentence(scrub(error.format_message())), help_option

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias, cast
 
 from collapse_audit.report.csv_text import to_csv
-from collapse_audit.report.documents import ErrorDocument, ReportDocument
-from collapse_audit.report.html import to_html
+from collapse_audit.report.documents import ErrorDocument, FeaturesReport, ReportDocument
+from collapse_audit.report.features_text import (
+    features_to_csv,
+    features_to_markdown,
+    features_to_table,
+)
+from collapse_audit.report.html import features_to_html, to_html
 from collapse_audit.report.json_text import to_json
 from collapse_audit.report.markdown import to_markdown
 from collapse_audit.report.table import WIDEST, to_table
 
-Document: TypeAlias = ReportDocument | ErrorDocument
+Document: TypeAlias = ReportDocument | FeaturesReport | ErrorDocument
 
 #: Formats of a report.
 FORMATS: Final = ("table", "json", "csv", "markdown", "html")
@@ -39,6 +44,8 @@ def render(documents: Sequence[Document], form: str, *, to_terminal: bool) -> st
     """Write reports, which obey the schema, in one of :data:`FORMATS`; errors are for JSON only."""
     if form == "json":
         return to_json(documents[0] if len(documents) == 1 else documents)
+    if "features" in documents[0]:  # of one source alone
+        return _render_features(cast("FeaturesReport", documents[0]), form, to_terminal)
     sound = [cast("ReportDocument", d) for d in documents if "heads" in d]
     if form == "markdown":
         return "\n".join(map(to_markdown, sound))
@@ -46,3 +53,11 @@ def render(documents: Sequence[Document], form: str, *, to_terminal: bool) -> st
         width = table_width(to_terminal=to_terminal)
         return "\n".join(to_table(report, width=width) for report in sound)
     return (to_csv if form == "csv" else to_html)(*sound) if sound else ""
+
+
+def _render_features(report: FeaturesReport, form: str, to_terminal: bool) -> str:
+    if form == "table":
+        return features_to_table(report, width=table_width(to_terminal=to_terminal))
+    if form == "csv":
+        return features_to_csv([report])
+    return (features_to_markdown if form == "markdown" else features_to_html)(report)

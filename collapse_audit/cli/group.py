@@ -32,7 +32,7 @@ COMMANDS: Final = {
     "list": "Public checkpoints that hold prototypes.",
     "mlcd": "Which classes does the head predict?",
     "reproduce": "Published counts beside measured ones.",
-    "schema": "The JSON Schema of the reports.",
+    "schema": "The JSON Schemas of all JSON.",
     "train": "Train a head, audit before and after.",
 }
 DEFAULT: Final = "audit"

@@ -15,7 +15,7 @@ from collapse_audit.cli.options import AuditOptions, OutputOptions
 from collapse_audit.cli.progress import progress_bars
 from collapse_audit.cli.remote_options import reporter
 from collapse_audit.errors import CollapseAuditError
-from collapse_audit.report.documents import ErrorDocument
+from collapse_audit.report.documents import ErrorDocument, FeaturesReport
 from collapse_audit.report.schema import error_document
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 def deliver(
-    work: Sequence[tuple[str, Callable[[Progress], list[CollapseAudit]]]], options: OutputOptions
+    work: Sequence[tuple[str, Callable[[Progress], list[CollapseAudit] | FeaturesReport]]],
+    options: OutputOptions,
 ) -> None:
     """Measure the heads of each source and print the reports; unfit outputs are refused before."""
     sources = [source for source, _ in work]
@@ -45,6 +46,9 @@ def deliver(
             else:
                 from collapse_audit.head_audit import build_report
 
+                if isinstance(audits, dict):
+                    documents.append(audits)
+                    continue
                 documents.append(build_report(audits))
                 groups += map(grouping_of, audits)
     if options.groups is not None and groups:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from collapse_audit.containers.byte_source import ByteSource, LocalFile
 from collapse_audit.containers.dcp import METADATA, METADATA_CLASS, read_dcp
 from collapse_audit.containers.foreign import describe_foreign
+from collapse_audit.containers.json_text import parse_json
 from collapse_audit.containers.limits import FILES, INDEX_BYTES
 from collapse_audit.containers.numpy_files import read_npy, read_npz
 from collapse_audit.containers.safetensors_files import read_safetensors, read_safetensors_pieces
@@ -23,6 +27,14 @@ from collapse_audit.words import printable
 _HEAD_BYTES = 512
 _SHOWN = 3
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# the folders of sparse autoencoders: their weights, and the configuration beside them if any
+_AUTOENCODERS: Mapping[str, tuple[str, ...]] = {
+    "sae_weights.safetensors": ("cfg.json", "config.json"),  # SAELens, Llama Scope R1
+    "sae.safetensors": ("cfg.json",),  # sparsify
+    "ae.pt": ("config.json",),  # dictionary_learning
+    "checkpoints/final.safetensors": ("hyperparams.json",),  # Llama Scope
+    "params.npz": (),  # Gemma Scope
+}
 Sibling = Callable[[str], ByteSource]
 
 
@@ -78,6 +90,18 @@ def read_path(path: Path, name: str) -> Checkpoint:
     files = sorted(entry.name for entry in path.iterdir() if entry.is_file())
     for chosen in _indices(files):
         return read_checkpoint(sibling(chosen), name, file=chosen, sibling=sibling)
+    if autoencoder := _autoencoder(path, files):
+        weights, configuration = autoencoder
+        if configuration is None:
+            raise SourceError(
+                f"{name}: the folder of a sparse autoencoder without its configuration "
+                f"({' or '.join(_AUTOENCODERS[weights])}).",
+                hint="Get it from where the weights are from, or give the weights alone: "
+                f"{printable(path / weights)}.",
+            )
+        found = read_checkpoint(sibling(weights), name, file=weights, sibling=sibling)
+        options = _configuration(sibling(configuration), name) if configuration else {}
+        return replace(found, options=options)
     shards = [file for file in files if file.endswith(".safetensors")]
     if shards and len(shards) <= FILES:
         sources: Mapping[str, ByteSource] = {file: sibling(file) for file in shards}
@@ -88,11 +112,32 @@ def read_path(path: Path, name: str) -> Checkpoint:
     )
 
 
+def _autoencoder(folder: Path, files: Sequence[str]) -> tuple[str, str | None] | None:
+    """The weights and the configuration in the folder of a sparse autoencoder, if it is one."""
+    for weights, configurations in _AUTOENCODERS.items():
+        beside = next((file for file in configurations if file in files), None)
+        if (folder / weights).is_file() and (beside or "/" not in weights):
+            return weights, beside if configurations else ""
+    return None
+
+
+def _configuration(source: ByteSource, name: str) -> dict[str, Any]:
+    found = None
+    with suppress(ValueError):
+        found = parse_json(source.read(0, min(source.size, INDEX_BYTES)))
+    if not isinstance(found, dict):
+        raise CheckpointError(
+            f"{name}: its configuration is not JSON.",
+            hint="Get it again from where the weights are from.",
+        )
+    return found
+
+
 def is_checkpoint_folder(folder: Path) -> bool:
     """Whether a folder is one checkpoint in pieces, by the names of its files."""
     files = [entry.name for entry in folder.iterdir()]
     shards = any(file.endswith(".safetensors") and "-of-" in file for file in files)
-    return shards or bool(_indices(files))
+    return shards or bool(_indices(files)) or _autoencoder(folder, files) is not None
 
 
 def _indices(files: list[str]) -> list[str]:
@@ -110,7 +155,8 @@ def _inside(folder: Path, files: list[str]) -> str:
     inner = []
     for entry in folder.iterdir():
         held = [file.name for file in entry.glob("*")]
-        if _indices(held) or any(name.endswith(".safetensors") for name in held):
+        weights = any(name.endswith(".safetensors") for name in held)
+        if weights or _indices(held) or _autoencoder(entry, held):
             inner.append(entry.name)
     inner.sort(key=lambda name: (int((re.search(r"\d+$", name) or ("-1",))[0]), name))
     if inner:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from collapse_audit.errors import ParameterError, ReportError
+from collapse_audit.report import words
 from collapse_audit.words import did_you_mean
 
 #: ``"down"``: a smaller value is worse. ``None``: neither way is worse by itself.
@@ -63,6 +64,7 @@ _HOW_TO_MEASURE: Final = {
     "nearest_cosine": "Make the report again with `nearest=True`.",
     "exact_duplicates": "Make the report again with `nearest=True`.",
     "sweep": "Make the report again with `sweep=True`; it holds the epsilons of the sweep only.",
+    "stored_usage": "It is in the files of codebooks that count it (`cluster_size`) only.",
     "mlcd": "It needs data: make the report with `collapse-audit mlcd`.",
 }
 
@@ -113,6 +115,14 @@ _METRICS: Final = (
     Metric("mean_direction_norm", "up", _MEASURED, high=1),
     *(Metric(f"norms.{name}", None, _MEASURED) for name in ("min", "median", "max")),
     Metric("norms.max_spread_in_group", None, _MEASURED),
+    *(
+        metric
+        for level in ("k", "m")
+        for metric in (
+            Metric(f"stored_usage.{level}.perplexity", "down", _MEASURED),
+            Metric(f"stored_usage.{level}.dead", "up"),
+        )
+    ),
     *_mlcd_metrics(),
 )
 
@@ -157,7 +167,7 @@ def _look_up(head: Mapping[str, Any], path: str) -> object:
     if at := _SWEEP.fullmatch(path):
         epsilon = float(at["epsilon"])
         return next(
-            (level[at["count"]] for level in head["sweep"] if level["epsilon"] == epsilon), None
+            (row[at["count"]] for row in head["sweep"] if words.level(row) == epsilon), None
         )
     value: Any = head
     for key in path.split("."):

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from collapse_audit.errors import ParameterError
 from collapse_audit.gate.pairing import DIFFERENCES, Difference
+from collapse_audit.gate.thresholds import parse_threshold
+from collapse_audit.prototypes import DEFAULT_EPSILON, check_epsilon
 from collapse_audit.settings import read_settings as load_settings
 from collapse_audit.words import did_you_mean
 
@@ -85,4 +87,10 @@ def _settings(table: dict[str, Any], path: Path) -> CheckSettings:
     if "baseline" in given:
         given["baseline"] = path.parent / given["baseline"]
     lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+    try:
+        for text in given.get("fail_on", ()):
+            parse_threshold(text)
+        check_epsilon(given.get("epsilon", DEFAULT_EPSILON))
+    except ParameterError as error:
+        raise ParameterError(f"{path}: {error.message}", hint=error.hint) from error
     return CheckSettings(**(given | lists))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from collapse_audit.errors import ParameterError
 from collapse_audit.gate.files import check_report, read_report
 from collapse_audit.gate.pairing import Difference
+from collapse_audit.remote.addresses import is_remote
 
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
@@ -20,9 +21,9 @@ Subject: TypeAlias = "str | Path | ReportDocument | CollapseAudit | Sequence[Col
 
 
 def is_report(source: str | Path) -> bool:
-    """Whether a source is a saved report by its name, and no index of a sharded checkpoint."""
+    """Whether a source is a saved report here by its name, and no index of a sharded checkpoint."""
     name = str(source).lower()
-    return name.endswith(".json") and not name.endswith(".index.json")
+    return name.endswith(".json") and not name.endswith(".index.json") and not is_remote(source)
 
 
 def open_subject(

@@ -14,7 +14,8 @@ from typing import Final, Literal, TypeAlias
 
 from collapse_audit.containers.opening import is_checkpoint_folder, read_path
 from collapse_audit.errors import CollapseAuditError, CollapseAuditWarning, SourceError
-from collapse_audit.words import printable
+from collapse_audit.remote.addresses import is_remote
+from collapse_audit.words import printable, redact
 
 Unit: TypeAlias = Literal["step", "epoch", "checkpoint"]
 
@@ -65,6 +66,11 @@ def find_checkpoints(sources: str | Path | Sequence[str | Path]) -> tuple[RunFil
         if not isinstance(source, str | Path) or not str(source):
             kind = type(source).__name__
             raise SourceError(f"a run is a folder, a glob or files, got {kind}.")
+        if is_remote(source):
+            raise SourceError(
+                f"{redact(str(source))}: a run is a folder, a glob or files of this machine.",
+                hint="Fetch its checkpoints first.",
+            )
         found += (path.absolute() for path in _of_source(source))
     root = Path(str(listed[0])).expanduser().absolute()
     if len(listed) > 1 or not root.is_dir():

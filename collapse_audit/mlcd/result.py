@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -30,6 +31,7 @@ from collapse_audit.mlcd.statistics import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from collapse_audit.mlcd.features import FeatureSpread
     from collapse_audit.prototypes import Branch
     from collapse_audit.report.documents import LabelsDocument, MLCDDocument
 
@@ -74,6 +76,9 @@ class MLCD:
         labels: Label of every sample (n), if given.
         index: Place of every sample in its data source (n), where it was measured over one; images
             that could not be read, or were not chosen, are missing from it.
+        features: How many directions the features of these samples fill, where they were measured:
+            by ``"backbone"`` (what it gives the head) and ``"bottleneck"`` (just before the
+            prototypes, of unit norm where the method scales them).
     """
 
     n: int
@@ -95,6 +100,7 @@ class MLCD:
     assignment: Literal["softmax", "sinkhorn"] = "softmax"
     labels: Counts | None = None
     index: npt.NDArray[np.intp] | None = None
+    features: Mapping[str, FeatureSpread] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         k, unique = len(self.probabilities), self.redundancy_factors
@@ -249,6 +255,7 @@ class MLCD:
             "temperature_source": self.temperature_source,
             "centre_source": self.centre_source,
             "vmf": self.vmf,
+            "features": {place: spread.to_dict() for place, spread in self.features.items()},
         }
 
     def _labels_dict(self, levels: tuple[Level, ...]) -> LabelsDocument | None:

@@ -7,7 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from collapse_audit.checkpoints.causes import centre_dominates, centre_not_finite, scale_not_one
+from collapse_audit.checkpoints.causes import (
+    ALL_EQUAL,
+    centre_dominates,
+    centre_not_finite,
+    scale_not_one,
+)
 from collapse_audit.monitor.incremental import Counted
 from collapse_audit.monitor.observation import AlarmKind
 from collapse_audit.monitor.weights import Stored
@@ -25,10 +30,7 @@ def causes_in_head(
     """Of the watched head: prototypes that are all equal, and a centre that is none."""
     weight, scale = stored
     found: dict[AlarmKind, str | None] = {
-        "all_equal": "all prototypes point one way: all logits are alike, and the loss goes to "
-        "ln K."
-        if counted.num_unique == 1
-        else None
+        "all_equal": f"{ALL_EQUAL}." if counted.num_unique == 1 else None
     }
     if centre is not None:
         values = centre.detach().float().cpu().numpy()

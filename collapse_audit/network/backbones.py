@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
 from collapse_audit.words import did_you_mean, printable
@@ -27,6 +27,7 @@ _REFUSALS = (
     TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError,
 )  # fmt: skip
 _FAULT = re.compile(r"CUDA|out of memory|allocate memory")
+_CHUNKED = "blocks.0.0.attn.qkv.weight"
 _FEATURES = "Compute the features with the official code and give them with `data=FILE.npz`."
 _ANOTHER = f"Try `backbone=TIMM_NAME`, and arguments for it. {_FEATURES}"
 
@@ -47,7 +48,7 @@ def build_backbone(
         raise CheckpointError("the file holds no backbone, only a head.", hint=_FEATURES)
     options = dict(arguments or {})
     kind = next((kind for kind, (marker, _, _) in _KINDS.items() if marker in state), None)
-    if kind is None and "blocks.0.0.attn.qkv.weight" in state:  # DINOv2 stores blocks in chunks
+    if kind is None and _CHUNKED in state:  # DINOv2 stores blocks in chunks
         state = {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", k): v for k, v in state.items()}
         kind = "ViT"
     if kind is None and name is None:
@@ -297,3 +298,5 @@ _KINDS: dict[str, tuple[str, _Build, Callable[[State], State]]] = {
     "ViT": ("blocks.0.attn.qkv.weight", _vit, _same),
     "MLP": ("layers.0.weight", _mlp, _rename_mlp),
 }
+#: Names of the tensors by which a backbone without a head is found; an MLP's are anybody's.
+MARKERS: Final = (*(marker for kind, (marker, *_) in _KINDS.items() if kind != "MLP"), _CHUNKED)

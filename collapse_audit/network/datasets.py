@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.errors import CollapseAuditWarning, ParameterError, SourceError
+from collapse_audit.files import refuse_special
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,7 +95,9 @@ class ImageFiles:
     def __getitem__(self, index: int) -> Image:
         from PIL import Image
 
-        with Image.open(self.folder / self.names[index]) as image:
+        path = self.folder / self.names[index]
+        refuse_special(path.resolve())
+        with Image.open(path) as image:
             image.load()  # a truncated file shows here, not in the preprocessing
             return image
 

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from collapse_audit.network.head_model import HeadModel
+    from collapse_audit.network.image_model import ImageModel
     from collapse_audit.network.preprocessing import Preprocessing
 
 _TOLERATED = 0.01  # share of unreadable images beyond which the data, not an image, is broken
 _SKIPPED_SHOWN = 3
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L"})
 # What the system says of one file; Pillow's own errors have no number. Any other is a fault.
-_OF_ONE_FILE = frozenset({None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
+_OF_ONE_FILE = frozenset({
+    None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.EINVAL,
+})  # fmt: skip
 
 
 class Loading(TypedDict, total=False):
@@ -78,7 +80,7 @@ class _PreparedImages:
 
 
 def image_batches(
-    model: HeadModel,
+    model: ImageModel,
     samples: Samples,
     index: npt.NDArray[np.intp],
     *,

@@ -15,25 +15,24 @@ import numpy.typing as npt
 
 from collapse_audit.checkpoints.roles import is_patch_level
 from collapse_audit.checkpoints.selection import select_default
-from collapse_audit.errors import CheckpointError, CollapseAuditWarning, ParameterError
+from collapse_audit.errors import CollapseAuditWarning, ParameterError
 from collapse_audit.manifest import CheckpointEntry, load_manifest
 from collapse_audit.manifest.recipes import Recipe
-from collapse_audit.network.backbones import build_backbone, input_size
 from collapse_audit.network.heads import input_width, projection_of
+from collapse_audit.network.image_model import ImageModel, build_model
 from collapse_audit.network.tensors import backbone_state, centre_of
 from collapse_audit.sources import ResolvedSource, resolve_source
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
-    from collapse_audit.checkpoints.structure import HeadLocation
+    from collapse_audit.checkpoints.locations import HeadLocation
     from collapse_audit.containers.tensors import Checkpoint
     from collapse_audit.prototypes import Branch, Prototypes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeadModel:
+class HeadModel(ImageModel):
     """A head that images, features or logits can be run through.
 
     Attributes:
@@ -76,62 +75,23 @@ class HeadModel:
         return [name for name in needed if name not in self.recipe.sources]
 
     @property
+    def source(self) -> str:
+        """What the user typed."""
+        return self.prototypes.source
+
+    @property
+    def branch(self) -> Branch | None:
+        """Which network."""
+        return self.prototypes.branch
+
+    @property
     def width(self) -> int:
         """Width of the features that the head takes."""
         return input_width(self.projection) or self.prototypes.d
 
-    @property
-    def side(self) -> int | None:
-        """Side of the images that the backbone takes; ``None`` if any, or without a backbone."""
-        return None if self.backbone is None else input_size(self.backbone)
-
-    @property
-    def takes_pixels(self) -> bool:
-        """Whether features are made of the grey levels themselves, in [0, 1]."""
-        return self.backbone is None or not hasattr(self.backbone, "forward_features")
-
     def __repr__(self) -> str:
         backbone = None if self.backbone is None else type(self.backbone).__name__
         return f"HeadModel({self.prototypes!r}, family={self.family!r}, backbone={backbone})"
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Bring both networks to one type and device, in place."""
-        for module in (self.projection, self.backbone):
-            if module is not None:
-                module.to(device=device, dtype=dtype)
-
-    def features_of(self, images: Tensor) -> Tensor:
-        """Backbone features of prepared images (n x 3 x h x w).
-
-        Args:
-            images: Of one size.
-
-        Returns:
-            n x width.
-
-        Raises:
-            ParameterError: If the size is not the backbone's, or the features do not fit the head.
-        """
-        if self.backbone is None:
-            return _pixels(images, self.width)
-        if self.takes_pixels:
-            result: Tensor = self.backbone(_pixels(images, input_width(self.backbone)))
-            return result
-        side = self.side
-        if side is not None and tuple(images.shape[2:]) != (side, side):
-            raise ParameterError(
-                f"images are {images.shape[3]} x {images.shape[2]} pixels after preprocessing, "
-                f"the backbone takes {side} x {side}.",
-                hint=f"Use `resize={side}`.",
-            )
-        features: Tensor = self.backbone(images)
-        if features.shape[1] != self.width:
-            raise ParameterError(
-                f"the backbone gives features of width {features.shape[1]}, "
-                f"the head takes {self.width}.",
-                hint="Give the features that the head was trained on with `data=FILE.npz`.",
-            )
-        return features
 
     def bottleneck_of(self, features: Tensor) -> Tensor:
         """Bottleneck features, just before unit norm and prototypes.
@@ -215,11 +175,16 @@ def head_model_of(
         patches=is_patch_level(location.name),
     )
     built = None
+    state = backbone_state(checkpoint, location) if images else {}
+    if (backbone is not None or backbone_arguments) and not (images and (state or backbone)):
+        raise ParameterError(
+            "there is no backbone to build: the samples are no images, or the file holds none.",
+            hint="Leave `backbone=NAME` and its arguments out.",
+        )
     if images:
-        state = backbone_state(checkpoint, location)
         if state or backbone is not None:
             listed = entry.timm_name if entry else options.get("timm_name")
-            built = _build(state, backbone, backbone_arguments, listed)
+            built = build_model(state, backbone, backbone_arguments, listed)
         else:
             warnings.warn(
                 f"{prototypes.source}: holds no backbone; the pixels themselves stand in for "
@@ -249,25 +214,3 @@ def _training_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
             centring = config.get("objective") == "dino"
             return {**config, "centring": centring, "timm_name": timm_name}
     return {}
-
-
-def _build(
-    state: dict[str, Tensor], name: str | None, arguments: Mapping[str, Any] | None, listed: object
-) -> nn.Module:
-    """The model asked for, else the one that is on record, else the one the tensors tell."""
-    if name is None and not arguments and isinstance(listed, str):
-        with suppress(CheckpointError, ParameterError):
-            return build_backbone(state, name=listed)
-    return build_backbone(state, name=name, arguments=arguments)
-
-
-def _pixels(images: Tensor, width: int | None) -> Tensor:
-    """Grey levels in one row, for an MLP, or for a head that came without its backbone."""
-    flat = images.mean(dim=1).flatten(1)
-    if flat.shape[1] != width:
-        raise ParameterError(
-            f"images of {flat.shape[1]} pixels do not fit this network, which has no "
-            f"convolution and takes {width}.",
-            hint="Use `resize=N`, or give features with `data=FILE.npz`.",
-        )
-    return flat

@@ -14,7 +14,7 @@ from collapse_audit.network.tensors import State, plain_key, read_tensor
 if TYPE_CHECKING:
     from torch import nn
 
-    from collapse_audit.checkpoints.structure import HeadLocation
+    from collapse_audit.checkpoints.locations import HeadLocation
     from collapse_audit.containers.tensors import Checkpoint, StoredTensor
     from collapse_audit.manifest.recipes import Recipe
     from collapse_audit.prototypes import Branch

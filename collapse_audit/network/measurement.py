@@ -23,6 +23,7 @@ from collapse_audit.files import refuse_special, write_atomically
 from collapse_audit.network.datasets import Samples, choose, open_samples
 from collapse_audit.network.extraction import FeatureBatch, Loading, array_batches, image_batches
 from collapse_audit.network.head_model import HeadModel, load_head_model
+from collapse_audit.network.image_model import BackboneModel, ImageModel
 from collapse_audit.network.preprocessing import Preprocessing, preprocessing_for
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def measure_mlcd(
     """
     import torch  # seconds
 
-    from collapse_audit.mlcd import MLCDAccumulator  # imports torch
+    from collapse_audit.mlcd import FeatureAccumulator, MLCDAccumulator  # imports torch
 
     place = torch.device(pick_device(device))
     samples = samples if isinstance(samples, Samples) else open_samples(samples)
@@ -117,8 +118,13 @@ def measure_mlcd(
         dtype=dtype,
         device=place,
     )
+    of_pixels = samples.features is None and model.backbone is None
+    spreads = {
+        "backbone": FeatureAccumulator(seed=seed),
+        "bottleneck": FeatureAccumulator(normalize=model.recipe.normalize_features, seed=seed),
+    }
     chosen, places = choose(len(samples), limit=limit, seed=seed), []
-    for batch in _batches(
+    for batch in batches_of(
         model,
         samples,
         chosen,
@@ -136,17 +142,26 @@ def measure_mlcd(
             with torch.inference_mode():
                 bottleneck = model.bottleneck_of(batch.rows)
             accumulator.update(bottleneck, labels=labels)
+            spreads["bottleneck"].update(bottleneck)
+            if bottleneck is not batch.rows and not of_pixels:
+                spreads["backbone"].update(batch.rows)
         places.append(batch.index)
         if progress is not None:
             progress(len(batch.index))
     found = accumulator.result()
     index = np.concatenate(places)
     index = index if samples.places is None else samples.places[index]
-    return replace(found, index=index, temperature_source=told, centre_source=centre_source)
+    return replace(
+        found,
+        index=index,
+        temperature_source=told,
+        centre_source=centre_source,
+        features={place: spread.result() for place, spread in spreads.items() if spread.n},
+    )
 
 
 def cached_features(
-    model: HeadModel,
+    model: HeadModel | BackboneModel,
     data: str,
     cache: Path,
     *,
@@ -164,8 +179,8 @@ def cached_features(
 
     chosen = preprocessing or _default_preprocessing(model)
     origin = {
-        "source": model.prototypes.source,
-        "branch": str(model.prototypes.branch),
+        "source": model.source,
+        "branch": str(model.branch),
         "data": data,
         "limit": str(limit),
         "seed": str(seed),
@@ -180,7 +195,7 @@ def cached_features(
     samples = open_samples(data)
     index = choose(len(samples), limit=limit, seed=seed)
     rows, places = [], []
-    for batch in _batches(
+    for batch in batches_of(
         model,
         replace(samples, features=None, logits=None),
         index,
@@ -229,8 +244,8 @@ def _fingerprint(backbone: nn.Module | None) -> str:
     return digest.hexdigest()
 
 
-def _batches(
-    model: HeadModel,
+def batches_of(
+    model: ImageModel | None,
     samples: Samples,
     index: npt.NDArray[np.intp],
     *,
@@ -239,22 +254,29 @@ def _batches(
     device: torch.device,
     **loading: Unpack[Loading],
 ) -> Iterator[FeatureBatch]:
+    """Features of images, or the features or logits that are given; those need no model."""
     batch_size, workers = loading.get("batch_size", 64), loading.get("workers", 0)
     if batch_size < 1 or workers < 0:
         raise ParameterError(
             f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}."
         )
-    model.to(dtype, device)
+    if model is not None:
+        model.to(dtype, device)
     values = samples.features if samples.features is not None else samples.logits
     if values is not None:
         return array_batches(values, index, batch_size=batch_size, dtype=dtype, device=device)
+    if model is None:
+        raise ParameterError(
+            "images need a backbone, and none is given.",
+            hint="Give features with `data=FILE.npz`.",
+        )
     chosen = preprocessing or _default_preprocessing(model)
     return image_batches(
         model, samples, index, preprocessing=chosen, dtype=dtype, device=device, **loading
     )
 
 
-def _default_preprocessing(model: HeadModel) -> Preprocessing:
+def _default_preprocessing(model: ImageModel) -> Preprocessing:
     if model.takes_pixels:  # as they are, from 0 to 1
         return Preprocessing(resize=None, mean=(0.0,) * 3, std=(1.0,) * 3)
     return preprocessing_for(model.recipe.preprocessing).fitted(model.side)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.checkpoints.keys import WRAPPERS
-from collapse_audit.checkpoints.roles import is_patch_level
+from collapse_audit.checkpoints.roles import branch_of, is_patch_level
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from collapse_audit.checkpoints.structure import HeadLocation
+    from collapse_audit.checkpoints.locations import HeadLocation
     from collapse_audit.containers.tensors import Checkpoint, StoredTensor
+    from collapse_audit.prototypes import Branch
 
 State: TypeAlias = "dict[str, Tensor]"
 
@@ -63,12 +65,33 @@ def backbone_state(checkpoint: Checkpoint, head: HeadLocation) -> State:
         if inside:
             break
     else:
-        inside = {
-            name: tensor
-            for name, tensor in tensors.items()
-            if not _HEAD_MODULES.match(name) and name not in ("prototypes", "temperature")
-        }
+        inside = _without_heads(tensors)
     return {name: read_tensor(tensor) for name, tensor in inside.items()}
+
+
+def lone_backbone_state(checkpoint: Checkpoint, branch: Branch, markers: Iterable[str]) -> State:
+    """State of the backbone of a file without prototypes: where a tensor of these names lies."""
+    tensors = {plain_key(tensor): tensor for tensor in checkpoint.tensors.values()}
+    marker = re.compile(rf"(?:(?P<place>.*)\.)?(?:{'|'.join(map(re.escape, markers))})")
+    places = [found["place"] or "" for key in tensors if (found := marker.fullmatch(key))]
+    if not places:
+        return {}
+
+    def rank(place: str) -> tuple[bool, bool, int]:
+        found = branch_of(place.split("."))
+        return found != branch, found is not None, len(place)
+
+    place = min(places, key=rank)  # of Swin's stages, which look like transformers, the whole
+    inside = _under(tensors, f"{place}." if place else "")
+    return {name: read_tensor(tensor) for name, tensor in _without_heads(inside).items()}
+
+
+def _without_heads(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not _HEAD_MODULES.match(name) and name not in ("prototypes", "temperature")
+    }
 
 
 def _under(tensors: dict[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:

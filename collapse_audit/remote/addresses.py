@@ -15,7 +15,7 @@ from collapse_audit.manifest.entries import base_name, fetch_hint
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.words import printable, redact
 
-_SCHEME = re.compile(r"(?:[a-zA-Z0-9+.-]*::)*[a-zA-Z][a-zA-Z0-9+.-]+://")
+_SCHEME = re.compile(r"(?:[a-zA-Z0-9+.-]*::)*[a-zA-Z][a-zA-Z0-9+.-]+://|(?i:https?:/)")
 _HF = re.compile(
     r"(?:(?P<kind>datasets|spaces)/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)"
 )
@@ -70,6 +70,7 @@ class Remote:
 
 def is_remote(source: str | Path) -> bool:
     """Whether a source is ``scheme://...``, of two letters or more (``C:`` is a drive)."""
+    # also ``https:/...``, which is mistyped: as a path it would be printed with its password
     return isinstance(source, str) and _SCHEME.match(source) is not None
 
 
@@ -77,6 +78,10 @@ def remote_of_url(url: str) -> Remote:
     """The file of an address, named by it, redacted; a SourceError if that names no file."""
     # ``https://``, ``hf://org/repo[@revision]/file``, or any scheme fsspec knows
     scheme, mark, rest = url.partition("://")
+    if not mark:
+        raise SourceError(
+            f"{redact(url)}: an address with one slash.", hint="Write https://HOST/FILE."
+        )
     url = scheme.lower() + mark + rest
     web = scheme.lower() in {"http", "https", "hf"}
     if "::" in url and not (web and "://" not in url.partition("::")[2]):  # [::1] is a server

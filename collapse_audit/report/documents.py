@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NotRequired, TypeAlias, TypedDict
 
+from collapse_audit.report.usage_documents import SummaryDocument, UsageDocument
 from collapse_audit.version import __version__
 
 SCHEMA_VERSION: Final = "1.1"
@@ -14,6 +15,7 @@ REPORT_SCHEMA: Final = "collapse-audit/report"
 ERROR_SCHEMA: Final = "collapse-audit/error"
 VERDICT_SCHEMA: Final = "collapse-audit/verdict"
 COMPARISON_SCHEMA: Final = "collapse-audit/comparison"
+FEATURES_SCHEMA: Final = "collapse-audit/features"
 HISTORY_SCHEMA: Final = "collapse-audit/history"
 INFO_SCHEMA: Final = "collapse-audit/info"
 
@@ -49,9 +51,11 @@ class SourceDocument(TypedDict):
 class Parameters(TypedDict):
     """How the counts were made."""
 
-    epsilon: float
+    epsilon: float | None  # None in the Euclidean metric
     rule: str
     certified: bool
+    metric: NotRequired[Literal["cosine", "euclidean"]]
+    radius: NotRequired[float | None]  # None too where heads have radii of their own
 
 
 class NEffDocument(TypedDict):
@@ -69,8 +73,11 @@ class Counts(NEffDocument):
     isolated: int
 
 
-class _Level(Counts):
-    epsilon: float
+class Level(Counts):
+    """Counts at one threshold, which is an epsilon or a radius."""
+
+    epsilon: NotRequired[float]
+    radius: NotRequired[float]
 
 
 class _Unique(Counts):
@@ -86,6 +93,21 @@ class _Factors(TypedDict):
     effective_number: float
     top: list[int]
     histogram: list[list[int]]
+
+
+class _Live(TypedDict):
+    k: int
+    unique: int
+    unique_fraction: float
+
+
+class DeadDocument(TypedDict):
+    """Rows below a gap in the norms, and the counts of the others alone."""
+
+    count: int
+    largest_norm: float
+    smallest_live_norm: float
+    live: _Live
 
 
 class NullDocument(TypedDict):
@@ -122,6 +144,22 @@ class LabelsDocument(TypedDict):
     m: NotRequired[_Agreement]
 
 
+#: How many directions features fill; a number that is undefined is None.
+FeaturesDocument = TypedDict(
+    "FeaturesDocument",
+    {
+        "n": int,
+        "d": int,
+        "unit_norm": bool,
+        "rankme_uncentred_1e-7": float | None,
+        "rankme_centred_1e-7": float | None,
+        "participation_ratio_centred": float | None,
+        "uniformity_t2": float | None,
+        "uniformity_n": int,
+    },
+)
+
+
 class MLCDDocument(TypedDict):
     """A marginal latent class distribution, over prototypes (k) and unique ones (m)."""
 
@@ -146,6 +184,7 @@ class MLCDDocument(TypedDict):
     centre_source: NotRequired[str | None]
     vmf: NotRequired[bool]
     diversity: NotRequired[_Numbers | None]
+    features: NotRequired[dict[str, FeaturesDocument]]  # by place: "backbone", "bottleneck"
 
 
 class HeadDocument(TypedDict):
@@ -162,9 +201,13 @@ class HeadDocument(TypedDict):
     unique: _Unique
     unique_fraction: float
     redundancy_factors: _Factors
-    sweep: list[_Level]
+    sweep: list[Level]
     nearest_cosine: _Numbers | None
+    nearest_distance: NotRequired[_Numbers | None]  # of the Euclidean metric, as is the radius
+    radius: NotRequired[float]
+    dead: NotRequired[DeadDocument | None]
     norms: NotRequired[_Numbers | None]
+    stored_usage: NotRequired[UsageDocument | None]
     exact_duplicates: NotRequired[int | None]
     mean_direction_norm: NotRequired[float]
     null: NotRequired[NullDocument | None]
@@ -178,6 +221,15 @@ class ReportDocument(_Document):
     source: SourceDocument
     parameters: Parameters
     heads: list[HeadDocument]
+    summary: NotRequired[SummaryDocument]
+
+
+class FeaturesReport(_Document):
+    """The features of a source without prototypes, by place, and why there is nothing else."""
+
+    source: SourceDocument
+    note: str
+    features: dict[str, FeaturesDocument]
 
 
 class _Problem(TypedDict):

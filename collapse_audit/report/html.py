@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from collapse_audit.report import cells, history_text, mlcd_cells, svg, words
-from collapse_audit.report.documents import HistoryDocument, ReportDocument
+from collapse_audit.report import cells, features_cells, history_text, mlcd_cells, svg, words
+from collapse_audit.report.documents import FeaturesReport, HistoryDocument, ReportDocument
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ def to_html(*reports: ReportDocument) -> str:
 def history_to_html(history: HistoryDocument) -> str:
     """Write the history of a run as such a page."""
     return _render("history.html.jinja", history=history, to_json=to_json)
+
+
+def features_to_html(report: FeaturesReport) -> str:
+    """Write the features of a source without prototypes as such a page."""
+    return _render("features.html.jinja", report=report, to_json=to_json)
 
 
 def to_html_fragment(report: ReportDocument) -> str:
@@ -48,6 +53,11 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        cells=cells, history_text=history_text, mlcd_cells=mlcd_cells, svg=svg, words=words
+        cells=cells,
+        features_cells=features_cells,
+        history_text=history_text,
+        mlcd_cells=mlcd_cells,
+        svg=svg,
+        words=words,
     )
     return environment

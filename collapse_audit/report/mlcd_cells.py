@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from collapse_audit.report.documents import MLCDDocument
+from collapse_audit.report.features_cells import features_columns
 
 _MEASURES: Final = (
     ("entropy (nats)", "entropy"),
@@ -77,6 +78,7 @@ def mlcd_columns(mlcd: MLCDDocument | None) -> dict[str, Any]:
         **{f"mlcd_{key}": found.get(key) for key in _SCALARS},
         **{f"mlcd_{level}_{key}": own.get(key) for level, own, _ in levels for _, key in _MEASURES},
         **{f"mlcd_{level}_{key}": own.get(key) for level, _, own in levels for _, key in _USAGE},
+        **{f"mlcd_{key}": value for key, value in features_columns(found.get("features")).items()},
     }
 
 

@@ -15,8 +15,10 @@ from collapse_audit.similarity.products.panel import Operand
 from collapse_audit.similarity.products.rows import Float64, Index, parts
 from collapse_audit.similarity.sorted_groups import COLUMNS, ROWS, member_angles
 
-# Prototypes drawn where counting the neighbours of all would take too long.
+# Prototypes drawn where counting the neighbours of all would take too long, and those that all are
+# compared with first.
 _DRAWN = 2048
+_COLUMNS_FIRST = 1024
 # The chance that the interval misses, at most.
 _MISS = 0.01
 # Angles are rounded up to this grid, so that the last bits of a machine do not move the sample.
@@ -66,7 +68,8 @@ def estimate_n_eff(comparison: Comparison, cover: Cover, component: Index, rows:
     r"""N_eff of some whole components, from the neighbours of a sample.
 
     Of the members of its group, those within :math:`\theta - a_i` of the leader are certainly
-    neighbours of a prototype at the angle :math:`a_i` from it: at least :math:`l_i` with itself.
+    neighbours of a prototype at the angle :math:`a_i` from it, and so are those among 1,024 random
+    prototypes that are compared with all: at least :math:`l_i` in one of the two ways, with itself.
     With i drawn with a probability proportional to :math:`1 / l_i`, the mean of
     :math:`l_i / n_i \in (0, 1]` times :math:`\sum_i 1 / l_i` is N_eff. The interval is the
     empirical Bernstein bound (Maurer and Pontil 2009, theorem 4, on both sides), cut at the number
@@ -81,12 +84,12 @@ def estimate_n_eff(comparison: Comparison, cover: Cover, component: Index, rows:
     Returns:
         The estimate; equal at every call (the sample has a fixed seed).
     """
-    at_least = _certain_neighbours(comparison, cover, rows)
+    at_least = _certain_neighbours(comparison, cover, component, rows)
     most = fsum((1.0 / at_least).tolist())
     chance = (1.0 / at_least) / (1.0 / at_least).sum()
     drawn = np.random.default_rng(0).choice(len(rows), _DRAWN, p=chance)
     places, times = np.unique(drawn, return_counts=True)
-    near = near_mass(comparison, component, rows, rows[places], np.ones(len(component)))
+    near = near_mass(comparison, component, rows, rows[places])
     share = at_least[places] / near
     mean = fsum((times * share).tolist()) / _DRAWN
     variance = fsum((times * (share - mean) ** 2).tolist()) / (_DRAWN - 1)
@@ -98,28 +101,38 @@ def estimate_n_eff(comparison: Comparison, cover: Cover, component: Index, rows:
     return NEff(min(max(most * mean, low), high), low, high)
 
 
-def _certain_neighbours(comparison: Comparison, cover: Cover, rows: Index) -> Float64:
-    """Prototypes that the triangle inequality alone puts closer than epsilon, itself included."""
+def _certain_neighbours(
+    comparison: Comparison, cover: Cover, component: Index, rows: Index
+) -> Float64:
+    """A lower bound of the prototypes closer than epsilon to each row, itself included."""
     groups = cover.group[rows]
     angle = np.ceil(member_angles(comparison, rows, cover.leaders[groups]) * _GRID) / _GRID
     places = np.sort(groups * 4.0 + angle)  # an angle is at most pi, and the groups stay apart
     reach = groups * 4.0 + comparison.threshold.angle - angle
     within = np.searchsorted(places, reach) - np.searchsorted(places, groups * 4.0)
     itself = 2 * angle < comparison.threshold.angle
-    return np.asarray(np.maximum(within + ~itself, 1), dtype=np.float64)
+    size = min(_COLUMNS_FIRST, len(rows))
+    columns = np.sort(np.random.default_rng(1).choice(rows, size, replace=False))
+    met = near_mass(comparison, component, columns, rows)
+    least = np.maximum(within + ~itself, met + ~np.isin(rows, columns))
+    return np.asarray(least, dtype=np.float64)
 
 
 def near_mass(
-    comparison: Comparison, component: Index, rows: Index, asked: Index, mass: Float64
+    comparison: Comparison,
+    component: Index,
+    rows: Index,
+    asked: Index,
+    mass: Float64 | None = None,
 ) -> Float64:
-    """Mass of all prototypes closer than epsilon to each that is asked for, its own included.
+    """Mass of all of some rows closer than epsilon to each that is asked for, its own included.
 
     Args:
         comparison: The prototypes and the threshold.
         component: Component of each prototype (k).
-        rows: Members of whole components.
-        asked: Some of those, rising.
-        mass: Mass of each prototype (k).
+        rows: The rows that count.
+        asked: Prototypes, rising.
+        mass: Mass of each prototype (k); each counts 1 by default.
 
     Returns:
         The sums, in the order of ``asked``.
@@ -134,5 +147,5 @@ def near_mass(
             for c in parts(len(run), COLUMNS):
                 close = comparison.duplicates(operand, Operand(run[c]))
                 if close is not None:
-                    near[mine[r]] += close @ mass[run[c]]
+                    near[mine[r]] += close.sum(axis=1) if mass is None else close @ mass[run[c]]
     return near[asked]

@@ -45,6 +45,13 @@ def sole_use(folder: Path) -> Iterator[None]:
         raise SourceError(f"{folder}: not usable as a run folder ({error.strerror}).") from error
     try:
         remove_unfinished(*(folder / name for name in _WRITTEN))
+        for path in (found for name in _WRITTEN for found in folder.glob(name)):
+            try:
+                refuse_special(path.resolve())  # to open a pipe may take for ever
+            except OSError as error:
+                raise SourceError(
+                    f"{path}: {error.strerror}.", hint="Remove it, or choose another folder."
+                ) from error
         yield
     finally:
         (folder / ".lock").unlink(missing_ok=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from collapse_audit.checkpoints.locations import HeadLocation
 from collapse_audit.checkpoints.roles import branch_of, is_patch_level
-from collapse_audit.checkpoints.structure import HeadLocation, discover_heads
+from collapse_audit.checkpoints.structure import discover_heads
 from tests.checkpoint_layouts import D, K, normed, plain
 from tests.small_checkpoints import checkpoint_of, heads_of
 

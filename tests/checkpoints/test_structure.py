@@ -11,7 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collapse_audit.checkpoints.structure import HeadLocation, discover_heads
+from collapse_audit.checkpoints.locations import HeadLocation
+from collapse_audit.checkpoints.structure import discover_heads
 from collapse_audit.errors import CheckpointError
 from collapse_audit.sources import load_prototypes
 from tests.checkpoint_layouts import D, K, backbone, ddp, dino, lightly_ibot, normed, plain, values

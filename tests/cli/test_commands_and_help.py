@@ -9,7 +9,7 @@ import pytest
 
 from collapse_audit.cli.group import COMMANDS
 from collapse_audit.manifest.reading import COMMANDS as RESERVED
-from collapse_audit.report.schema import report_schema
+from collapse_audit.report.schema import KINDS, document_schema, report_schema
 from tests.cli.conftest import Run
 
 
@@ -29,6 +29,13 @@ def test_a_command_wins_over_a_file_of_the_same_name(run: Run, head: str, folder
     (folder / head).rename(folder / "schema")
     assert json.loads(run("schema")[1]) == report_schema()
     assert "15 prototypes, 5 different directions" in run("audit", "schema")[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schema_of_every_document_is_printed(run: Run, kind: str) -> None:
+    code, out, err = run("schema", kind)
+    assert (code, err) == (0, "")
+    assert json.loads(out) == document_schema(kind)
 
 
 def test_no_manifest_id_can_equal_a_command() -> None:

@@ -8,10 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
 
+from collapse_audit.report.schema import document_schema
 from tests.checkpoint_layouts import LAYOUTS
 from tests.cli.conftest import Run
 from tests.small_checkpoints import layer
@@ -129,6 +131,7 @@ def test_the_heads_marked_are_exactly_those_that_audit_reports(
     torch.save(LAYOUTS[name].tree, folder / "x.pth")
     out = run("info", "x.pth")[1]
     marked = [tuple(row[:2]) for row in table(out, "head") if row[0].endswith("*")]
+    jsonschema.validate(json.loads(run("info", "x.pth", "--json")[1]), document_schema("info"))
     report = json.loads(run("audit", "x.pth", "--json", "--no-sweep", "--no-nearest")[1])
     audited = [(head["name"] + "*", head["branch"] or "-") for head in report["heads"]]
     assert marked == audited

@@ -78,6 +78,23 @@ def test_every_stored_type_gives_exactly_its_values(dtype: torch.dtype, tmp_path
     assert loaded.dtype == str(dtype).removeprefix("torch.")
 
 
+@pytest.mark.parametrize("dtype", ["e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz"])
+@pytest.mark.parametrize("scale", [torch.tensor(0.03), torch.rand(K, 1) + 1])
+def test_a_head_in_float8_is_read_and_its_scale_said_as_of_a_single_file(
+    dtype: str, scale: torch.Tensor, tmp_path: Path
+) -> None:
+    weight = WEIGHT.to(getattr(torch, f"float8_{dtype}"))
+    teacher = {"prototypes.weight": weight, "prototypes.weight_scale": scale}
+    torch.save({"teacher": teacher}, tmp_path / "x.pth")
+    alone = load_prototypes(tmp_path / "x.pth")
+    loaded = load_prototypes(save({"teacher": teacher}, tmp_path / "x"))
+    np.testing.assert_array_equal(loaded.rows, weight.float().numpy())
+    assert (loaded.dtype, loaded.notes) == (f"float8_{dtype}", alone.notes)
+    assert len(loaded.notes) == (scale.numel() > 1)
+    if loaded.notes:
+        assert "teacher/prototypes.weight_scale beside the float8 weight" in loaded.notes[0]
+
+
 @given(shape=st.lists(st.integers(0, 4), max_size=4), turned=st.booleans())
 def test_tensors_of_any_shape_are_read(
     shape: list[int], turned: bool, tmp_path_factory: Any

@@ -147,6 +147,20 @@ def test_a_worse_head_becomes_the_baseline_only_if_yes_is_said(
     assert document["passed"]
 
 
+def test_yes_without_an_update_is_refused(run: Run, bad: str, baseline: str) -> None:
+    for options in (("--baseline", baseline), ("--fail-on", "M<1")):
+        ran = run(bad, *options, "--yes")
+        assert (ran.code, ran.stdout) == (2, "")
+        assert "--yes needs --update-baseline." in ran.error
+
+
+def test_a_bad_threshold_is_said_to_be_of_the_settings_file(run: Run, good: str) -> None:
+    Path("collapse-audit.toml").write_text('[check]\nfail-on = ["M<<1"]\n', encoding="utf-8")
+    ran = run(good)
+    assert ran.code == 2
+    assert "collapse-audit.toml: 'M<<1' is not a threshold. Write metric:-5%" in ran.error
+
+
 def test_a_baseline_is_not_updated_if_an_absolute_limit_fails(
     run: Run, bad: str, baseline: str
 ) -> None:
@@ -200,6 +214,25 @@ def test_a_saved_report_of_another_epsilon_than_asked_for_is_refused(
     gate = (baseline, "--fail-on", "M<1")
     assert run(*gate, "--epsilon", "0.025").code == 0
     assert "made with epsilon 0.025, not 0.1" in run(*gate, "--epsilon", "0.1").error
+
+
+def test_a_baseline_of_another_metric_or_radius_is_refused(run: Run, good: str) -> None:
+    euclidean = (good, "--metric", "euclidean", "--radius")
+    made = run(*euclidean, "0.5", "--baseline", "codes.json", "--missing-baseline", "create")
+    assert made.code == 0
+    assert run(*euclidean, "0.5", "--baseline", "codes.json").code == 0
+    assert (
+        "the metric is cosine here and euclidean there"
+        in run(good, "--baseline", "codes.json").error
+    )
+    other = run(*euclidean, "0.25", "--baseline", "codes.json").error
+    assert "is 0.25 here and 0.5 there" in other
+    assert "allow=radius" in other
+    assert "\n" not in other
+    saved = run("codes.json", "--metric", "euclidean", "--radius", "2", "--fail-on", "M<1").error
+    assert "made with radius 0.5, not 2.0" in saved
+    trend = run(*euclidean, "0.5", "--fail-on", "trend.unique_fraction:-5%")
+    assert "cosine metric only" in trend.error
 
 
 # --- settings ------------------------------------------------------------------------------------

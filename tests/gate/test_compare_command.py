@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from collapse_audit.cli import main
 from collapse_audit.cli.commands.compare import compare_command
+from collapse_audit.report.schema import document_schema
 from tests.gate.conftest import Run, save_head
 
 
@@ -20,6 +22,7 @@ def compared(run: Run, *arguments: str) -> dict[str, Any]:
     ran = run(*arguments, "--json", command=compare_command)
     assert ran.code == 0, ran.error
     document: dict[str, Any] = json.loads(ran.stdout)
+    jsonschema.validate(document, document_schema("comparison"))
     return document
 
 

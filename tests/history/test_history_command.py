@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from collapse_audit import ParameterError, audit_history, check, plot_history
 from collapse_audit.cli import main
 from collapse_audit.gate.thresholds import parse_threshold
 from collapse_audit.pytest_plugin import assert_no_collapse
+from collapse_audit.report.schema import document_schema
 from tests.history.conftest import Plant, write
 
 COUNTS = [64, 64, 62, 40, 24, 20]
@@ -57,6 +59,7 @@ def test_the_table_shows_the_course_the_onset_and_the_merges(
 def test_every_format_has_the_same_numbers(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(call(capsys, "history", run, "--json")[1])
     assert document["schema"] == "collapse-audit/history"
+    jsonschema.validate(document, document_schema("history"))
     (head,) = document["heads"]
     assert [p["head"]["unique"]["greedy"] for p in head["points"]] == COUNTS
     assert head["onset"] == "epoch3.safetensors"

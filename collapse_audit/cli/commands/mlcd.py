@@ -22,10 +22,13 @@ from collapse_audit.cli.remote_options import remote_options, reporter
 
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
-    from collapse_audit.network import HeadModel
+    from collapse_audit.network.datasets import Samples
+    from collapse_audit.network.image_model import ImageModel
     from collapse_audit.network.preprocessing import Preprocessing
     from collapse_audit.remote.settings import RemoteSettings
+    from collapse_audit.report.documents import FeaturesReport
     from collapse_audit.similarity import Progress
+    from collapse_audit.sources import ResolvedSource
 
 
 @click.command(
@@ -58,6 +61,9 @@ def mlcd_command(
     over all K of them and far from uniform over the M unique ones; the mutual information is the
     number that copies cannot inflate. SOURCE is what `audit` takes; of a file at an address
     the head and, for images, the backbone are fetched.
+
+    RankMe, participation ratio and uniformity of the features come with it. They are all that
+    is measured where SOURCE has no prototypes, as of SimDINO and LeJEPA.
     """
     deliver([(source, partial(_measure, source, mlcd, audit, fetching))], output)
 
@@ -68,35 +74,28 @@ def _measure(
     audit: AuditOptions,
     fetching: RemoteSettings,
     progress: Progress,
-) -> list[CollapseAudit]:
-    """The audit of one head, with its MLCD."""
-    from collapse_audit.auditing import audit_heads
-    from collapse_audit.network import load_head_model, measure_mlcd, open_samples
-    from collapse_audit.network.measurement import cached_features
+) -> list[CollapseAudit] | FeaturesReport:
+    """The audit of one head, with its MLCD; of a source without prototypes its features."""
     from collapse_audit.sources import resolve_source
 
+    if options.features is not None and not options.features.exists():
+        check_output(options.features, [source], option="--features")
     resolved = resolve_source(
         source, checkpoint_dir=audit.checkpoint_dir, settings=fetching, reporter=reporter()
     )
-    load = partial(
-        load_head_model,
-        resolved,
-        branch=audit.branch,
-        head=audit.head,
-        backbone=options.backbone,
-        backbone_arguments=options.backbone_arg,
-    )
-    if (cache := options.features) is None:
-        samples = open_samples(options.data)
-        model = load(images=samples.images is not None)
-        reading = _reading(model, options, audit.device)
-    else:
-        if not cache.exists():
-            check_output(cache, [source], option="--features")
-        model = load(images=True)
-        reading = _reading(model, options, audit.device)
-        told = _counter("features", progress, options.limit)
-        samples = cached_features(model, options.data, cache, **reading, progress=told)
+    if audit.head is None and not resolved.heads:
+        return _measure_features(resolved, options, audit, progress)
+    return _measure_head(resolved, options, audit, progress)
+
+
+def _measure_head(
+    resolved: ResolvedSource, options: MLCDOptions, audit: AuditOptions, progress: Progress
+) -> list[CollapseAudit]:
+    from collapse_audit.auditing import audit_heads
+    from collapse_audit.network import load_head_model, measure_mlcd
+
+    load = partial(load_head_model, head=audit.head)
+    model, samples, reading = _opened(load, resolved, options, audit, progress)
     if options.temperature is None:
         _ = model.temperature  # refused before the audit, not after it
     (audited,) = audit_heads(
@@ -106,6 +105,8 @@ def _measure(
         sweep=audit.sweep,
         nearest=audit.nearest,
         device=audit.device,
+        metric=audit.metric,
+        radius=audit.radius,
         progress=progress,
     )
     mlcd = measure_mlcd(
@@ -123,7 +124,53 @@ def _measure(
     return [audited.with_mlcd(mlcd)]
 
 
-def _reading(model: HeadModel, options: MLCDOptions, device: str) -> dict[str, Any]:
+def _measure_features(
+    resolved: ResolvedSource, options: MLCDOptions, audit: AuditOptions, progress: Progress
+) -> FeaturesReport:
+    from collapse_audit.checkpoints.obstacles import features_alone
+    from collapse_audit.network import load_backbone, measure_features
+    from collapse_audit.report_builder import features_report
+
+    model, samples, reading = _opened(load_backbone, resolved, options, audit, progress)
+    if samples.logits is not None:
+        resolved.select(branch=audit.branch, head=None)  # says that there are none
+    told = _counter("samples", progress, min(options.limit or len(samples), len(samples)))
+    spread = measure_features(samples, model, dtype=options.dtype, **reading, progress=told)
+    return features_report(
+        resolved.document(), features_alone(resolved.family), {"backbone": spread}
+    )
+
+
+def _opened(
+    load: Callable[..., Any],
+    resolved: ResolvedSource,
+    options: MLCDOptions,
+    audit: AuditOptions,
+    progress: Progress,
+) -> tuple[Any, Samples, dict[str, Any]]:
+    """The model, the samples, and how these are read."""
+    from collapse_audit.network import open_samples
+    from collapse_audit.network.measurement import cached_features
+
+    load = partial(
+        load,
+        resolved,
+        branch=audit.branch,
+        backbone=options.backbone,
+        backbone_arguments=options.backbone_arg,
+    )
+    if options.features is None:
+        samples = open_samples(options.data)
+        model = load(images=samples.images is not None)
+        return model, samples, _reading(model, options, audit.device)
+    model = load(images=True)
+    reading = _reading(model, options, audit.device)
+    told = _counter("features", progress, options.limit)
+    samples = cached_features(model, options.data, options.features, **reading, progress=told)
+    return model, samples, reading
+
+
+def _reading(model: ImageModel, options: MLCDOptions, device: str) -> dict[str, Any]:
     return {
         "preprocessing": _preprocessing(model, options),
         "limit": options.limit,
@@ -147,7 +194,7 @@ def _counter(stage: str, progress: Progress, total: int | None) -> Callable[[int
     return advance
 
 
-def _preprocessing(model: HeadModel, options: MLCDOptions) -> Preprocessing | None:
+def _preprocessing(model: ImageModel, options: MLCDOptions) -> Preprocessing | None:
     from collapse_audit.network.preprocessing import preprocessing_for
 
     if options.preprocessing is None and options.resize is None:

@@ -4,19 +4,21 @@ import click
 
 from collapse_audit.cli.console import emit
 from collapse_audit.report.json_text import to_json
-from collapse_audit.report.schema import report_schema
+from collapse_audit.report.schema import KINDS, document_schema
 
 
 @click.command(
     name="schema",
     epilog="""\b
-Example:
-  collapse-audit schema > report.schema.json""",
+Examples:
+  collapse-audit schema > report.schema.json
+  collapse-audit schema history > history.schema.json""",
 )
-def schema_command() -> None:
-    """Print the JSON Schema of the reports.
+@click.argument("kind", type=click.Choice(KINDS), default="report", metavar="[KIND]")
+def schema_command(kind: str) -> None:
+    """Print the JSON Schema (draft 2020-12) of a document.
 
-    The JSON of `audit`, `demo` and `mlcd` obeys it (draft 2020-12), and so does that of an error
-    in any command. Verdicts, comparisons and all other JSON are documents of other kinds.
+    KIND is report (`audit`, `demo` and `mlcd`, and an error of any command; the default), verdict
+    (`check`), comparison (`compare`), history, or info.
     """
-    emit(to_json(report_schema()), None)
+    emit(to_json(document_schema(kind)), None)
