@@ -175,17 +175,17 @@ class Diversity:
 
 
 def measure_diversity(
-    prototypes: Prototypes,
+    prototypes: Prototypes | npt.ArrayLike | torch.Tensor,
     redundancy: Redundancy,
-    probabilities: npt.NDArray[np.float64],
+    probabilities: npt.ArrayLike,
     *,
     device: str = "auto",
 ) -> Diversity:
     """Effective number of the classes that a head predicts, such as with ``MLCD.probabilities``.
 
     Args:
-        prototypes: The prototypes of one head.
-        redundancy: Their groups, at the epsilon that is asked for.
+        prototypes: The prototypes of one head, or their matrix (k x d).
+        redundancy: What :func:`measure_redundancy` found in them, at the threshold asked for.
         probabilities: Mass of each prototype (k), at least 0; they sum to 1.
         device: As for :func:`measure_redundancy`.
 
@@ -193,8 +193,17 @@ def measure_diversity(
         The diversity of orders 0, 1 and 2.
 
     Raises:
-        ParameterError: If the probabilities are no distribution over these prototypes.
+        ParameterError: If the redundancy is of other prototypes, or the probabilities are no
+            distribution over them.
     """
+    if not hasattr(redundancy, "leaders"):
+        kind = type(redundancy).__name__
+        raise ParameterError(f"redundancy must be what measure_redundancy gives, got {kind}.")
+    prototypes = as_prototypes(prototypes, zero_rows=redundancy.metric == "euclidean")
+    if redundancy.k != prototypes.k:
+        raise ParameterError(
+            f"the redundancy is of {redundancy.k} prototypes, and these are {prototypes.k}."
+        )
     p = np.asarray(probabilities, dtype=np.float64)
     if p.shape != (prototypes.k,) or not (p >= 0).all() or not abs(p.sum() - 1) < 1e-6:
         raise ParameterError(f"probabilities must be {prototypes.k} masses that sum to 1.")

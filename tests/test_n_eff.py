@@ -185,6 +185,11 @@ def test_uniform_classes_have_the_effective_number_of_prototypes():
     assert found.order_0 == pytest.approx(redundancy.n_eff.value, rel=1e-12)
 
 
+def test_the_redundancy_of_other_prototypes_is_refused():
+    with pytest.raises(ParameterError, match="is of 3 prototypes, and these are 4"):
+        measure_diversity(np.eye(4), measure_redundancy(np.eye(3)), np.full(4, 0.25))
+
+
 @pytest.mark.parametrize("p", [[0.5, 0.5], [0.5, 0.6, 0.0], [1.5, -0.5, 0.0], [np.nan, 0.5, 0.5]])
 def test_what_is_no_distribution_is_refused(p):
     prototypes = Prototypes.from_weight(np.eye(3))
