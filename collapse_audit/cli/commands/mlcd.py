@@ -115,6 +115,8 @@ def _measure_head(
         sweep=audit.sweep,
         nearest=audit.nearest,
         device=audit.device,
+        metric=audit.metric,
+        radius=audit.radius,
         progress=progress,
     )
     mlcd = measure_mlcd(
