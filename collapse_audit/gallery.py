@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.report.documents import SCHEMA_VERSION, TOOL, SourceDocument
+from collapse_audit.report.documents import SCHEMA_VERSION, TOOL, Parameters, SourceDocument
 from collapse_audit.report.gallery_documents import (
     GALLERY_SCHEMA,
     GalleryClassDocument,
@@ -112,7 +112,7 @@ class Gallery:
         source: What was audited.
         name: Of the head.
         branch: Which network's head it is, where there are two.
-        epsilon: Of the groups.
+        parameters: How the groups were made.
         k: Number of prototypes.
         m: Number of unique classes.
         n: Number of samples.
@@ -129,7 +129,7 @@ class Gallery:
     source: SourceDocument
     name: str
     branch: str | None
-    epsilon: float
+    parameters: Parameters
     k: int
     m: int
     n: int
@@ -148,7 +148,7 @@ class Gallery:
             "schema_version": SCHEMA_VERSION,
             "tool": TOOL.copy(),
             "source": self.source,
-            "parameters": {"epsilon": self.epsilon, "rule": "greedy", "certified": True},
+            "parameters": self.parameters,
             "name": self.name,
             "branch": self.branch,
             "k": self.k,
@@ -236,7 +236,7 @@ def make_gallery(
     source: SourceDocument,
     name: str,
     branch: str | None,
-    epsilon: float,
+    parameters: Parameters,
     classes: int,
     top: int,
 ) -> Gallery:
@@ -253,7 +253,7 @@ def make_gallery(
         source=source,
         name=name,
         branch=branch,
-        epsilon=epsilon,
+        parameters=parameters,
         k=len(mlcd.probabilities),
         m=0 if mlcd.redundancy_factors is None else len(mlcd.redundancy_factors),
         n=mlcd.n,

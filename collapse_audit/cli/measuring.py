@@ -56,6 +56,8 @@ def measure_head(
         sweep=audit.sweep,
         nearest=audit.nearest,
         device=audit.device,
+        metric=audit.metric,
+        radius=audit.radius,
         progress=progress,
     )
     mlcd = measure_mlcd(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -63,7 +64,9 @@ def mlcd_command(
     RankMe, participation ratio and uniformity of the features come with it. They are all that
     is measured where SOURCE has no prototypes, as of SimDINO and LeJEPA.
     """
-    deliver([(source, partial(_measure, source, mlcd, audit, fetching))], output)
+    deliver(
+        [(source, partial(_measure, source, mlcd, audit, fetching, groups=output.groups))], output
+    )
 
 
 def _measure(
@@ -72,10 +75,21 @@ def _measure(
     audit: AuditOptions,
     fetching: RemoteSettings,
     progress: Progress,
+    *,
+    groups: Path | None,
 ) -> list[CollapseAudit] | FeaturesReport:
     """The audit of one head, with its MLCD; of a source without prototypes its features."""
     resolved = resolve(source, options, audit, fetching)
     if audit.head is None and not resolved.heads:
+        unused = {
+            "temperature": options.temperature,
+            "centre": options.centre,
+            "groups": groups,
+            "assignments": options.assignments,
+        }
+        for name, given in unused.items():
+            if given is not None:
+                raise ParameterError(f"--{name}: {resolved.spec} has no prototypes to use it on.")
         return _measure_features(resolved, options, audit, progress)
     return [measure_head(resolved, options, audit, progress)[0]]
 
@@ -87,8 +101,6 @@ def _measure_features(
     from collapse_audit.network import load_backbone, measure_features
     from collapse_audit.report_builder import features_report
 
-    if options.assignments is not None:
-        raise ParameterError("--assignments: there are no prototypes to assign samples to.")
     model, samples, reading = opened(load_backbone, resolved, options, audit, progress)
     if samples.logits is not None:
         resolved.select(branch=audit.branch, head=None)  # says that there are none
