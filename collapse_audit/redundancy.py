@@ -195,6 +195,7 @@ def measure_diversity(
     Raises:
         ParameterError: If the probabilities are no distribution over these prototypes.
     """
+    prototypes = as_prototypes(prototypes, zero_rows=True)
     p = np.asarray(probabilities, dtype=np.float64)
     if p.shape != (prototypes.k,) or not (p >= 0).all() or not abs(p.sum() - 1) < 1e-6:
         raise ParameterError(f"probabilities must be {prototypes.k} masses that sum to 1.")
