@@ -333,14 +333,18 @@ def _shape(samples: Rows) -> Part:
     if n < LEAST_SAMPLES:
         return Part(n)
     variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(samples, rowvar=False)))
+    if variances[-1] < np.finfo(float).eps:  # copies of one row, but for rounding
+        return Part(n, elongation=1.0, p_round=1.0, p_normal=0.0)
     # equal where there is one column; a part on a line is as long as rounding lets it be
     long, wide = variances[-1], max(variances[-2:][0], np.finfo(float).eps * variances[-1])
     statistic = 2 * n * math.log((long + wide) / (2 * math.sqrt(long * wide)))
+    with warnings.catch_warnings(action="ignore"):  # about parts that are nearly copies of one row
+        p_normal = float(normaltest(samples @ axes[:, -1]).pvalue)
     return Part(
         samples=n,
         elongation=math.sqrt(long / wide),
         p_round=float(chi2.sf(statistic, 2)),
-        p_normal=float(normaltest(samples @ axes[:, -1]).pvalue),
+        p_normal=p_normal,
     )
 
 

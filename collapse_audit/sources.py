@@ -34,7 +34,8 @@ from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.words import did_you_mean, megabytes, printable
 
 if TYPE_CHECKING:
-    from collapse_audit.report.documents import InfoDocument, SourceDocument
+    from collapse_audit.report.documents import SourceDocument
+    from collapse_audit.report.info_documents import InfoDocument
     from collapse_audit.similarity import Progress
 
 #: The words for the head inside the package and for what a pipe brings.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from sklearn.datasets import load_iris, make_blobs, make_moons
 
 from benchmarks.clusters import Rate
 from collapse_audit.cli.entry import main
-from collapse_audit.clusters import ClusterEstimate, Part, Plateau, _Linkage, estimate_clusters
+from collapse_audit.clusters import (
+    ClusterEstimate,
+    Part,
+    Plateau,
+    _Linkage,
+    _shape,
+    estimate_clusters,
+)
 from collapse_audit.errors import ParameterError
 
 Rows = npt.NDArray[np.float64]
@@ -121,6 +129,29 @@ def test_m_is_that_of_its_definition_on_both_sides_of_every_threshold() -> None:
         assert found.components(inside).tolist() == [m] * 5
         assert found.components(np.array([start * (1 - 1e-9)])) > m
         assert found.components(np.array([stop * (1 + 1e-9)])) < m
+
+
+def test_the_tests_of_shape_have_their_level_and_see_two_blobs_side_by_side() -> None:
+    draw = np.random.default_rng(4)
+    round_ = [_shape(draw.normal(size=(200, 2))) for _ in range(400)]
+    for name in ("p_round", "p_normal"):
+        share = np.mean([getattr(part, name) < 0.05 for part in round_])
+        assert 0.02 < share < 0.09, name  # 0.05 with a standard error of 0.011
+    # the two largest of many equal variances differ less than two of two
+    assert np.mean([_shape(draw.normal(size=(200, 9))).p_round < 0.05 for _ in range(200)]) < 0.05
+    pair = draw.normal(size=(400, 2)) + np.repeat([[0, 0], [2.5, 0]], 200, axis=0)
+    assert _shape(pair).p_round < 1e-6
+    assert _shape(pair).elongation == pytest.approx(math.sqrt(1 + 2.5**2 / 4), rel=0.1)
+    assert _shape(draw.normal(size=(50, 1))).elongation == 1
+
+
+def test_copies_of_one_row_are_no_round_cluster() -> None:
+    rows = np.concatenate([blobs(2), np.tile([7.0, 7.0, 12.0], (200, 1))])
+    found = estimate_clusters(rows)
+    assert found.plateaus[0].clusters == 3
+    assert "not normal" in found.reason
+    on_a_line = _shape(np.outer(normal(100, 1), [1.0, 2.0]))
+    assert on_a_line.p_round == pytest.approx(0)
 
 
 def test_outliers_are_no_clusters_and_spoil_the_shape_of_a_part() -> None:

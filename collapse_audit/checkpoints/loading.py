@@ -106,8 +106,7 @@ def _usage_of(head: HeadLocation, read: Mapping[str, Values]) -> npt.NDArray[np.
         name = printable((head.usage_key or "").rpartition(".")[2], 60)
         raise PrototypeError(
             f"{head.name}: {name} has {usage.size:,} values for {number * head.k:,} codes.",
-            hint="Its tensors are not of one codebook: compare the file with its source, or name "
-            f"the matrix alone: `head={printable(head.weight_key, 80)}`.",
+            hint="Its tensors are not of one codebook: compare the file with its source.",
         )
     return check_usage(usage.reshape(number, head.k)[head.index or 0], head.k, head.name)
 

@@ -144,20 +144,8 @@ class LabelsDocument(TypedDict):
     m: NotRequired[_Agreement]
 
 
-#: How many directions features fill; a number that is undefined is None.
-FeaturesDocument = TypedDict(
-    "FeaturesDocument",
-    {
-        "n": int,
-        "d": int,
-        "unit_norm": bool,
-        "rankme_uncentred_1e-7": float | None,
-        "rankme_centred_1e-7": float | None,
-        "participation_ratio_centred": float | None,
-        "uniformity_t2": float | None,
-        "uniformity_n": int,
-    },
-)
+#: How many directions features fill, by name; None where a number is undefined.
+FeaturesDocument: TypeAlias = dict[str, float | None]
 
 
 class MLCDDocument(TypedDict):
@@ -376,56 +364,3 @@ class HistoryDocument(_Document):
     checkpoints: int
     heads: list[HeadHistoryDocument]
     problems: list[FileProblem]
-
-
-class InfoHead(TypedDict):
-    """A head as it is stored."""
-
-    name: str
-    branch: str | None
-    k: int
-    d: int
-    dtype: str
-    parametrisation: str
-    tensor_keys: list[str]
-    aliases: list[str]
-    default: bool
-    audited: bool
-    notes: list[str]
-
-
-class KeyCount(TypedDict):
-    """A key of the outermost dictionary, and the tensors below it."""
-
-    key: str
-    tensors: int
-
-
-class ModuleCount(TypedDict):
-    """A module, its tensors and their values."""
-
-    module: str
-    tensors: int
-    values: int
-
-
-class _Matrix(TypedDict):
-    key: str
-    shape: list[int]
-    dtype: str
-
-
-class InfoDocument(TypedDict):
-    """What a file holds."""
-
-    schema: str
-    schema_version: str
-    source: dict[str, str | None]
-    container: str
-    size: int
-    top_level: list[KeyCount]
-    tree: list[ModuleCount]
-    heads: list[InfoHead]
-    centre_keys: list[str]
-    matrices: list[_Matrix]
-    notes: list[str]
