@@ -66,7 +66,8 @@ def test_the_page_says_the_numbers_and_draws_both_figures(report: dict[str, Any]
     page = Page(to_html(report))
     assert "13.8 % of the prototypes are unique" in page.text
     assert "140 (ours is -3), Example and Example (2024), Table 2" in page.text
-    assert page.tags.count("svg") == 3  # two histograms, and one sweep: the second head has none
+    # two gauges, two histograms, and one sweep: the second head has none
+    assert page.tags.count("svg") == 5
     assert page.tags.count("polyline") == 3
     assert page.tags.count("circle") == 21
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from collapse_audit.report import cells, features_cells, history_text, mlcd_cells, svg, words
+from collapse_audit.report import (
+    advice,
+    cells,
+    features_cells,
+    history_text,
+    levels,
+    mlcd_cells,
+    svg,
+    words,
+)
 from collapse_audit.report.documents import FeaturesReport, HistoryDocument, ReportDocument
 from collapse_audit.report.json_text import to_json
 
@@ -53,9 +62,11 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
+        advice=advice,
         cells=cells,
         features_cells=features_cells,
         history_text=history_text,
+        levels=levels,
         mlcd_cells=mlcd_cells,
         svg=svg,
         words=words,

@@ -1,9 +1,9 @@
-"""Geometry of the two inline drawings of the HTML page; the template only writes it down."""
+"""Geometry of the inline drawings of the HTML page; the template only writes it down."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,19 +56,38 @@ def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
 
 def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
     """Curves of M, N_eff, components, isolated; ``None`` for fewer than two epsilons."""
-    rows = sorted(head["sweep"] or (), key=lambda row: row["epsilon"])
-    if len(rows) < 2:
+    if (across := epsilon_axis(head)) is None:
         return None
-    low, high = (math.log(rows[index]["epsilon"]) for index in (0, -1))
-
-    def across(value: float) -> float:
-        return round(WIDTH * (math.log(value) - low) / (high - low), 2)
-
+    rows = sorted(head["sweep"], key=lambda row: row["epsilon"])
     xs = [across(row["epsilon"]) for row in rows]
     ticks = tuple((x, f"{row['epsilon']:g}") for x, row in zip(xs, rows, strict=True))
     inside = rows[0]["epsilon"] <= epsilon <= rows[-1]["epsilon"]
     curves = _shares(xs, [(row, head["k"]) for row in rows])
     return SweepDrawing(curves, ticks, across(epsilon) if inside else None)
+
+
+def epsilon_axis(head: HeadDocument) -> Callable[[float], float] | None:
+    """Position of an epsilon on the logarithmic axis; ``None`` for fewer than two epsilons."""
+    found = [math.log(row["epsilon"]) for row in head["sweep"] or ()]
+    if len(found) < 2:
+        return None
+    low, high = min(found), max(found)
+    return lambda epsilon: round(WIDTH * (math.log(epsilon) - low) / (high - low), 2)
+
+
+def draw_gauge(k: int, counts: Counts, bracket: Sequence[int]) -> dict[str, tuple[float, float]]:
+    """Left edge and width of M, bracket and N_eff, each as its share of K."""
+    low, high = bracket
+    shares: dict[str, tuple[float, float]] = {
+        "unique": (0, counts["greedy"]),
+        "bracket": (low, high),
+    }
+    if "n_eff" in counts:
+        shares["n_eff"] = (counts["n_eff"], counts["n_eff"])
+    return {
+        name: (round(WIDTH * left / k, 2), max(round(WIDTH * (right - left) / k, 2), 2.0))
+        for name, (left, right) in shares.items()
+    }
 
 
 def draw_history(head: HeadHistoryDocument) -> SweepDrawing | None:
