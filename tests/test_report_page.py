@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 
+from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.report import svg
 from collapse_audit.report.advice import next_steps
+from collapse_audit.report.group_table import group_table
 from collapse_audit.report.html import to_html
 from collapse_audit.report.levels import levels
 from tests.test_report_html import Page
@@ -50,7 +56,7 @@ def test_the_gauge_shows_shares_of_k() -> None:
     assert svg.draw_gauge(200, counts, [20, 60]) == {
         "unique": (0.0, svg.WIDTH / 4),
         "bracket": (svg.WIDTH / 10, svg.WIDTH / 5),
-        "n_eff": (svg.WIDTH / 8, 2.0),  # a line that can be seen
+        "n_eff": (svg.WIDTH / 8, 3.0),  # a line that can be seen
     }
     del counts["n_eff"]  # a report of an earlier version
     assert set(svg.draw_gauge(200, counts, [50, 50])) == {"unique", "bracket"}
@@ -99,3 +105,66 @@ def test_koleo_is_no_advice_where_it_does_not_help(report: dict[str, Any], kind:
     else:
         head["stored_usage"] = {}
     assert "KoLeo" not in " ".join(next_steps(head))
+
+
+def test_the_groups_are_on_the_page_largest_first_with_every_prototype() -> None:
+    groups = np.array([1, 0, 0, 2, 1, 0])
+    found = group_table(groups)
+    assert found.members == "1,2,5;0,4;3"
+    assert found.rows == (("0", "1", "3", "1, 2, 5"), ("1", "0", "2", "0, 4"), ("2", "3", "1", "3"))
+    assert (found.shown, found.total) == (3, 3)
+
+
+def test_the_first_of_a_group_is_its_leader() -> None:
+    rows = np.random.default_rng(0).standard_normal((300, 3))
+    audit = audit_prototypes(rows, epsilon=0.1)
+    members = group_table(audit.groups).members.split(";")
+    assert [int(part.split(",")[0]) for part in members] == audit.redundancy.leaders.tolist()
+    assert [[*map(int, p.split(","))] for p in members] == [
+        audit.members(group).tolist() for group in range(audit.num_unique)
+    ]
+
+
+@pytest.mark.parametrize(("longest", "shown"), [(5, 0), (6, 1), (11, 2), (12, 3)])
+def test_groups_that_there_is_no_room_for_are_counted(longest: int, shown: int) -> None:
+    found = group_table(np.array([1, 0, 0, 2, 1, 0]), longest)
+    assert found.shown == shown
+    assert len(found.members) <= longest
+    assert len(found.rows) == 3
+
+
+def test_a_page_without_room_for_all_groups_says_where_they_are(report: dict[str, Any]) -> None:
+    report["heads"] = report["heads"][:1]
+    groups = np.zeros(300_000, dtype=np.int64)
+    groups[-1] = 1
+    page = Page(to_html(report, groups=[[groups]]))
+    assert "room for the 0 largest of 2 groups; --groups FILE writes all" in page.text
+    assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 299,987 more" in page.text
+    assert "data-groups" not in dict(page.attributes)
+    assert "groups-bar" not in dict(page.attributes).values()
+
+
+@pytest.mark.parametrize("m", [1, 900, 65_536])
+def test_a_page_of_65536_prototypes_stays_below_two_megabytes(
+    report: dict[str, Any], m: int
+) -> None:
+    groups = np.sort(np.random.default_rng(0).integers(0, m, 65_536)) if m < 65_536 else None
+    _, labels = np.unique(np.arange(65_536) if groups is None else groups, return_inverse=True)
+    order = np.argsort(-np.bincount(labels), kind="stable")
+    labels = np.argsort(order)[labels]
+    heads = [report["heads"][0]] * 2
+    text = to_html(report | {"heads": heads}, groups=[[labels] * 2])
+    assert "has room for" not in text
+    assert len(text.encode()) < 2_000_000
+
+
+def test_the_policy_names_the_script_of_the_page_alone(report: dict[str, Any]) -> None:
+    text = to_html(report)
+    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [value for _, value in Page(text).attributes if "default-src" in value]
+    assert policy == (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
+    for word in ("innerHTML", "insertAdjacentHTML", "eval", "fetch", "http", "import"):
+        assert word not in script

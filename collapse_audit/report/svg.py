@@ -85,7 +85,7 @@ def draw_gauge(k: int, counts: Counts, bracket: Sequence[int]) -> dict[str, tupl
     if "n_eff" in counts:
         shares["n_eff"] = (counts["n_eff"], counts["n_eff"])
     return {
-        name: (round(WIDTH * left / k, 2), max(round(WIDTH * (right - left) / k, 2), 2.0))
+        name: (round(WIDTH * left / k, 2), max(round(WIDTH * (right - left) / k, 2), 3.0))
         for name, (left, right) in shares.items()
     }
 
