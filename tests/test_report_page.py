@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from collapse_audit.gate import compare
 from collapse_audit.head_audit import audit_prototypes
 from collapse_audit.report import svg
 from collapse_audit.report.advice import next_steps
@@ -168,3 +170,18 @@ def test_the_policy_names_the_script_of_the_page_alone(report: dict[str, Any]) -
     )
     for word in ("innerHTML", "insertAdjacentHTML", "eval", "fetch", "http", "import"):
         assert word not in script
+
+
+def test_a_comparison_is_a_page_with_the_shares_of_all_sources() -> None:
+    rows = np.random.default_rng(0).standard_normal((40, 16))
+    whole, half = audit_prototypes(rows), audit_prototypes(rows[np.arange(40) // 2])
+    found = compare(whole, half, half)
+    text = found.to_html()
+    page = Page(text)
+    assert page.open == []
+    assert "script" not in page.tags
+    assert {name for name, _ in page.attributes}.isdisjoint({"src", "href", "style"})
+    assert "Unique prototypes: 100.0 % in A, 50.0 % in B (worse), 50.0 % in C (worse)." in page.text
+    assert text.count('width="260.0" height="16"') == 2
+    start, end = page.text.index('{\n  "schema"'), page.text.rindex("}") + 1
+    assert json.loads(page.text[start:end]) == found.to_dict()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from collapse_audit.report import (
     advice,
     cells,
+    comparison_text,
     features_cells,
     group_table,
     history_text,
@@ -21,7 +22,12 @@ from collapse_audit.report import (
     svg,
     words,
 )
-from collapse_audit.report.documents import FeaturesReport, HistoryDocument, ReportDocument
+from collapse_audit.report.documents import (
+    ComparisonDocument,
+    FeaturesReport,
+    HistoryDocument,
+    ReportDocument,
+)
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
@@ -60,6 +66,11 @@ def to_html(
 def history_to_html(history: HistoryDocument) -> str:
     """Write the history of a run as such a page."""
     return _render("history.html.jinja", history=history, to_json=to_json)
+
+
+def comparison_to_html(comparison: ComparisonDocument) -> str:
+    """Write heads side by side as such a page."""
+    return _render("comparison.html.jinja", comparison=comparison, to_json=to_json)
 
 
 def features_to_html(report: FeaturesReport) -> str:
@@ -108,6 +119,7 @@ def _environment() -> jinja2.Environment:
     environment.globals.update(
         advice=advice,
         cells=cells,
+        comparison_text=comparison_text,
         features_cells=features_cells,
         group_table=group_table,
         history_text=history_text,
