@@ -64,7 +64,7 @@ def test_the_slider_moves_the_numbers_to_those_of_the_sweep(
             slider.value = at;
             slider.dispatchEvent(new Event("input"));
             return [
-                ...["unique", "components", "isolated", "n_eff", "epsilon"].map(
+                ...["unique", "components", "isolated", "n_eff", "threshold"].map(
                     (name) => text(`[data-show=${name}]`)),
                 width("unique"),
                 Number(all("[data-mark]")[0].getAttribute("x1")),
@@ -77,7 +77,7 @@ def test_the_slider_moves_the_numbers_to_those_of_the_sweep(
     ]
     for row, level in zip(seen, sweep, strict=True):
         assert float(row[3]) == pytest.approx(level.n_eff.value, rel=0.01)
-        assert row[4].startswith(f"{level.epsilon:g} (")
+        assert row[4].startswith(f"epsilon {level.threshold:g} (")
         assert row[5] == pytest.approx(520 * level.greedy / 100, abs=0.01)
     marks = [row[6] for row in seen]
     assert marks == sorted(marks)

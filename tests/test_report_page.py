@@ -49,7 +49,12 @@ def test_the_provenance_has_what_measuring_again_needs(report: dict[str, Any]) -
     report["heads"][0]["tensor_sha256"] = {"teacher/head": "ab" * 32}
     text = Page(to_html(report)).text
     part = text[text.index("Provenance") : text.index("The report as JSON")]
-    for value in (report["source"]["sha256"], "ab" * 32, "0.025", "greedy cover, certified"):
+    for value in (
+        report["source"]["sha256"],
+        "ab" * 32,
+        "epsilon 0.025",
+        "greedy cover, certified",
+    ):
         assert value in part
 
 
@@ -75,7 +80,7 @@ def test_each_epsilon_is_a_level_with_its_counts_and_its_place(report: dict[str,
     assert [level.own for level in found].index(True) == 2
     assert found[2].show["bracket"] == "130 to 140"
     assert found[3].show["bracket"] == "130 to 134"  # components to M
-    assert found[3].show["epsilon"] == "0.05 (18.2 degrees), the report has 0.025"
+    assert found[3].show["threshold"] == "epsilon 0.05 (18.2 degrees), the report has 0.025"
 
 
 def test_an_epsilon_that_the_sweep_lacks_is_a_level_too(report: dict[str, Any]) -> None:
@@ -185,3 +190,16 @@ def test_a_comparison_is_a_page_with_the_shares_of_all_sources() -> None:
     assert text.count('width="260.0" height="16"') == 2
     start, end = page.text.index('{\n  "schema"'), page.text.rindex("}") + 1
     assert json.loads(page.text[start:end]) == found.to_dict()
+
+
+def test_a_head_compared_by_distance_has_radii_for_levels() -> None:
+    rows = np.random.default_rng(0).standard_normal((60, 4))
+    report = audit_prototypes(rows, metric="euclidean").to_dict()
+    (head,) = report["heads"]
+    found = levels(head, report["parameters"])
+    assert [level.show["unique"] for level in found] == [str(r["greedy"]) for r in head["sweep"]]
+    (own,) = [level for level in found if level.own]
+    assert own.show["threshold"] == f"radius {head['radius']:g}, that of this report"
+    assert own.show["unique"] == str(head["unique"]["greedy"])
+    assert "KoLeo" not in " ".join(next_steps(head))
+    assert "Other radii" in to_html(report)

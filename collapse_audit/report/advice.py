@@ -17,7 +17,7 @@ def next_steps(head: HeadDocument) -> Iterator[str]:
     k, unique = head["k"], head["unique"]
     m = unique["greedy"]
     if m == k:
-        yield "There is nothing to mend: no two prototypes are duplicates at this epsilon."
+        yield "There is nothing to mend: no two prototypes are duplicates at this threshold."
     else:
         yield (
             f"Read entropy, perplexity and usage over the {plural(m, 'unique prototype')}: over "
@@ -28,7 +28,7 @@ def next_steps(head: HeadDocument) -> Iterator[str]:
                 "To see what the copies do to the predictions, run: "
                 "collapse-audit mlcd SOURCE --data IMAGES"
             )
-        if head.get("stored_usage") is None:
+        if head.get("stored_usage") is None and "radius" not in head:
             yield (
                 "In the next training, spread the prototypes with the KoLeo-proto loss (weight "
                 "0.1), or choose a smaller K."
@@ -40,7 +40,7 @@ def next_steps(head: HeadDocument) -> Iterator[str]:
             "scan order. Quote the bracket, or N_eff, with it."
         )
     if not head["sweep"]:
-        yield "To see how M depends on epsilon, audit the source again without --no-sweep."
+        yield "To see how M depends on the threshold, audit the source again without --no-sweep."
     yield (
         "To keep later checkpoints from getting worse, save this audit as JSON and run: "
         "collapse-audit check SOURCE --baseline report.json"

@@ -1,4 +1,4 @@
-"""What the top of a head's section says at each epsilon: its words, its gauge, its place."""
+"""What the top of a head's section says at each threshold: its words, its gauge, its place."""
 
 from __future__ import annotations
 
@@ -12,32 +12,39 @@ from collapse_audit.report.documents import Counts, HeadDocument, Parameters
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One epsilon of the sweep, or that of the report."""
+    """One epsilon, or radius, of the sweep, or that of the report."""
 
-    own: bool  # the epsilon of the report
+    own: bool  # the epsilon or radius of the report
     show: dict[str, str]  # text by what it says
     gauge: dict[str, tuple[float, float]]  # left edge and width of each shape, in SVG units
-    mark: float | None  # of the epsilon on the axis of the sweep, if that is drawn
+    mark: float | None  # of the threshold on the axis of the sweep, if that is drawn
 
 
 def levels(head: HeadDocument, parameters: Parameters) -> tuple[Level, ...]:
-    """The levels of the sweep and the report's own, in rising order of epsilon."""
-    unique, own = head["unique"], parameters["epsilon"]
-    rows: dict[float, Counts] = {row["epsilon"]: row for row in head["sweep"] or ()}
+    """The levels of the sweep and the report's own, by rising threshold."""
+    unique = head["unique"]
+    own = head["radius"] if (epsilon := parameters["epsilon"]) is None else epsilon
+    rows: dict[float, Counts] = {words.level(row): row for row in head["sweep"] or ()}
     rows[own] = unique
-    across = svg.epsilon_axis(head)
-    return tuple(
-        Level(
-            own=epsilon == own,
-            show=_show(head["k"], epsilon, counts, bracket, own),
-            gauge=svg.draw_gauge(head["k"], counts, bracket),
-            mark=across and across(epsilon),
+    across = svg.threshold_axis(head)
+    found = []
+    for at, counts in sorted(rows.items()):
+        bracket = [counts["components"], counts["greedy"]]
+        if at == own:
+            bracket = unique.get("bracket", bracket)
+        told = (
+            f"radius {at:g}" if epsilon is None else f"epsilon {at:g} ({words.degrees(at)} degrees)"
         )
-        for epsilon, counts in sorted(rows.items())
-        for bracket in [
-            (epsilon == own and unique.get("bracket")) or [counts["components"], counts["greedy"]]
-        ]
-    )
+        whose = "that of this report" if at == own else f"the report has {own:g}"
+        found.append(
+            Level(
+                own=at == own,
+                show={"threshold": f"{told}, {whose}"} | _show(head["k"], counts, bracket),
+                gauge=svg.draw_gauge(head["k"], counts, bracket),
+                mark=across and across(at),
+            )
+        )
+    return tuple(found)
 
 
 def packed(found: Sequence[Level]) -> str:
@@ -45,13 +52,9 @@ def packed(found: Sequence[Level]) -> str:
     return json.dumps([asdict(level) for level in found], separators=(",", ":"))
 
 
-def _show(
-    k: int, epsilon: float, counts: Counts, bracket: Sequence[int], own: float
-) -> dict[str, str]:
+def _show(k: int, counts: Counts, bracket: Sequence[int]) -> dict[str, str]:
     low, high = map(words.count, bracket)
-    whose = "that of this report" if epsilon == own else f"the report has {own:g}"
     return {
-        "epsilon": f"{epsilon:g} ({words.degrees(epsilon)} degrees), {whose}",
         "unique": words.count(counts["greedy"]),
         "share": f"{words.percent(counts['greedy'] / k)} of {words.count(k)}",
         "bracket": low if low == high else f"{low} to {high}",

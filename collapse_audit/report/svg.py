@@ -54,25 +54,26 @@ def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
     )
 
 
-def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
-    """Curves of M, N_eff, components, isolated; ``None`` for fewer than two epsilons."""
-    if (across := epsilon_axis(head)) is None:
+def draw_sweep(head: HeadDocument, own: float) -> SweepDrawing | None:
+    """Curves of M, N_eff, components, isolated; ``None`` for fewer than two thresholds."""
+    # own: the epsilon or the radius of the report
+    if (across := threshold_axis(head)) is None:
         return None
-    rows = sorted(head["sweep"], key=lambda row: row["epsilon"])
-    xs = [across(row["epsilon"]) for row in rows]
-    ticks = tuple((x, f"{row['epsilon']:g}") for x, row in zip(xs, rows, strict=True))
-    inside = rows[0]["epsilon"] <= epsilon <= rows[-1]["epsilon"]
+    rows = sorted(head["sweep"], key=words.level)
+    xs = [across(words.level(row)) for row in rows]
+    ticks = tuple((x, f"{words.level(row):g}") for x, row in zip(xs, rows, strict=True))
+    inside = words.level(rows[0]) <= own <= words.level(rows[-1])
     curves = _shares(xs, [(row, head["k"]) for row in rows])
-    return SweepDrawing(curves, ticks, across(epsilon) if inside else None)
+    return SweepDrawing(curves, ticks, across(own) if inside else None)
 
 
-def epsilon_axis(head: HeadDocument) -> Callable[[float], float] | None:
-    """Position of an epsilon on the logarithmic axis; ``None`` for fewer than two epsilons."""
-    found = [math.log(row["epsilon"]) for row in head["sweep"] or ()]
+def threshold_axis(head: HeadDocument) -> Callable[[float], float] | None:
+    """Position of an epsilon or radius on the logarithmic axis; ``None`` for fewer than two."""
+    found = [math.log(words.level(row)) for row in head["sweep"] or ()]
     if len(found) < 2:
         return None
     low, high = min(found), max(found)
-    return lambda epsilon: round(WIDTH * (math.log(epsilon) - low) / (high - low), 2)
+    return lambda value: round(WIDTH * (math.log(value) - low) / (high - low), 2)
 
 
 def draw_gauge(k: int, counts: Counts, bracket: Sequence[int]) -> dict[str, tuple[float, float]]:

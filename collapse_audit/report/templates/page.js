@@ -1,8 +1,8 @@
 "use strict";
-// What the page can do where scripts run: an epsilon to choose, and all groups to sort and search.
+// What the page can do where scripts run: an epsilon or radius to choose, and all groups to sort and search.
 // It only writes text and geometry that the page brings along, and loads nothing.
 
-function chooseEpsilon(section) {
+function chooseLevel(section) {
   const slider = section.querySelector(".slider");
   if (!slider) return;
   const levels = JSON.parse(section.dataset.levels);
@@ -13,7 +13,7 @@ function chooseEpsilon(section) {
     for (const place of section.querySelectorAll("[data-show]")) {
       place.textContent = level.show[place.dataset.show];
     }
-    input.setAttribute("aria-valuetext", level.show.epsilon);
+    input.setAttribute("aria-valuetext", level.show.threshold);
     for (const shape of section.querySelectorAll("[data-gauge]")) {
       const [x, width] = level.gauge[shape.dataset.gauge] || [0, 0];
       shape.setAttribute("x", x);
@@ -125,5 +125,5 @@ function browseGroups(box) {
   show();
 }
 
-document.querySelectorAll("section[data-levels]").forEach(chooseEpsilon);
+document.querySelectorAll("section[data-levels]").forEach(chooseLevel);
 document.querySelectorAll("[data-groups]").forEach(browseGroups);
