@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_NAMES: Final = ("chromium", "google-chrome", "google-chrome-stable")
 _POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 
 
@@ -23,10 +23,11 @@ def run_chromium(page: Path, *arguments: str) -> tuple[str, list[str]]:
         pytest.skip("no chromium")
     command = [
         found, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--disable-dev-shm-usage",
         "--disable-background-networking", "--enable-logging=stderr",
         f"--user-data-dir={page.parent / 'profile'}", *arguments, page.as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 

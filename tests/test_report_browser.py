@@ -13,6 +13,7 @@ from collapse_audit.head_audit import CollapseAudit, audit_prototypes
 from collapse_audit.report.html import to_html
 from tests.chromium import ask, run_chromium
 
+pytestmark = pytest.mark.slow
 HEAD = "const all = (q) => [...document.querySelectorAll(q)], text = (q) => all(q)[0].textContent;"
 
 
