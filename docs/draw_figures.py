@@ -32,9 +32,14 @@ def trained(name: str, k: int) -> Path:
     return RUNS / f"k-{k}_regulariser-{SETTINGS[name]}" / "head.safetensors"
 
 
+def features_of(head: Path) -> Path:
+    """What the backbone of a shipped head gives for the held-out digits."""
+    return head.with_suffix(".features.npz")
+
+
 def bottleneck(head: Path) -> np.ndarray:
     """What a shipped head compares its prototypes with, of the held-out digits."""
-    with np.load(head.with_suffix(".features.npz")) as file:
+    with np.load(features_of(head)) as file:
         features = torch.from_numpy(file["features"].astype(np.float32))
     model = ca.load_head_model(head, images=False)
     return np.asarray(model.bottleneck_of(features).detach())
@@ -75,7 +80,9 @@ def main() -> None:
     save("plot_redundancy_vs_mass", ca.plot_redundancy_vs_mass(ours))
     save("plot_usage", ca.plot_usage(ours))
     for name, head in SHIPPED.items():
-        save(f"plot_class_map_{name.lower()}", ca.plot_class_map(heads[name], bottleneck(head)))
+        classes = ca.measure_mlcd(head, features_of(head), groups=heads[name].groups).unique_winners
+        axes = ca.plot_class_map(heads[name], bottleneck(head), winners=classes)
+        save(f"plot_class_map_{name.lower()}", axes)
     all_sizes = {name: [ca.audit(trained(name, k)) for k in SIZES] for name in SETTINGS}
     save("plot_unique_vs_k", ca.plot_unique_vs_k(all_sizes))
 

@@ -213,4 +213,4 @@ def _label(ax: Axes, title: str, method: str) -> None:
     name = {"tsne": "t-SNE", "umap": "UMAP"}[method]
     ax.set_title(title, fontsize="medium")
     ax.set(xlabel=f"{name} 1 (no unit)", ylabel=f"{name} 2 (no unit)", xticks=[], yticks=[])
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", adjustable="datalim")

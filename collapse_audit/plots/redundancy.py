@@ -126,7 +126,7 @@ def plot_largest_groups(
     ax.set_xticks(middles, factors)
     ax.set_yticks(middles, factors)
     ax.set(
-        title=f"Largest groups of M = {found.num_unique:,}, at most {members} members of each",
+        title=f"M = {found.num_unique:,}: largest groups, at most {members} of each",
         xlabel="group, by its redundancy factor $r_m$",
         ylabel="group, by its redundancy factor $r_m$",
     )
