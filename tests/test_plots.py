@@ -65,9 +65,11 @@ def test_a_histogram_shares_out_the_unique_prototypes_and_all_of_them():
 
 def test_a_sweep_is_drawn_by_rule():
     points = [
-        SimpleNamespace(epsilon=0.1, greedy=5, components=4, isolated=3, n_eff=NEff(4.5, 4.5, 4.5)),
         SimpleNamespace(
-            epsilon=0.025, greedy=9, components=8, isolated=7, n_eff=NEff(8.5, 8.5, 8.5)
+            threshold=0.1, greedy=5, components=4, isolated=3, n_eff=NEff(4.5, 4.5, 4.5)
+        ),
+        SimpleNamespace(
+            threshold=0.025, greedy=9, components=8, isolated=7, n_eff=NEff(8.5, 8.5, 8.5)
         ),
     ]
     drawn = lines(plots.plot_sweep(points))

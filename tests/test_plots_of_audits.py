@@ -60,7 +60,7 @@ def test_the_band_is_the_bracket_at_the_epsilon_of_the_audit_and_reaches_beyond(
     audit: CollapseAudit,
 ) -> None:
     low, high = bracket_band(audit.redundancy)
-    at = [level.epsilon for level in audit.redundancy.sweep].index(0.025)
+    at = [level.threshold for level in audit.redundancy.sweep].index(0.025)
     bracket = audit.redundancy.bracket
     assert (low[at], high[at]) == (bracket.low, bracket.high)
     ax = collapse_audit.plot_sweep(audit)
@@ -104,6 +104,67 @@ def test_heads_of_several_sizes_are_drawn_by_rising_k_with_their_brackets() -> N
     other = audit_prototypes(audits[0].prototypes, epsilon=0.1)
     with pytest.raises(ParameterError, match="these have 2"):
         collapse_audit.plot_unique_vs_k([audits[0], other])
+
+
+# -- the Euclidean metric -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def codes() -> CollapseAudit:
+    rng = np.random.default_rng(4)
+    norms = rng.uniform(1, 50, 300)
+    rows = collapsed(rng, 300, 8, 20, 0.3) * norms[:, None]
+    return audit_prototypes(rows, metric="euclidean", radius=8.0)
+
+
+def test_the_band_of_radii_holds_the_count_of_every_scan_order(codes: CollapseAudit) -> None:
+    radii = [0.5, 1.1, 2.3, 4.7, 9.5, 20.0, 41.0]
+    rows, rng = codes.prototypes.rows, np.random.default_rng(0)
+    found = measure_redundancy(rows, metric="euclidean", radius=8.0, sweep=radii)
+    low, high = bracket_band(found)
+    assert (low < high).any()
+    for _ in range(4):
+        again = measure_redundancy(
+            rng.permutation(rows), metric="euclidean", radius=8.0, sweep=radii
+        )
+        counts = np.array([level.greedy for level in again.sweep])
+        assert (low <= counts).all()
+        assert (counts <= high).all()
+    ax = collapse_audit.plot_sweep(codes)
+    assert ax.get_xlabel() == "radius (distance)"
+    assert not any("random" in str(line.get_label()) for line in ax.get_lines())
+
+
+@pytest.mark.parametrize("kind", ["ecdf", "density"])
+def test_distances_are_drawn_instead_of_cosines(codes: CollapseAudit, kind: str) -> None:
+    ax = collapse_audit.plot_nearest(codes, kind=kind)
+    assert codes.redundancy.nearest is not None
+    distances = codes.redundancy.nearest.distance
+    if kind == "ecdf":
+        drawn = curve(ax, "K = 300 prototypes")
+        np.testing.assert_array_equal(drawn[1:, 0], np.sort(distances))
+    else:
+        heights, ends = np.histogram(distances, 60, (0, max(8, distances.max())), density=True)
+        np.testing.assert_allclose([bar.get_height() for bar in ax.containers[0]], heights)
+        np.testing.assert_allclose([bar.get_x() for bar in ax.containers[0]], ends[:-1], atol=1e-9)
+    assert curve(ax, "radius = 8")[:, 0].tolist() == [8, 8]
+    assert "random directions, D = 8" not in {line.get_label() for line in ax.get_lines()}
+
+
+def test_groups_of_points_are_drawn_by_distance_and_mapped(codes: CollapseAudit) -> None:
+    ax = collapse_audit.plot_largest_groups(codes, groups=3, members=4)
+    drawn = np.asarray(ax.images[0].get_array())
+    points = codes.prototypes.rows[codes.redundancy.leaders[:3]]
+    apart = np.linalg.norm(points[:, None] - points, axis=2)
+    np.testing.assert_allclose(drawn[::4, ::4], apart, atol=1e-6)
+    assert (drawn[0, :4] < 8).all()
+    points_drawn = collapse_audit.plot_prototype_map(codes).collections[0].get_offsets()
+    assert len(points_drawn) == codes.num_unique
+    with pytest.raises(ParameterError, match="in the Euclidean metric"):
+        collapse_audit.plot_class_map(codes, np.ones((3, 8)))
+    cosine = audit_prototypes(codes.prototypes)
+    with pytest.raises(ParameterError, match="these have 2"):
+        collapse_audit.plot_unique_vs_k([codes, cosine])
 
 
 # -- nearest ---------------------------------------------------------------------------------------

@@ -88,7 +88,11 @@ WRONG = {
     "a module": torch.nn.Linear(3, 4),
 }
 CALLS: dict[str, dict[str, Any]] = {"MLCDAccumulator": {"temperature": 0.1}}
-SOUND = {("PrototypeMonitor", "a module"), ("plot_redundancy_factors", "whole numbers")}
+SOUND = {
+    ("PrototypeMonitor", "a module"),
+    ("plot_redundancy_factors", "whole numbers"),
+    ("plot_redundancy_histogram", "whole numbers"),
+}
 PUBLIC = [
     name
     for name in collapse_audit.__all__
@@ -153,7 +157,7 @@ def test_the_repr_of_every_result_is_short(measured: CollapseAudit) -> None:
 
 def test_plots_take_the_audit_itself(measured: CollapseAudit) -> None:
     levels = measured.redundancy.sweep
-    expected = [[level.epsilon, level.greedy] for level in levels]
+    expected = [[level.threshold, level.greedy] for level in levels]
     for given in (measured, measured.redundancy, levels):
         assert plot_sweep(given).get_lines()[0].get_xydata().tolist() == expected
     factors = measured.redundancy_factors.tolist()

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "audit": "How many prototypes are unique?",
     "cache": "What has been fetched; verify or clear it.",
     "check": "Fail where a head got worse.",
+    "clusters": "How many clusters do features have?",
     "compare": "Heads side by side.",
     "demo": "Audit the small head inside the package.",
     "download": "Fetch heads for audits offline.",

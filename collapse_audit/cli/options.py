@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from collapse_audit.cli.formats import FORMAT_OF_SUFFIX, FORMATS
 from collapse_audit.cli.source_name import SourceName
 from collapse_audit.errors import ParameterError
-from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, check_epsilon
+from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, Metric, check_epsilon, check_radius
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,12 +29,23 @@ def option(**declaration: Any) -> Any:
 class AuditOptions:
     """What to measure."""
 
-    epsilon: float = option(
+    epsilon: float | None = option(
         type=float,
-        default=DEFAULT_EPSILON,
-        show_default=True,
-        callback=lambda _ctx, _option, value: check_epsilon(value),
+        show_default=str(DEFAULT_EPSILON),
+        callback=lambda _ctx, _option, value: None if value is None else check_epsilon(value),
         help="Cosine distance strictly below which two prototypes are duplicates.",
+    )
+    metric: Metric = option(
+        type=click.Choice(get_args(Metric)),
+        default="cosine",
+        show_default=True,
+        help="Compare directions, or points as the codes of a codebook are.",
+    )
+    radius: float | None = option(
+        type=float,
+        show_default="0.2 of the median nearest distance",
+        callback=lambda _ctx, _option, value: None if value is None else check_radius(value),
+        help="With euclidean, the distance strictly below which two prototypes are duplicates.",
     )
     head: str | None = option(metavar="NAME", help="Only this head; all of them by default.")
     branch: Branch = option(
@@ -48,8 +59,10 @@ class AuditOptions:
         metavar="DIR",
         help="Where to look for the files of manifest ids.",
     )
-    sweep: bool = option(default=True, help="Count over several epsilons; on by default.")
-    nearest: bool = option(default=True, help="Nearest-cosine quantiles; on by default.")
+    sweep: bool = option(default=True, help="Count over several thresholds; on by default.")
+    nearest: bool = option(
+        default=True, help="Quantiles of the nearest cosine or distance; on by default."
+    )
     device: str = option(
         default="auto",
         show_default=True,

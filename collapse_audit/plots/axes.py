@@ -5,6 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from collapse_audit.errors import ParameterError
+from collapse_audit.similarity import Points
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -61,6 +67,24 @@ def new_figure(size: tuple[float, float]) -> Figure:
 def log_log(ax: Axes, title: str, x: str, y: str) -> None:
     """Two logarithmic axes and all that is written on them."""
     ax.set(xscale="log", yscale="log", title=title, xlabel=x, ylabel=y)
+
+
+def check_audit(given: object, caller: str) -> None:
+    """A ParameterError if something is no audit."""
+    if not hasattr(given, "redundancy") or not hasattr(given, "prototypes"):
+        raise ParameterError(f"{caller} takes an audit; got {kind_of(given)}.")
+
+
+def rows_of(audit: Audited, index: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """Some prototypes as the audit compared them: directions, or points of norm one at most."""
+    if audit.redundancy.metric == "cosine":
+        return audit.prototypes.unit_rows(index)
+    return Points(audit.prototypes).unit_rows(index)
+
+
+def threshold_label(metric: str) -> str:
+    """What an axis of thresholds is called."""
+    return r"threshold $\epsilon$ (cosine distance)" if metric == "cosine" else "radius (distance)"
 
 
 def as_image(points: int) -> bool:

@@ -8,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.plots.axes import COLOUR_MAP, COLOURS, as_image, axes_or_new
+from collapse_audit.plots.axes import (
+    COLOUR_MAP,
+    COLOURS,
+    as_image,
+    axes_or_new,
+    check_audit,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,8 +37,8 @@ def plot_prototype_map(
 ) -> Axes:
     """The unique prototypes in two dimensions, coloured by how often each is repeated.
 
-    t-SNE of scikit-learn on the directions, started from their two principal components; which
-    points are near means something, how far apart groups of them lie does not.
+    t-SNE of scikit-learn on the directions (in the Euclidean metric, on the points), started from
+    their two principal components. Which are near means something, how far apart groups lie not.
 
     Args:
         audit: An audit.
@@ -46,12 +53,13 @@ def plot_prototype_map(
         The Axes.
 
     Raises:
-        ParameterError: If fewer than 4 unique prototypes or 2 dimensions are left, a number is out
-            of range, or the method is unknown or not installed.
+        ParameterError: If it is no audit, fewer than 4 unique prototypes or 2 dimensions are left,
+            a number is out of range, or the method is unknown or not installed.
     """
+    check_audit(audit, "plot_prototype_map")
     found, rng = audit.redundancy, np.random.default_rng(seed)
     chosen = _some(found.num_unique, limit, rng)
-    rows = audit.prototypes.unit_rows(found.leaders[chosen])
+    rows = rows_of(audit, found.leaders[chosen])
     points, how = _embed(rows, method, perplexity, seed)
     from matplotlib.colors import LogNorm
 
@@ -84,7 +92,7 @@ def plot_class_map(
     The classes that most samples have get a colour, the others are grey.
 
     Args:
-        audit: An audit.
+        audit: An audit in the cosine metric.
         features: Bottleneck features of the samples (n x d), as ``HeadModel.bottleneck_of`` gives
             them; only their directions are used.
         winners: Unique class of each sample (n), such as ``mlcd.unique_winners``; by default that
@@ -100,12 +108,19 @@ def plot_class_map(
         The Axes.
 
     Raises:
-        ParameterError: If the features do not fit the head, and as for
+        ParameterError: If the features do not fit the head, the audit is in the Euclidean metric,
+            and as for
             :func:`plot_prototype_map`.
     """
+    check_audit(audit, "plot_class_map")
     found, rng = audit.redundancy, np.random.default_rng(seed)
     if not 1 <= classes <= len(COLOURS):
         raise ParameterError(f"classes must be from 1 to {len(COLOURS)}, got {classes}.")
+    if found.metric != "cosine":
+        raise ParameterError(
+            "samples are mapped by direction, and this audit is in the Euclidean metric.",
+            hint="Audit with `metric=cosine`.",
+        )
     samples = _directions(features, audit.prototypes.d)
     leaders = _some(found.num_unique, limit, rng)
     chosen = _some(len(samples), limit, rng)

@@ -13,9 +13,12 @@ from collapse_audit.plots.axes import (
     K_COLOUR,
     M_COLOUR,
     axes_or_new,
+    check_audit,
     kind_of,
     log_log,
+    rows_of,
 )
+from collapse_audit.similarity import Points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,11 +90,11 @@ def plot_redundancy_histogram(
 def plot_largest_groups(
     audit: Audited, *, groups: int = 8, members: int = 16, ax: Axes | None = None
 ) -> Axes:
-    """Cosines between the members of the largest groups, as a heat map.
+    """Cosines between the members of the largest groups, as a heat map; or their distances.
 
-    Groups stand in falling order of size, and members in falling order of their cosine with the
-    leader. Where a group is larger than ``members``, those are evenly spaced in that order. A line
-    on the colour bar marks the cosine of epsilon.
+    Groups stand in falling order of size, and members from the nearest to the leader on. Where a
+    group is larger than ``members``, those are evenly spaced in that order. A line on the colour
+    bar marks the cosine of epsilon, or the radius.
 
     Args:
         audit: An audit.
@@ -103,19 +106,25 @@ def plot_largest_groups(
         The Axes.
 
     Raises:
-        ParameterError: If a number is too small.
+        ParameterError: If it is no audit, or a number is too small.
     """
+    check_audit(audit, "plot_largest_groups")
     if groups < 1 or members < 2:
         raise ParameterError(
             f"at least 1 group and 2 members are drawn, got groups={groups}, members={members}."
         )
+    from scipy.spatial.distance import cdist
+
     ax, found = axes_or_new(ax), audit.redundancy
     chosen = [_members(audit, group, members) for group in range(min(groups, found.num_unique))]
-    rows = audit.prototypes.unit_rows(np.concatenate(chosen))
-    cosines, limit = np.clip(rows @ rows.T, -1, 1), 1 - found.epsilon
+    rows, cosine = rows_of(audit, np.concatenate(chosen)), found.metric == "cosine"
+    halves = cdist(rows, rows, "sqeuclidean") / 2
+    values = 1 - halves if cosine else Points(audit.prototypes).distances(halves)
+    limit = 1 - found.threshold if cosine else found.threshold
     ends = np.cumsum([len(inside) for inside in chosen])
     image = ax.imshow(
-        cosines, cmap=COLOUR_MAP, vmin=min(cosines.min(), limit), vmax=1.0, interpolation="nearest",
+        values, cmap=COLOUR_MAP if cosine else f"{COLOUR_MAP}_r", interpolation="nearest",
+        vmin=min(values.min(), limit), vmax=max(values.max(), limit),
         extent=(0, ends[-1], ends[-1], 0),
     )  # fmt: skip
     for end in ends[:-1]:
@@ -130,16 +139,18 @@ def plot_largest_groups(
         xlabel="group, by its redundancy factor $r_m$",
         ylabel="group, by its redundancy factor $r_m$",
     )
-    bar = ax.figure.colorbar(image, ax=ax, label="cosine")
+    bar = ax.figure.colorbar(image, ax=ax, label="cosine" if cosine else "distance")
     bar.ax.axhline(limit, color=M_COLOUR, linewidth=1.5)
     return ax
 
 
 def _members(audit: Audited, group: int, number: int) -> npt.NDArray[np.intp]:
-    """Some members of a group, in falling order of their cosine with the leader."""
+    """Some members of a group, from the nearest to its leader on."""
+    from scipy.spatial.distance import cdist
+
     inside = np.flatnonzero(audit.redundancy.groups == group)
-    leader = audit.prototypes.unit_rows(audit.redundancy.leaders[[group]])[0]
-    order = np.argsort(-(audit.prototypes.unit_rows(inside) @ leader), kind="stable")
+    leader = rows_of(audit, audit.redundancy.leaders[[group]])
+    order = np.argsort(cdist(rows_of(audit, inside), leader)[:, 0], kind="stable")
     places = np.linspace(0, len(inside) - 1, min(number, len(inside))).round().astype(np.intp)
     return inside[order[places]]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.plots.axes import new_figure
+from collapse_audit.plots.axes import kind_of, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def plot_side_by_side(
         The Axes, in the order given, of one figure.
 
     Raises:
-        ParameterError: If there are no results.
+        ParameterError: If there are no results, or they have no names.
 
     Example:
         >>> from collapse_audit import audit, plot_redundancy_factors
@@ -41,6 +41,10 @@ def plot_side_by_side(
         >>> left.get_xlim() == right.get_xlim()
         True
     """
+    given: tuple[object, object] = (plot, results)
+    if not callable(given[0]) or not isinstance(given[1], Mapping):
+        kinds = " and ".join(map(kind_of, given))
+        raise ParameterError(f"plot_side_by_side takes a plot and results by name; got {kinds}.")
     if not results:
         raise ParameterError("there is nothing to draw side by side.", hint="Give results by name.")
     figure = new_figure((5.2 * len(results), 4.0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +17,10 @@ from collapse_audit.plots.axes import (
     NULL_COLOUR,
     axes_or_new,
     kind_of,
+    threshold_label,
 )
-from collapse_audit.similarity import expected_n_eff
+from collapse_audit.similarity import Threshold, expected_n_eff
+from collapse_audit.similarity.euclidean import Radius
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,18 +29,16 @@ if TYPE_CHECKING:
     from collapse_audit.redundancy import Redundancy
     from collapse_audit.similarity import SweepLevel
 
-# Half and double angles are rounded outwards by this share, which only widens the band.
-_SLACK = 1e-9
-
 
 def plot_sweep(
     sweep: Audited | Redundancy | Sequence[SweepLevel], *, ax: Axes | None = None
 ) -> Axes:
-    """Unique prototypes at every epsilon, by each counting rule, and the effective number.
+    """Unique prototypes at every threshold, by each counting rule, and the effective number.
 
-    The band holds M of every scan order: at the epsilon of the audit it is the bracket, and at the
-    others it follows from the bracket and from the counts at half and at twice the angle. The null
-    is the mean N_eff of as many random directions (:func:`expected_n_eff`).
+    The band holds M of every scan order: at the threshold of the audit it is the bracket, and at
+    the others it follows from the bracket and from the counts at half and at twice the angle, or
+    radius. The null is the mean N_eff of as many random directions: (1 - (1 - p)^K) / p with p the
+    probability that two of them are duplicates. Points of the Euclidean metric have none.
 
     Args:
         sweep: An audit; its ``redundancy``, for a picture without the null; or the levels,
@@ -54,13 +53,14 @@ def plot_sweep(
     """
     found: Any = getattr(sweep, "redundancy", sweep)
     levels = getattr(found, "sweep", found)
-    if not isinstance(levels, list | tuple) or not all(hasattr(p, "epsilon") for p in levels):
+    if not isinstance(levels, list | tuple) or not all(hasattr(p, "threshold") for p in levels):
         raise ParameterError(f"plot_sweep takes an audit, or its sweep; got {kind_of(sweep)}.")
     if not levels:
         raise ParameterError("the sweep is empty.", hint="Audit with `sweep=True`.")
     ax = axes_or_new(ax)
-    points = sorted(levels, key=lambda point: point.epsilon)
-    epsilons = [point.epsilon for point in points]
+    points = sorted(levels, key=lambda point: point.threshold)
+    thresholds = [point.threshold for point in points]
+    metric = getattr(found, "metric", "cosine")
     # Often the rules agree: rings around squares, and a dashed line on a solid one, stay visible.
     for label, counts, style, size, colour in (
         ("greedy cover, $M$", [point.greedy for point in points], "-o", 9.0, M_COLOUR),
@@ -69,29 +69,29 @@ def plot_sweep(
         ("isolated", [point.isolated for point in points], ":^", 4.0, NULL_COLOUR),
     ):
         ax.plot(
-            epsilons, counts, style, color=colour, label=label, markersize=size,
+            thresholds, counts, style, color=colour, label=label, markersize=size,
             markerfacecolor="none" if size > 4.0 else colour,
         )  # fmt: skip
     if found is not levels:
         ax.fill_between(
-            epsilons, *bracket_band(found), color=M_COLOUR, alpha=0.2, linewidth=0,
+            thresholds, *bracket_band(found), color=M_COLOUR, alpha=0.2, linewidth=0,
             label="$M$, any scan order",
         )  # fmt: skip
-    if (head := getattr(sweep, "prototypes", None)) is not None:
-        fine = np.geomspace(epsilons[0], epsilons[-1], 200)
+    if (head := getattr(sweep, "prototypes", None)) is not None and metric == "cosine":
+        fine = np.geomspace(thresholds[0], thresholds[-1], 200)
         null = [expected_n_eff(epsilon, head.k, head.d) for epsilon in fine]
         label = f"random directions, $N_{{eff}}$ (D = {head.d:,})"
         ax.plot(fine, null, color=NULL_COLOUR, linewidth=1.0, label=label)
     ax.set(
         xscale="log",
-        xlabel=r"threshold $\epsilon$ (cosine distance)",
+        xlabel=threshold_label(metric),
         ylabel="unique prototypes (number)",
         title="Uniqueness by threshold",
     )
     ax.set_yscale("symlog", linthresh=1.0)
     ax.set_ylim(0, 1.6 * max(np.max(line.get_ydata()) for line in ax.get_lines()))
     ax.yaxis.set_major_formatter("{x:,.0f}")
-    ax.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
+    ax.set_xticks(thresholds, [f"{threshold:g}" for threshold in thresholds])
     ax.minorticks_off()
     ax.legend(fontsize="small", loc="lower left")
     return ax
@@ -112,16 +112,22 @@ def plot_unique_vs_k(
         The Axes.
 
     Raises:
-        ParameterError: If there are none, or they were audited at several epsilon.
+        ParameterError: If there are none, these are no audits, or they were audited at several
+            thresholds.
     """
     named = heads if isinstance(heads, Mapping) else {"$M$": heads}
+    for given in named.values():
+        if not isinstance(given, list | tuple) or not all(map(_is_counted, given)):
+            kind = kind_of(given)
+            raise ParameterError(f"plot_unique_vs_k takes audits, or lists by name; got {kind}.")
     found = {name: [_redundancy_of(one) for one in audits] for name, audits in named.items()}
-    epsilons = {one.epsilon for audits in found.values() for one in audits}
-    if len(epsilons) != 1:
+    levels = {(one.metric, one.threshold) for audits in found.values() for one in audits}
+    if len(levels) != 1:
         raise ParameterError(
-            f"heads of one epsilon are drawn together, and these have {len(epsilons)}.",
-            hint="Audit all with the same `epsilon=`.",
+            f"heads of one threshold are drawn together, and these have {len(levels)}.",
+            hint="Audit all with the same `epsilon=` or `radius=`.",
         )
+    metric, threshold = levels.pop()
     ax, sizes = axes_or_new(ax), sorted({one.k for audits in found.values() for one in audits})
     ax.plot(sizes, sizes, color=NULL_COLOUR, linewidth=5.0, alpha=0.4, label="$M = K$")
     for at, (name, audits) in enumerate(found.items()):
@@ -136,7 +142,7 @@ def plot_unique_vs_k(
     ax.set(
         xscale="log",
         yscale="log",
-        title=rf"Unique prototypes at $\epsilon$ = {epsilons.pop():g}",
+        title=f"Unique prototypes, {threshold_label(metric)} = {threshold:g}",
         xlabel="prototypes $K$ (number)",
         ylabel="unique prototypes $M$ (number)",
     )
@@ -145,6 +151,10 @@ def plot_unique_vs_k(
     ax.yaxis.set_major_formatter("{x:,g}")
     ax.legend()
     return ax
+
+
+def _is_counted(given: object) -> bool:
+    return hasattr(getattr(given, "redundancy", given), "bracket")
 
 
 def _redundancy_of(given: Any) -> Redundancy:
@@ -157,15 +167,16 @@ def bracket_band(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Bounds of M in every scan order at each level of the sweep."""
     # As in the bracket: leaders at an angle number at most any cover at half of it, and at least
-    # any set that is apart by twice of it. An upper bound holds at every larger epsilon too, and a
-    # lower one at every smaller.
+    # any set that is apart by twice of it. An upper bound holds at every larger threshold too, and
+    # a lower one at every smaller.
     low, high = [], []
-    bracket, at = redundancy.bracket, redundancy.epsilon
-    for level in redundancy.sweep:
-        half = (1 - sqrt(1 - level.epsilon / 2)) * (1 - _SLACK)
-        double = (2 - 2 * (1 - level.epsilon) ** 2) * (1 + _SLACK)
-        above = [other.greedy for other in redundancy.sweep if other.epsilon <= half]
-        below = [other.greedy for other in redundancy.sweep if other.epsilon >= double]
-        high.append(min([redundancy.k, *above, *[bracket.high] * (at <= level.epsilon)]))
-        low.append(max([level.components, *below, *[bracket.low] * (at >= level.epsilon)]))
+    levels, bracket = redundancy.sweep, redundancy.bracket
+    for level in levels:
+        at = level.threshold
+        here = Threshold(at) if redundancy.metric == "cosine" else Radius(at, 0)
+        double = np.inf if here.double is None else here.double
+        above = [other.greedy for other in levels if other.threshold <= here.half]
+        below = [other.greedy for other in levels if other.threshold >= double]
+        high.append(min([redundancy.k, *above, *[bracket.high] * (redundancy.threshold <= at)]))
+        low.append(max([level.components, *below, *[bracket.low] * (redundancy.threshold >= at)]))
     return np.array(low, dtype=np.int64), np.array(high, dtype=np.int64)

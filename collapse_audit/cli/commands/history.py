@@ -16,6 +16,7 @@ from collapse_audit.cli.progress import progress_bars
 from collapse_audit.errors import ParameterError, SourceError
 from collapse_audit.files import write_atomically
 from collapse_audit.history import ONSET_SHARE, RunHistory, audit_history, follow_history
+from collapse_audit.prototypes import DEFAULT_EPSILON
 from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.report.history_text import history_to_table
 
@@ -42,7 +43,7 @@ Examples:
 Exit codes: 0 done, 2 nothing could be audited, or with --strict not everything.""",
 )
 @click.argument("sources", nargs=-1, required=True, metavar="RUN...", type=click.Path())
-@option_of(AuditOptions, "epsilon")
+@option_of(AuditOptions, "epsilon", default=DEFAULT_EPSILON, show_default=True)
 @option_of(AuditOptions, "head")
 @option_of(AuditOptions, "branch")
 @click.option(

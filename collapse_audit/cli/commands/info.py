@@ -16,7 +16,7 @@ from collapse_audit.words import printable
 
 if TYPE_CHECKING:
     from collapse_audit.remote.settings import RemoteSettings
-    from collapse_audit.report.documents import InfoDocument
+    from collapse_audit.report.info_documents import InfoDocument
 
 _ROWS_SHOWN = 24
 
