@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -279,7 +279,11 @@ def test_the_script_beside_the_command_answers_the_same(
     whole_audit.main()
     answer = json.loads(capsys.readouterr().out)
     found = measure_redundancy(rows)
-    assert answer["sweep"] == [asdict(level) for level in found.sweep]
+    names = ("greedy", "components", "isolated")
+    assert answer["sweep"] == [
+        {"epsilon": level.threshold, **{name: getattr(level, name) for name in names}}
+        for level in found.sweep
+    ]
     assert found.nearest is not None
     quantiles = np.quantile(found.nearest.cosine, whole_audit.QUANTILES)
     np.testing.assert_allclose(answer["nearest_cosine"], quantiles, atol=1e-6)
