@@ -66,7 +66,8 @@ def plot_prototype_map(
     factors, ax = found.redundancy_factors[chosen], axes_or_new(ax)
     order = np.argsort(factors, kind="stable")  # the most repeated ones on top
     drawn = ax.scatter(
-        points[order, 0], points[order, 1], c=factors[order], s=min(14.0, 14000 / len(points)), cmap=COLOUR_MAP, linewidths=0,
+        points[order, 0], points[order, 1], c=factors[order], cmap=COLOUR_MAP,
+        s=min(14.0, 14000 / len(points)), linewidths=0,
         norm=LogNorm(1, max(2, factors.max())), rasterized=as_image(len(points)),
     )  # fmt: skip
     ax.figure.colorbar(drawn, ax=ax, label="redundancy factor $r_m$", format="%d")
