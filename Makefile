@@ -16,7 +16,7 @@ FIND_UV = if uv pip install --help 2>/dev/null | grep -q -e '--group'; then comm
 export UV_HTTP_TIMEOUT ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fuzz lint format types contracts docs reference notebooks bench examples clean
+.PHONY: help demo test quick check fuzz lint format types contracts docs reference notebooks figures bench examples clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ reference: $(SETUP)  ## rewrite docs/cli.md from the commands' --help
 
 notebooks: $(SETUP)  ## bring the .ipynb of each pair up to date with its .py
 	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
+
+figures: $(SETUP)  ## draw the figures of docs/figures.md again; the first call trains heads for minutes
+	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_figures.py
 
 fuzz: $(SETUP)  ## 20,000 pickle programs and 10,000 damaged files; FUZZ="--seed 7" for others
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_readers $(FUZZ)

@@ -38,14 +38,17 @@ if TYPE_CHECKING:
         measure_mlcd,
         open_samples,
     )
-    from collapse_audit.plots import (
-        plot_history,
-        plot_rank_frequency,
+    from collapse_audit.plots.embedding import plot_class_map, plot_prototype_map
+    from collapse_audit.plots.history import plot_history
+    from collapse_audit.plots.mlcd import plot_rank_frequency, plot_redundancy_vs_mass, plot_usage
+    from collapse_audit.plots.nearest import plot_nearest
+    from collapse_audit.plots.redundancy import (
+        plot_largest_groups,
         plot_redundancy_factors,
-        plot_redundancy_vs_mass,
-        plot_sweep,
-        plot_usage,
+        plot_redundancy_histogram,
     )
+    from collapse_audit.plots.side_by_side import plot_side_by_side
+    from collapse_audit.plots.sweep import plot_sweep, plot_unique_vs_k
     from collapse_audit.prototypes import Prototypes
     from collapse_audit.redundancy import (
         Diversity,
@@ -110,11 +113,18 @@ __all__ = [
     "measure_mlcd",
     "measure_redundancy",
     "open_samples",
+    "plot_class_map",
     "plot_history",
+    "plot_largest_groups",
+    "plot_nearest",
+    "plot_prototype_map",
     "plot_rank_frequency",
     "plot_redundancy_factors",
+    "plot_redundancy_histogram",
     "plot_redundancy_vs_mass",
+    "plot_side_by_side",
     "plot_sweep",
+    "plot_unique_vs_k",
     "plot_usage",
     "run_training",
 ]
@@ -136,8 +146,13 @@ _NAMES = {
     "monitor": "Observation PrototypeMonitor",
     "network": "BackboneModel HeadModel load_backbone load_head_model measure_features "
     "measure_mlcd open_samples",
-    "plots": "plot_history plot_rank_frequency plot_redundancy_factors plot_redundancy_vs_mass "
-    "plot_sweep plot_usage",
+    "plots.embedding": "plot_class_map plot_prototype_map",
+    "plots.history": "plot_history",
+    "plots.mlcd": "plot_rank_frequency plot_redundancy_vs_mass plot_usage",
+    "plots.nearest": "plot_nearest",
+    "plots.redundancy": "plot_largest_groups plot_redundancy_factors plot_redundancy_histogram",
+    "plots.side_by_side": "plot_side_by_side",
+    "plots.sweep": "plot_sweep plot_unique_vs_k",
     "prototypes": "Prototypes",
     "redundancy": "Diversity Redundancy measure_diversity measure_redundancy",
     "sources": "load_heads load_prototypes",

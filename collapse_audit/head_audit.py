@@ -196,7 +196,7 @@ class CollapseAudit:
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw how often each unique prototype is repeated; gives the Axes, by default new ones."""
-        from collapse_audit.plots import plot_redundancy_factors
+        from collapse_audit.plots.redundancy import plot_redundancy_factors
 
         return plot_redundancy_factors(self, ax=ax)
 

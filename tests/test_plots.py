@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from collapse_audit import plots
+import collapse_audit as plots
 from collapse_audit.errors import ParameterError
 from collapse_audit.mlcd import MLCDAccumulator
 from collapse_audit.prototypes import Prototypes
@@ -51,6 +51,18 @@ def test_redundancy_factors_are_drawn_in_descending_order():
         plots.plot_redundancy_factors([])
 
 
+def test_a_histogram_shares_out_the_unique_prototypes_and_all_of_them():
+    ax = plots.plot_redundancy_histogram([1, 1, 2, 3, 4, 7, 8])
+    of_unique, of_all = ax.containers
+    shares = np.array([2, 2, 2, 1]) / 7 * 100
+    np.testing.assert_allclose([bar.get_height() for bar in of_unique], shares)
+    shares = np.array([2, 5, 11, 8]) / 26 * 100
+    np.testing.assert_allclose([bar.get_height() for bar in of_all], shares)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2-3", "4-7", "8-15"]
+    with pytest.raises(ParameterError, match="plot_redundancy_histogram takes an audit"):
+        plots.plot_redundancy_histogram([0, 1])
+
+
 def test_a_sweep_is_drawn_by_rule():
     points = [
         SimpleNamespace(
@@ -61,8 +73,8 @@ def test_a_sweep_is_drawn_by_rule():
         ),
     ]
     drawn = lines(plots.plot_sweep(points))
-    assert drawn["greedy cover, M"].tolist() == [[0.025, 9], [0.1, 5]]
-    assert drawn["N_eff"].tolist() == [[0.025, 8.5], [0.1, 4.5]]
+    assert drawn["greedy cover, $M$"].tolist() == [[0.025, 9], [0.1, 5]]
+    assert drawn["$N_{eff}$"].tolist() == [[0.025, 8.5], [0.1, 4.5]]
     assert drawn["isolated"].tolist() == [[0.025, 7], [0.1, 3]]
     with pytest.raises(ParameterError, match="sweep=True"):
         plots.plot_sweep([])

@@ -88,7 +88,11 @@ WRONG = {
     "a module": torch.nn.Linear(3, 4),
 }
 CALLS: dict[str, dict[str, Any]] = {"MLCDAccumulator": {"temperature": 0.1}}
-SOUND = {("PrototypeMonitor", "a module"), ("plot_redundancy_factors", "whole numbers")}
+SOUND = {
+    ("PrototypeMonitor", "a module"),
+    ("plot_redundancy_factors", "whole numbers"),
+    ("plot_redundancy_histogram", "whole numbers"),
+}
 PUBLIC = [
     name
     for name in collapse_audit.__all__

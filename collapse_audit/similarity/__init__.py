@@ -16,7 +16,11 @@ from collapse_audit.similarity.euclidean import EuclideanComparison, Points
 from collapse_audit.similarity.links import Links, link_groups
 from collapse_audit.similarity.n_eff import NEff, counted, near_mass
 from collapse_audit.similarity.nearest import Nearest, NearestSearch
-from collapse_audit.similarity.null import duplicate_probability, nearest_cosine_quantiles
+from collapse_audit.similarity.null import (
+    duplicate_probability,
+    expected_n_eff,
+    nearest_cosine_quantiles,
+)
 from collapse_audit.similarity.predicate import Comparison, Threshold
 from collapse_audit.similarity.products.choice import Arithmetic, choose_panels
 from collapse_audit.similarity.progress import Progress, silent
@@ -44,6 +48,7 @@ __all__ = [
     "counted",
     "default_radius",
     "duplicate_probability",
+    "expected_n_eff",
     "leader_cover",
     "link_groups",
     "near_mass",

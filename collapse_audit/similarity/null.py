@@ -17,6 +17,14 @@ def duplicate_probability(epsilon: float, d: int) -> float:
     return float(0.5 * betainc((d - 1) / 2, 0.5, 1 - (1 - epsilon) ** 2))
 
 
+def expected_n_eff(epsilon: float, k: int, d: int) -> float:
+    """Mean of N_eff for k random directions in d dimensions."""
+    # The others within epsilon of one direction are binomial with this p, because the cosines with
+    # it are independent, and the mean of 1 / (1 + B) is (1 - (1 - p)^k) / (k p).
+    p = duplicate_probability(epsilon, d)
+    return float(k) if k * p < 1e-12 else float(-np.expm1(k * np.log1p(-p)) / p)
+
+
 def nearest_cosine_quantiles(quantiles: npt.ArrayLike, k: int, d: int) -> npt.NDArray[np.float64]:
     """Quantiles, in (0, 1), of the nearest cosine of one of k random directions in d dimensions."""
     # The k - 1 cosines of one direction with the others are independent, so the largest is below c

@@ -176,7 +176,7 @@ def _check_figure(figure: Path, sources: tuple[str, ...]) -> None:
 def _draw(found: RunHistory, figure: Path) -> None:
     from matplotlib.figure import Figure
 
-    from collapse_audit.plots import plot_history
+    from collapse_audit.plots.history import plot_history
 
     file, drawing = BytesIO(), Figure(figsize=(6.0, 4.0), layout="constrained")
     plot_history(found, ax=drawing.add_subplot())
