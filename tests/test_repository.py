@@ -224,3 +224,17 @@ def test_the_library_knows_no_option_of_the_command_line(path: Path) -> None:
 )
 def test_the_scanner_for_split_messages_finds_what_it_should(source: str, defects: int) -> None:
     assert len(joined_words(source)) == defects
+
+
+@pytest.mark.parametrize("script", ["generate_model_zoo.py", "draw_landing_figure.py"])
+def test_what_scripts_write_into_the_site_is_fresh(repository: Path, script: str) -> None:
+    command = [sys.executable, repository / "docs" / script, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_model_zoo_has_every_checkpoint_of_the_manifest(repository: Path) -> None:
+    page = (repository / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = yaml.safe_load((repository / "checkpoints_manifest.yaml").read_text("utf-8"))
+    ids = [row["id"] for row in rows["checkpoints"]]
+    assert sorted(re.findall(r"^\| `(\S+)` \|", page, flags=re.MULTILINE)) == sorted(ids)
