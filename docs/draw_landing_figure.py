@@ -35,7 +35,7 @@ def blocks(found: CollapseAudit, left: int) -> Iterator[str]:
 def panel(found: CollapseAudit, left: int, title: str) -> Iterator[str]:
     """A head: what it is, how many of its prototypes are unique, and its groups."""
     yield f'<text class="title" x="{left}" y="38">{title}</text>'
-    count = f"{len(found.groups)} prototypes, {found.num_unique} different directions"
+    count = f"{len(found.groups)} prototypes, {found.num_unique} unique"
     yield f'<text x="{left}" y="72">{count}</text>'
     yield from blocks(found, left)
 
@@ -66,8 +66,8 @@ def draw() -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
         f"<title>{alt}</title>",
-        "<style>text{font:22px system-ui,sans-serif;fill:#2b2f36}"
-        ".title{font-size:26px;font-weight:600}</style>",
+        "<style>text{font:24px system-ui,sans-serif;fill:#2b2f36}"
+        ".title{font-size:28px;font-weight:600}</style>",
         f'<rect width="{width}" height="{height}" rx="8" fill="#fff"/>',
     ]
     for place, (title, found) in enumerate(audits):
