@@ -280,3 +280,19 @@ def value(word: str) -> str | float:
         return float(word.replace(",", "").strip("()"))
     except ValueError:
         return word
+
+
+def test_the_summary_of_the_training_has_the_means_of_its_log() -> None:
+    log = PAGES["docs/training_log.md"]
+    summary = PAGES["docs/training_results.md"]
+    rows = re.findall(r"^\| (digits|Fashion-MNIST) \| (\S+) \|(.*)\|$", summary, re.MULTILINE)
+    assert len(rows) == 6
+    for data, regulariser, cells in rows:
+        section = log[log.index(f"## {data[0].upper()}{data[1:]}, three seeds") :].split("\n![")[0]
+        runs = re.findall(rf"^\| (\d+) \| {regulariser} \|(.*)\|$", section, re.MULTILINE)
+        found = {int(k): rest.split("|") for k, rest in runs}
+        m = [np.mean([*map(int, found[k][0].split(","))]) for k in (512, 1024, 2048)]
+        others = [float(found[1024][place].split()[0]) for place in (5, 6, 8, 9)]
+        shown = [*map(value, cells.replace("|", "").split())]
+        assert shown[:3] == pytest.approx(m, abs=0.5)
+        assert shown[3:] == others
