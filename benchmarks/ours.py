@@ -105,7 +105,7 @@ def _read_sweep(found: tuple[str, tuple[SweepLevel, ...]], rows: Rows) -> Answer
     curve = np.array([(level.components, level.isolated) for level in levels])
     faults = [] if (np.diff(curve, axis=0) <= 0).all() else ["the curve rises with epsilon"]
     for level in (levels[0], levels[-1]):
-        comparison = _compare(rows, device="cpu", arithmetic="auto", epsilon=level.epsilon)
+        comparison = _compare(rows, device="cpu", arithmetic="auto", epsilon=level.threshold)
         cover = leader_cover(comparison)
         links = link_groups(comparison, cover)
         alone = int((links.neighbours == 0).sum())
@@ -114,7 +114,7 @@ def _read_sweep(found: tuple[str, tuple[SweepLevel, ...]], rows: Rows) -> Answer
             level.components,
             level.isolated,
         ):
-            faults.append(f"level {level.epsilon} differs from a count from scratch")
+            faults.append(f"level {level.threshold} differs from a count from scratch")
     return Answer(
         counts={
             "greedy": here.greedy,

@@ -7,6 +7,7 @@ from collapse_audit.version import __version__
 
 if TYPE_CHECKING:
     from collapse_audit.auditing import audit, audit_source
+    from collapse_audit.clusters import ClusterEstimate, estimate_clusters
     from collapse_audit.errors import (
         CheckpointError,
         CollapseAuditError,
@@ -59,6 +60,7 @@ __all__ = [
     "MLCD",
     "BackboneModel",
     "CheckpointError",
+    "ClusterEstimate",
     "CollapseAudit",
     "CollapseAuditError",
     "CollapseAuditWarning",
@@ -93,6 +95,7 @@ __all__ = [
     "check",
     "compare",
     "embedded_head",
+    "estimate_clusters",
     "koleo_data_loss",
     "koleo_proto_loss",
     "load_backbone",
@@ -117,6 +120,7 @@ __all__ = [
 # Where each public name lives; importing the package itself costs nothing.
 _NAMES = {
     "auditing": "audit audit_source",
+    "clusters": "ClusterEstimate estimate_clusters",
     "errors": "CheckpointError CollapseAuditError CollapseAuditWarning ManifestError "
     "NoPrototypesError ParameterError PrototypeError ReportError SourceError UnsafePickleError",
     "examples": "embedded_head",

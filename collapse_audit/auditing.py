@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from collapse_audit.checkpoints.selection import select_default
 from collapse_audit.head_audit import CollapseAudit, Measuring, Published, Source, audit_prototypes
-from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, Prototypes, check_epsilon
+from collapse_audit.prototypes import Branch, Metric, Prototypes, check_metric
 from collapse_audit.sources import ResolvedSource, resolve_source
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ def audit(
         branch: As for :func:`audit_source`; only for a source.
         head: Likewise. By default the image-level head, with a warning that names the others.
         checkpoint_dir: As for :func:`audit_source`.
-        **measuring: ``epsilon`` (0.025), ``sweep`` (true), ``nearest`` (true), ``device`` ("auto")
-            and ``progress``, as for :func:`audit_prototypes`.
+        **measuring: ``epsilon`` (0.025), ``sweep`` (true), ``nearest`` (true), ``device``
+            ("auto"), ``metric`` ("cosine"), ``radius`` and ``progress``, as for
+            :func:`audit_prototypes`.
 
     Returns:
         The audit. In a notebook it shows itself, with its figures.
@@ -50,10 +51,12 @@ def audit(
     """
     if not isinstance(source, str | Path):
         return audit_prototypes(source, **measuring)
-    _check(measuring)
+    metric = _check(measuring)
     resolved = resolve_source(source, checkpoint_dir=checkpoint_dir)
     chosen = select_default(resolved.select(branch=branch, head=head), resolved.spec)
-    (audited,) = audit_heads(resolved, resolved.load([chosen]), **measuring)
+    (audited,) = audit_heads(
+        resolved, resolved.load([chosen], zero_rows=metric == "euclidean"), **measuring
+    )
     return audited
 
 
@@ -78,8 +81,9 @@ def audit_source(
         checkpoint_dir: Folder in which the files of ids are looked for before the cache.
         settings: Cache, limits and patience for what is somewhere else.
         reporter: Told what is fetched.
-        **measuring: ``epsilon`` (0.025), ``sweep`` (true), ``nearest`` (true), ``device`` ("auto")
-            and ``progress``, as for :func:`audit_prototypes`.
+        **measuring: ``epsilon`` (0.025), ``sweep`` (true), ``nearest`` (true), ``device``
+            ("auto"), ``metric`` ("cosine"), ``radius`` and ``progress``, as for
+            :func:`audit_prototypes`.
 
     Returns:
         One audit per head, in file order; heads are never pooled.
@@ -88,18 +92,20 @@ def audit_source(
         SourceError: If there is no such source, or it cannot be fetched.
         CheckpointError: If it is damaged, no checkpoint, or lacks the head or branch.
         PrototypeError: If prototypes are not finite, of zero norm or fewer than two.
-        ParameterError: If epsilon is not between 0 and 1, or there is no such device.
+        ParameterError: If a threshold is out of its range or not of the metric, or there is no such
+            metric or device.
 
     Example:
         >>> (audit,) = audit_source("demo", sweep=False, nearest=False)
         >>> audit.num_unique, audit.prototypes.k
         (112, 512)
     """
-    _check(measuring)
+    metric = _check(measuring)
     resolved = resolve_source(
         source, checkpoint_dir=checkpoint_dir, settings=settings, reporter=reporter
     )
-    heads = resolved.load(resolved.select(branch=branch, head=head))
+    chosen = resolved.select(branch=branch, head=head)
+    heads = resolved.load(chosen, zero_rows=metric == "euclidean")
     return audit_heads(resolved, heads, **measuring)
 
 
@@ -115,11 +121,12 @@ def audit_heads(
     return [replace(found, source=_source_of(resolved, found, digest)) for found in audits]
 
 
-def _check(measuring: Measuring) -> None:
-    """Refuse what cannot be measured with before a source is fetched."""
+def _check(measuring: Measuring) -> Metric:
+    """The metric; refuse what cannot be measured with before a source is fetched."""
     for name in measuring.keys() - Measuring.__annotations__.keys():
         raise TypeError(f"unexpected keyword argument {name!r}")
-    check_epsilon(measuring.get("epsilon", DEFAULT_EPSILON))
+    metric = measuring.get("metric", "cosine")
+    return check_metric(metric, measuring.get("epsilon"), measuring.get("radius"))
 
 
 def _source_of(resolved: ResolvedSource, audited: CollapseAudit, sha256: str | None) -> Source:
@@ -131,6 +138,7 @@ def _source_of(resolved: ResolvedSource, audited: CollapseAudit, sha256: str | N
         Published(count.unique, count.source + (", second hand" if count.second_hand else ""))
         for count in (entry.published if entry else ())
         if (count.k or (entry and entry.k)) in (None, audited.prototypes.k)
+        and audited.redundancy.metric == "cosine"
         and count.epsilon in (None, audited.redundancy.epsilon)
     )
     family = resolved.family or audited.prototypes.family

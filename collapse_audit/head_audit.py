@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from collapse_audit.dead_rows import DeadRows, measure_dead_rows
 from collapse_audit.errors import ParameterError
-from collapse_audit.prototypes import DEFAULT_EPSILON, Prototypes, as_prototypes
+from collapse_audit.prototypes import Metric, Prototypes, as_prototypes
 from collapse_audit.redundancy import (
-    SWEEP_EPSILONS,
     Diversity,
     Redundancy,
     measure_diversity,
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
 class Measuring(TypedDict, total=False):
     """How a head is measured, as :func:`audit_prototypes` documents it."""
 
-    epsilon: float
+    epsilon: float | None
     sweep: bool
     nearest: bool
     device: str
+    metric: Metric
+    radius: float | None
     progress: Progress
 
 
@@ -91,6 +93,7 @@ class CollapseAudit:
         source: What was audited.
         mlcd: Class distribution over the prototypes, if it was measured; see :meth:`with_mlcd`.
         diversity: Effective number of its classes, where duplicates count as one.
+        dead: Rows whose norms lie below a gap; ``None`` where there is none.
     """
 
     prototypes: Prototypes
@@ -98,6 +101,7 @@ class CollapseAudit:
     source: Source = field(default_factory=Source)
     mlcd: MLCD | None = None
     diversity: Diversity | None = None
+    dead: DeadRows | None = None
 
     def with_mlcd(self, mlcd: MLCD) -> CollapseAudit:
         """The same audit with a class distribution over its prototypes, and its diversity."""
@@ -159,7 +163,9 @@ class CollapseAudit:
     def head_report(self) -> HeadDocument:
         """The entry of this head in a report."""
         published = [(count.unique, count.source) for count in self.source.published]
-        return head_document(self.prototypes, self.redundancy, published, self.mlcd, self.diversity)
+        return head_document(
+            self.prototypes, self.redundancy, published, self.mlcd, self.diversity, dead=self.dead
+        )
 
     def to_dict(self) -> ReportDocument:
         """The report of this head alone, as ``--format json`` prints it."""
@@ -193,7 +199,9 @@ class CollapseAudit:
         return to_html_fragment(self.to_dict())
 
     def __repr__(self) -> str:
-        counts = f"num_unique={self.num_unique}, epsilon={self.redundancy.epsilon:g}"
+        found = self.redundancy
+        at = f"{'epsilon' if found.radius is None else 'radius'}={found.threshold:g}"
+        counts = f"num_unique={self.num_unique}, {at}"
         return f"CollapseAudit({self.prototypes!r}, {counts}, source={self.source.spec!r:.60})"
 
     def __str__(self) -> str:
@@ -203,10 +211,12 @@ class CollapseAudit:
 def audit_prototypes(
     prototypes: Prototypes | npt.ArrayLike | torch.Tensor,
     *,
-    epsilon: float = DEFAULT_EPSILON,
+    epsilon: float | None = None,
     sweep: bool = True,
     nearest: bool = True,
     device: str = "auto",
+    metric: Metric = "cosine",
+    radius: float | None = None,
     source: Source | None = None,
     progress: Progress = silent,
 ) -> CollapseAudit:
@@ -214,11 +224,14 @@ def audit_prototypes(
 
     Args:
         prototypes: The prototypes of one head, or their matrix (k x d, numpy or torch).
-        epsilon: Cosine distance below which two are duplicates, between 0 and 1; 0.025 is the
-            headline value of Arteaga et al. 2026.
+        epsilon: Cosine distance below which two are duplicates, between 0 and 1; by default 0.025,
+            the headline value of Arteaga et al. 2026.
         sweep: Whether to count at the other thresholds of the papers too.
         nearest: Whether to find the nearest other prototype of each one.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. The result is the same on each.
+        metric: ``"cosine"``, or ``"euclidean"`` for codebooks, whose codes are points.
+        radius: Euclidean distance below which two are duplicates, in that metric; the default is
+            that of :func:`measure_redundancy`.
         source: What is audited, for the report.
         progress: Called with (stage, done, total) while it runs.
 
@@ -226,7 +239,9 @@ def audit_prototypes(
         The audit; equal on every device and thread count for the same stored weights.
 
     Raises:
-        ParameterError: If epsilon is not between 0 and 1, or there is no such device.
+        ParameterError: If a threshold is out of its range or not of the metric, or there is no such
+            metric or device.
+        PrototypeError: If rows are so long that float64 does not hold their distances.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -235,21 +250,25 @@ def audit_prototypes(
         >>> audit.num_unique, audit.redundancy_factors.tolist(), audit.members(0).tolist()
         (5, [3, 2, 1, 1, 1], [0, 5, 6])
     """
-    prototypes = as_prototypes(prototypes)
+    prototypes = as_prototypes(prototypes, zero_rows=metric == "euclidean")
     measured = measure_redundancy(
         prototypes,
         epsilon=epsilon,
-        sweep=SWEEP_EPSILONS if sweep else (),
+        sweep=None if sweep else (),
         nearest=nearest,
         device=device,
+        metric=metric,
+        radius=radius,
         progress=progress,
     )
+    dead = measure_dead_rows(prototypes, measured, device=device, progress=progress)
     source = source or Source(spec=prototypes.source, family=prototypes.family)
-    return CollapseAudit(prototypes, measured, source)
+    return CollapseAudit(prototypes, measured, source, dead=dead)
 
 
 def build_report(audits: Sequence[CollapseAudit]) -> ReportDocument:
-    """The report of all audited heads (at least one) of one source, all at the same epsilon."""
+    """The report of all audited heads (at least one) of one source, all in the same metric."""
     first = audits[0]
     heads = [audit.head_report() for audit in audits]
-    return report_document(first.source.to_dict(), first.redundancy.epsilon, heads)
+    metric, epsilon = first.redundancy.metric, first.redundancy.epsilon
+    return report_document(first.source.to_dict(), metric, epsilon, heads)

@@ -171,7 +171,7 @@ def plot_redundancy_factors(
 def plot_sweep(
     sweep: Audited | Redundancy | Sequence[SweepLevel], *, ax: Axes | None = None
 ) -> Axes:
-    """Unique prototypes at every epsilon, by each counting rule, and the effective number.
+    """Unique prototypes at every threshold, by each counting rule, and the effective number.
 
     Args:
         sweep: An audit, its ``redundancy``, or the levels, ``redundancy.sweep``.
@@ -183,14 +183,16 @@ def plot_sweep(
     Raises:
         ParameterError: If it is empty, or no sweep.
     """
-    levels = getattr(getattr(sweep, "redundancy", sweep), "sweep", sweep)
-    if not isinstance(levels, list | tuple) or not all(hasattr(p, "epsilon") for p in levels):
+    redundancy = getattr(sweep, "redundancy", sweep)
+    levels = getattr(redundancy, "sweep", sweep)
+    metric = getattr(redundancy, "metric", "cosine")
+    if not isinstance(levels, list | tuple) or not all(hasattr(p, "threshold") for p in levels):
         raise ParameterError(f"plot_sweep takes an audit, or its sweep; got {_kind(sweep)}.")
     if not levels:
         raise ParameterError("the sweep is empty.", hint="Audit with `sweep=True`.")
     ax = _axes(ax)
-    points = sorted(levels, key=lambda point: point.epsilon)
-    epsilons = [point.epsilon for point in points]
+    points = sorted(levels, key=lambda point: point.threshold)
+    thresholds = [point.threshold for point in points]
     # Often the rules agree: rings around squares, and a dashed line on a solid one, stay visible.
     for label, counts, style, size, colour in (
         ("greedy cover, M", [point.greedy for point in points], "-o", 9.0, _M_COLOUR),
@@ -199,12 +201,12 @@ def plot_sweep(
         ("isolated", [point.isolated for point in points], ":^", 4.0, _NULL_COLOUR),
     ):
         ax.plot(
-            epsilons, counts, style, color=colour, label=label, markersize=size,
+            thresholds, counts, style, color=colour, label=label, markersize=size,
             markerfacecolor="none" if size > 4.0 else colour,
         )  # fmt: skip
     ax.set(
         xscale="log",
-        xlabel="cosine distance epsilon",
+        xlabel="radius" if metric == "euclidean" else "cosine distance epsilon",
         ylabel="unique prototypes",
         ylim=(0, 1.08 * max(max(point.greedy, point.isolated) for point in points)),
         title="Uniqueness by threshold",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Branch: TypeAlias = Literal["teacher", "student"]
+Metric: TypeAlias = Literal["cosine", "euclidean"]
 Array: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 #: Arteaga et al. 2026, headline table; 12.8 degrees.
@@ -79,6 +80,7 @@ class Prototypes:
         branch: Branch | None = None,
         tensor_keys: tuple[str, ...] = (),
         source: str = "memory",
+        zero_rows: bool = False,
     ) -> Prototypes:
         r"""Take the weight matrix of a last layer, or the ``v`` and ``g`` of a weight-normed one.
 
@@ -96,13 +98,15 @@ class Prototypes:
             branch: Which network it belongs to, if the method has two.
             tensor_keys: Keys of the stored tensors.
             source: What the user asked for.
+            zero_rows: Whether rows of a plain layer may be all zero: in the Euclidean metric these
+                are points as others, but they have no direction.
 
         Returns:
             Prototypes that can be audited.
 
         Raises:
             PrototypeError: If the weight is not a floating-point matrix, K < 2, a value is not
-                finite, a row has zero norm (then it has no direction), or the usage is not k
+                finite, a row has zero norm (with ``zero_rows``, if all have), or the usage is not k
                 finite values of at least 0.
 
         Example:
@@ -125,7 +129,8 @@ class Prototypes:
             block = rows[start : start + 1024].astype(np.float64)
             lengths[start : start + 1024] = np.sqrt(np.einsum("kd,kd->k", block, block))
         _refuse_rows(~np.isfinite(lengths), name, "hold NaN or infinite values")
-        _refuse_rows(lengths == 0, name, "are all zero and have no direction")
+        if not zero_rows or scale is not None or not lengths.any():
+            _refuse_rows(lengths == 0, name, "are all zero and have no direction")
         norms = np.ldexp(lengths, exponents)
         if scale is not None:
             factors = _to_numpy(scale, "scales")[0].astype(np.float64).reshape(-1)
@@ -181,6 +186,17 @@ class Prototypes:
         rows /= self.lengths[index, None]
         return rows
 
+    def take(self, index: npt.NDArray[np.intp]) -> Prototypes:
+        """Some of the prototypes, in the order of an index."""
+        return replace(
+            self,
+            rows=self.rows[index],
+            lengths=self.lengths[index],
+            norms=self.norms[index],
+            bias=None if self.bias is None else self.bias[index],
+            usage=None if self.usage is None else self.usage[index],
+        )
+
     def __repr__(self) -> str:
         branch = f", branch={self.branch!r}" if self.branch else ""
         return f"Prototypes({self.name!r}, k={self.k}, d={self.d}, dtype={self.dtype!r}{branch})"
@@ -206,9 +222,45 @@ def check_epsilon(epsilon: float) -> float:
     return float(epsilon)
 
 
-def as_prototypes(given: Prototypes | npt.ArrayLike | torch.Tensor) -> Prototypes:
+def check_metric(metric: str, epsilon: float | None, radius: float | None) -> Metric:
+    """A metric; a ParameterError if there is no such one or a threshold is not its own, or bad."""
+    if metric == "cosine":
+        if radius is not None:
+            raise ParameterError(
+                "radius is a Euclidean distance, and the metric is cosine.",
+                hint="Give `epsilon=NUMBER`, or say `metric=euclidean`.",
+            )
+        if epsilon is not None:
+            check_epsilon(epsilon)
+        return "cosine"
+    if metric != "euclidean":
+        raise ParameterError(f"metric must be cosine or euclidean, got {metric!r}.")
+    if epsilon is not None:
+        raise ParameterError(
+            "epsilon is a cosine distance, and the metric is euclidean.",
+            hint="Give `radius=NUMBER`, or neither for the default radius.",
+        )
+    if radius is not None:
+        check_radius(radius)
+    return "euclidean"
+
+
+def check_radius(radius: float) -> float:
+    """A Euclidean distance as a float; a ParameterError if it is not between 1e-300 and 1e300."""
+    if not 1e-300 <= radius <= 1e300:
+        raise ParameterError(f"radius must be above 0 and finite (a distance), got {radius}.")
+    return float(radius)
+
+
+def as_prototypes(
+    given: Prototypes | npt.ArrayLike | torch.Tensor, *, zero_rows: bool = False
+) -> Prototypes:
     """Prototypes as they are, or those of a weight matrix (k x d) in memory."""
-    return given if isinstance(given, Prototypes) else Prototypes.from_weight(given)
+    if not isinstance(given, Prototypes):
+        return Prototypes.from_weight(given, zero_rows=zero_rows)
+    if not zero_rows:
+        _refuse_rows(given.lengths == 0, given.name, "are all zero and have no direction")
+    return given
 
 
 def _to_numpy(

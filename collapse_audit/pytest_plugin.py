@@ -105,9 +105,11 @@ def collapse_audit() -> Any:
 
 def _explain(audit: CollapseAudit, failures: str) -> str:
     """What a reader of the test log wants to know first."""
+    found = audit.redundancy
+    at = f"{'epsilon' if found.radius is None else 'radius'} {found.threshold:g}"
     p, largest = audit.prototypes, audit.redundancy_factors[:5].tolist()
     return (
         f"{p.source}: {p.name} has collapsed prototypes: {audit.num_unique} of {p.k} are unique "
-        f"({100 * audit.unique_fraction:.1f} %) at epsilon {audit.redundancy.epsilon:g}; "
+        f"({100 * audit.unique_fraction:.1f} %) at {at}; "
         f"the most repeated ones occur {', '.join(map(str, largest))} times.\n{failures}"
     )

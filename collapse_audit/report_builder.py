@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from collapse_audit.checkpoints.causes import ALL_EQUAL
-from collapse_audit.prototypes import Prototypes
+from collapse_audit.dead_rows import DeadRows
+from collapse_audit.prototypes import Metric, Prototypes
 from collapse_audit.redundancy import Diversity, Redundancy
 from collapse_audit.report.documents import (
     FEATURES_SCHEMA,
@@ -18,8 +19,10 @@ from collapse_audit.report.documents import (
     SCHEMA_VERSION,
     TOOL,
     CountDocument,
+    DeadDocument,
     FeaturesReport,
     HeadDocument,
+    Level,
     MLCDDocument,
     NEffDocument,
     NullDocument,
@@ -28,7 +31,13 @@ from collapse_audit.report.documents import (
     SourceDocument,
 )
 from collapse_audit.report.usage_documents import SummaryDocument, SummaryUsage, UsageDocument
-from collapse_audit.similarity import Nearest, NEff, duplicate_probability, nearest_cosine_quantiles
+from collapse_audit.similarity import (
+    Nearest,
+    NEff,
+    SweepLevel,
+    duplicate_probability,
+    nearest_cosine_quantiles,
+)
 from collapse_audit.stored_usage import DEAD_SHARE, measure_stored_usage
 
 if TYPE_CHECKING:
@@ -39,15 +48,22 @@ _QUANTILES: Final = {"q01": 0.01, "q05": 0.05, "median": 0.5, "q95": 0.95, "q99"
 
 
 def report_document(
-    source: SourceDocument, epsilon: float, heads: Sequence[HeadDocument]
+    source: SourceDocument, metric: Metric, epsilon: float | None, heads: Sequence[HeadDocument]
 ) -> ReportDocument:
     """The report of one source, with at least one head."""
+    radii = {head.get("radius") for head in heads}
     report: ReportDocument = {
         "schema": REPORT_SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "tool": TOOL.copy(),
         "source": source,
-        "parameters": {"epsilon": epsilon, "rule": "greedy", "certified": True},
+        "parameters": {
+            "epsilon": epsilon,
+            "rule": "greedy",
+            "certified": True,
+            "metric": metric,
+            "radius": radii.pop() if len(radii) == 1 else None,
+        },
         "heads": list(heads),
     }
     if len(heads) > 1:
@@ -75,15 +91,22 @@ def head_document(
     published: Sequence[tuple[int, str]] = (),
     mlcd: MLCD | None = None,
     diversity: Diversity | None = None,
+    *,
+    dead: DeadRows | None = None,
 ) -> HeadDocument:
     """The entry of one head, with its published counts: the one to compare with first."""
     p, r, bracket, nearest = prototypes, redundancy, redundancy.bracket, redundancy.nearest
-    return {
+    document: HeadDocument = {
         "name": p.name,
         "branch": p.branch,
         "tensor_keys": list(p.tensor_keys),
         "tensor_sha256": dict(p.tensor_sha256),
-        "notes": [*p.notes, *([ALL_EQUAL] if r.num_unique == 1 else [])],
+        "notes": [
+            *p.notes,
+            *r.notes,
+            *([ALL_EQUAL] if r.num_unique == 1 else []),
+            *([] if dead is None else [dead.note]),
+        ],
         "k": p.k,
         "d": p.d,
         "dtype": p.dtype,
@@ -105,25 +128,23 @@ def head_document(
             "top": [int(factor) for factor in r.redundancy_factors[:_TOP_FACTORS]],
             "histogram": [list(bar) for bar in r.histogram],
         },
-        "sweep": [
-            {
-                "epsilon": level.epsilon,
-                "greedy": level.greedy,
-                "components": level.components,
-                "isolated": level.isolated,
-                **_n_eff(level.n_eff),
-            }
-            for level in r.sweep
-        ],
-        "nearest_cosine": None if nearest is None else _nearest_cosine(nearest),
+        "sweep": [_level(level, r.metric) for level in r.sweep],
+        "nearest_cosine": None,
+        "dead": None if dead is None else _dead(dead),
         "norms": _norms(p, r),
         "stored_usage": None if p.usage is None else _stored_usage(p.usage, r),
         "exact_duplicates": None if nearest is None else nearest.copies,
         "mean_direction_norm": _mean_direction_norm(p),
-        "null": _null(p, r.epsilon),
+        "null": None if r.epsilon is None else _null(p, r.epsilon),
         "published": _published(published),
         "mlcd": None if mlcd is None else _mlcd(mlcd, diversity),
     }
+    if r.radius is not None:
+        document["radius"] = r.radius
+        document["nearest_distance"] = None if nearest is None else _quantiles(nearest.distance)
+    elif nearest is not None:
+        document["nearest_cosine"] = _nearest_cosine(nearest)
+    return document
 
 
 def _n_eff(found: NEff) -> NEffDocument:
@@ -135,17 +156,46 @@ def _mlcd(mlcd: MLCD, diversity: Diversity | None) -> MLCDDocument:
     return {**mlcd.to_dict(), "diversity": None if diversity is None else asdict(diversity)}
 
 
+def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    inner = np.quantile(values, list(_QUANTILES.values())).tolist()
+    inside = dict(zip(_QUANTILES, inner, strict=True))
+    return {"min": float(values.min()), **inside, "max": float(values.max())}
+
+
 def _nearest_cosine(nearest: Nearest) -> dict[str, float]:
     cosine = nearest.cosine
-    inner = np.quantile(cosine, list(_QUANTILES.values())).tolist()
-    inside = dict(zip(_QUANTILES, inner, strict=True))
-    largest = float(cosine.max())
     # SAEBench's names for its numbers; what it lists by feature, the second, is here the largest
     saebench = {
         "average_max_decoder_cosine_sim": float(cosine.mean()),
-        "max_decoder_cosine_sim": largest,
+        "max_decoder_cosine_sim": float(cosine.max()),
     }
-    return {"min": float(cosine.min()), **inside, "max": largest, **saebench}
+    return {**_quantiles(cosine), **saebench}
+
+
+def _level(level: SweepLevel, metric: Metric) -> Level:
+    effective = _n_eff(level.n_eff)
+    document: Level = {
+        "greedy": level.greedy,
+        "components": level.components,
+        "isolated": level.isolated,
+        "n_eff": effective["n_eff"],
+        "n_eff_interval": effective["n_eff_interval"],
+    }
+    document["epsilon" if metric == "cosine" else "radius"] = level.threshold
+    return document
+
+
+def _dead(dead: DeadRows) -> DeadDocument:
+    return {
+        "count": dead.count,
+        "largest_norm": dead.largest_norm,
+        "smallest_live_norm": dead.smallest_live_norm,
+        "live": {
+            "k": dead.live.k,
+            "unique": dead.live.num_unique,
+            "unique_fraction": dead.live.unique_fraction,
+        },
+    }
 
 
 def _null(prototypes: Prototypes, epsilon: float) -> NullDocument:
@@ -164,7 +214,8 @@ def _norms(prototypes: Prototypes, redundancy: Redundancy) -> dict[str, float]:
     norms, m = prototypes.norms, redundancy.num_unique
     largest, smallest = np.zeros(m), np.full(m, np.inf)
     np.maximum.at(largest, redundancy.groups, norms)
-    np.minimum.at(smallest, redundancy.groups, norms)
+    some = norms > 0  # rows of zeros may be in a group with others
+    np.minimum.at(smallest, redundancy.groups[some], norms[some])
     with np.errstate(over="ignore"):  # JSON has no infinity
         spread = np.nan_to_num(largest / smallest).max()
     return {
@@ -214,6 +265,8 @@ def _summary(heads: Sequence[HeadDocument]) -> SummaryDocument:
 
 def _mean_direction_norm(prototypes: Prototypes) -> float:
     total = np.zeros(prototypes.d)
+    if not prototypes.lengths.all():  # rows of zeros have no direction
+        prototypes = prototypes.take(np.flatnonzero(prototypes.lengths))
     for start in range(0, prototypes.k, 8192):
         total += prototypes.unit_rows(slice(start, start + 8192)).sum(axis=0)
     return float(np.linalg.norm(total / prototypes.k))

@@ -34,7 +34,8 @@ from collapse_audit.remote.settings import RemoteSettings
 from collapse_audit.words import did_you_mean, megabytes, printable
 
 if TYPE_CHECKING:
-    from collapse_audit.report.documents import InfoDocument, SourceDocument
+    from collapse_audit.report.documents import SourceDocument
+    from collapse_audit.report.info_documents import InfoDocument
     from collapse_audit.similarity import Progress
 
 #: The words for the head inside the package and for what a pipe brings.
@@ -91,9 +92,13 @@ class ResolvedSource:
                     raise NoPrototypesError(error.message, hint=hint) from error
             raise
 
-    def load(self, heads: Sequence[HeadLocation]) -> tuple[Prototypes, ...]:
+    def load(
+        self, heads: Sequence[HeadLocation], *, zero_rows: bool = False
+    ) -> tuple[Prototypes, ...]:
         """Read the prototypes of heads; those of a remote file must be what the lock file says."""
-        loaded = load_located(self.checkpoint, heads, self.spec, family=self.family)
+        loaded = load_located(
+            self.checkpoint, heads, self.spec, family=self.family, zero_rows=zero_rows
+        )
         if self.remote is not None and self.settings is not None:
             digests = {
                 f"tensor:{key}": digest

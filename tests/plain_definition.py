@@ -31,7 +31,7 @@ class Definition:
     def at(self, epsilon: float) -> Definition:
         """The same rows at another threshold."""
         if epsilon not in self._elsewhere:
-            self._elsewhere[epsilon] = Definition(self.rows, epsilon)
+            self._elsewhere[epsilon] = type(self)(self.rows, epsilon)
         return self._elsewhere[epsilon]
 
     @cached_property
@@ -116,3 +116,26 @@ class Definition:
         squared = np.asarray(((self.unit - self.unit[row]) ** 2).sum(axis=1))
         squared[row] = np.inf
         return squared
+
+
+class EuclideanDefinition(Definition):
+    """The same for points at a radius, every pair in fractions."""
+
+    @cached_property
+    def duplicates(self) -> npt.NDArray[np.bool_]:
+        """|x - y| < R, strictly, for every pair (k x k); false on the diagonal."""
+        points = [[Fraction(value) for value in row] for row in self.rows.tolist()]
+        limit = Fraction(Decimal(str(self.epsilon))) ** 2
+        close = np.zeros((len(points), len(points)), dtype=np.bool_)
+        for i, x in enumerate(points):
+            for j, y in enumerate(points[:i]):
+                squared = sum(((a - b) ** 2 for a, b in zip(x, y, strict=True)), Fraction(0))
+                close[i, j] = close[j, i] = squared < limit
+        return close
+
+    def distances(self, row: int) -> Rows:
+        """|x_row - x_j| for every other row j; infinite for the row itself."""
+        largest = np.abs(self.rows).max() or 1.0
+        distance = np.sqrt((((self.rows - self.rows[row]) / largest) ** 2).sum(axis=1)) * largest
+        distance[row] = np.inf
+        return np.asarray(distance)

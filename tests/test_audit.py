@@ -125,7 +125,8 @@ def test_json_is_the_report_in_plain_values(audit):
     report = json.loads(audit.to_json())
     assert report == audit.to_dict() == build_report([audit])
     assert (report["schema"], report["schema_version"]) == ("collapse-audit/report", "1.1")
-    assert report["parameters"] == {"epsilon": 0.025, "rule": "greedy", "certified": True}
+    counted = {"epsilon": 0.025, "rule": "greedy", "certified": True}
+    assert report["parameters"] == {**counted, "metric": "cosine", "radius": None}
     expected = {"spec": "x.pth", "id": None, "family": None, "sha256": None}
     assert report["source"] == expected
     assert report["heads"] == [audit.head_report()]

@@ -96,6 +96,8 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_dino: bytes) 
         shutil.copy(examples / f"digits_{example}.safetensors", f"{name}.safetensors")
     d = collapse_audit.load_prototypes("checkpoint.pth").d
     np.savez("features.npz", features=np.random.default_rng(0).standard_normal((20, d)))
+    _, codebook, _ = blocks("docs/metric.md", "python")[0]
+    exec(codebook, {})  # noqa: S102 - our page
     layers = {f"dino_head.mlp.{layer}.weight": torch.ones(8, 8) for layer in (0, 2)}
     torch.save({"teacher": layers}, "simdino.pth")
 

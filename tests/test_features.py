@@ -191,7 +191,7 @@ def test_a_rotation_and_another_scale_change_no_number(seed: int, factor: float)
     rotation = np.linalg.qr(noise(6, 6, seed=seed + 1))[0]
     before, after = (spread_of(rows).to_dict() for rows in (x, factor * x @ rotation))
     for name, value in before.items():
-        assert after[name] == pytest.approx(value, rel=1e-6), name  # type: ignore[literal-required]
+        assert after[name] == pytest.approx(value, rel=1e-6), name
 
 
 def test_unit_norm_is_that_of_the_features_scaled_first() -> None:

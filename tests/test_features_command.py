@@ -169,6 +169,27 @@ def test_an_audit_says_so_in_one_line_and_what_measures_the_features(
     assert json.loads(out)["source"]["family"] == "simdino"
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--temperature", "1"), "--temperature: x.pth has no prototypes"),
+        (("--centre", "none"), "--centre: x.pth has no prototypes"),
+        (("--groups", "g.csv"), "--groups: x.pth has no prototypes"),
+        (("--backbone-arg", "num_heads=1"), "there is no backbone to build"),
+        (("--head", "other"), "no head and no tensor is called 'other'"),
+    ],
+)
+def test_what_only_prototypes_need_is_refused(
+    option: tuple[str, str], message: str, vit: nn.Module, run: Run, tmp_path: Path
+) -> None:
+    torch.save(simdinov2(vit), tmp_path / "x.pth")
+    np.savez(tmp_path / "f.npz", features=np.ones((3, 4)))
+    code, out, err = run("mlcd", "x.pth", "--data", "f.npz", *option)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (tmp_path / "g.csv").exists()
+
+
 def test_of_a_backbone_alone_the_features_are_measured_too(
     vit: nn.Module, run: Run, tmp_path: Path
 ) -> None:

@@ -67,10 +67,10 @@ heads = st.builds(
 def test_it_equals_its_definition_at_every_level_and_lies_in_its_bounds(weight):
     found = measure_redundancy(weight)
     assert found.n_eff.value == pytest.approx(by_definition(weight, 0.025), rel=1e-12)
-    assert [level.epsilon for level in found.sweep] == list(SWEEP_EPSILONS)
+    assert [level.threshold for level in found.sweep] == list(SWEEP_EPSILONS)
     for level in found.sweep:
         assert level.n_eff.is_exact
-        assert level.n_eff.value == pytest.approx(by_definition(weight, level.epsilon), rel=1e-12)
+        assert level.n_eff.value == pytest.approx(by_definition(weight, level.threshold), rel=1e-12)
         assert level.components <= level.n_eff.value + 1e-9
 
 
@@ -101,7 +101,7 @@ def test_disjoint_cliques_have_one_answer():
 
 
 def test_the_head_that_ships_has_the_known_values():
-    levels = {level.epsilon: level for level in audit_demo().redundancy.sweep}
+    levels = {level.threshold: level for level in audit_demo().redundancy.sweep}
     assert round(audit_demo().n_eff.value, 1) == 91.4
     known = {0.005: 211.2, 0.1: 31.7, 0.25: 11.9}
     assert {e: round(levels[e].n_eff.value, 1) for e in known} == known
@@ -121,7 +121,7 @@ def test_a_sample_gives_an_interval_that_holds_the_number(seed, pairs, monkeypat
     comparison = Comparison(Prototypes.from_weight(weight), Threshold(0.025))
     sampled = 0
     for level in survey(comparison, SWEEP_EPSILONS, nearest=False).levels:
-        found, truth = level.n_eff, by_definition(weight, level.epsilon)
+        found, truth = level.n_eff, by_definition(weight, level.threshold)
         assert found.low - 1e-9 <= truth <= found.high + 1e-9
         assert found.low <= found.value <= found.high
         assert level.components <= found.low + 1e-9
@@ -183,6 +183,11 @@ def test_uniform_classes_have_the_effective_number_of_prototypes():
     redundancy = measure_redundancy(prototypes, sweep=())
     found = measure_diversity(prototypes, redundancy, np.full(200, 1 / 200))
     assert found.order_0 == pytest.approx(redundancy.n_eff.value, rel=1e-12)
+
+
+def test_the_redundancy_of_other_prototypes_is_refused():
+    with pytest.raises(ParameterError, match="is of 3 prototypes, and these are 4"):
+        measure_diversity(np.eye(4), measure_redundancy(np.eye(3)), np.full(4, 0.25))
 
 
 @pytest.mark.parametrize("p", [[0.5, 0.5], [0.5, 0.6, 0.0], [1.5, -0.5, 0.0], [np.nan, 0.5, 0.5]])

@@ -53,9 +53,11 @@ def test_redundancy_factors_are_drawn_in_descending_order():
 
 def test_a_sweep_is_drawn_by_rule():
     points = [
-        SimpleNamespace(epsilon=0.1, greedy=5, components=4, isolated=3, n_eff=NEff(4.5, 4.5, 4.5)),
         SimpleNamespace(
-            epsilon=0.025, greedy=9, components=8, isolated=7, n_eff=NEff(8.5, 8.5, 8.5)
+            threshold=0.1, greedy=5, components=4, isolated=3, n_eff=NEff(4.5, 4.5, 4.5)
+        ),
+        SimpleNamespace(
+            threshold=0.025, greedy=9, components=8, isolated=7, n_eff=NEff(8.5, 8.5, 8.5)
         ),
     ]
     drawn = lines(plots.plot_sweep(points))

@@ -153,7 +153,7 @@ def test_the_repr_of_every_result_is_short(measured: CollapseAudit) -> None:
 
 def test_plots_take_the_audit_itself(measured: CollapseAudit) -> None:
     levels = measured.redundancy.sweep
-    expected = [[level.epsilon, level.greedy] for level in levels]
+    expected = [[level.threshold, level.greedy] for level in levels]
     for given in (measured, measured.redundancy, levels):
         assert plot_sweep(given).get_lines()[0].get_xydata().tolist() == expected
     factors = measured.redundancy_factors.tolist()

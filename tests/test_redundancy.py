@@ -27,7 +27,7 @@ def repeated(*factors):
 
 def counts(prototypes, **arguments):
     return [
-        (level.epsilon, level.greedy, level.components, level.isolated)
+        (level.threshold, level.greedy, level.components, level.isolated)
         for level in measure_redundancy(prototypes, nearest=False, **arguments).sweep
     ]
 
@@ -155,8 +155,8 @@ def test_every_kind_of_head_is_measured_as_its_definition_says(any_head):
 
 def test_the_sweep_has_the_thresholds_of_the_papers_and_agrees_with_the_headline(make_head):
     found = measure_redundancy(make_head("wide groups near by").prototypes)
-    assert tuple(level.epsilon for level in found.sweep) == SWEEP_EPSILONS
-    (headline,) = (level for level in found.sweep if level.epsilon == found.epsilon == 0.025)
+    assert tuple(level.threshold for level in found.sweep) == SWEEP_EPSILONS
+    (headline,) = (level for level in found.sweep if level.threshold == found.epsilon == 0.025)
     expected = (found.num_unique, found.components, found.isolated)
     assert (headline.greedy, headline.components, headline.isolated) == expected
 

@@ -27,11 +27,11 @@ from collapse_audit.report.documents import (
     ComparisonDocument,
     ErrorDocument,
     HistoryDocument,
-    InfoDocument,
     ReportDocument,
     VerdictDocument,
 )
 from collapse_audit.report.html import to_html, to_html_fragment
+from collapse_audit.report.info_documents import InfoDocument
 from collapse_audit.report.json_text import to_json
 from collapse_audit.report.markdown import to_markdown
 from collapse_audit.report.schema import (

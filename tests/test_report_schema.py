@@ -87,7 +87,7 @@ def test_the_features_of_a_source_without_prototypes_are_valid(
     validator.validate(document)
     for name in spread.to_dict():
         changed = copy.deepcopy(document)
-        del changed["features"]["backbone"][name]  # type: ignore[misc]
+        del changed["features"]["backbone"][name]
         assert not validator.is_valid(changed)
     assert not validator.is_valid({**document, "features": {}})
 

@@ -195,7 +195,7 @@ def test_float64_cosines_are_within_their_bound_of_the_exact_ones(d, dtype):
     x *= 10.0 ** rng.uniform(-18, 18, (12, 1))
     prototypes = Prototypes.from_weight(x.astype(dtype))
     first, second = np.arange(11), np.arange(1, 12)
-    computed = ExactPairs(prototypes).cosines(first, second)
+    computed = ExactPairs(prototypes).scores(first, second)
     for i, j, cosine in zip(first, second, computed, strict=True):
         exact = exact_cosine(prototypes.rows[i], prototypes.rows[j])
         assert abs(Decimal(float(cosine)) - exact) <= Decimal(float64_bound(d))
@@ -206,7 +206,7 @@ def test_float64_cosines_of_any_rows_are_within_their_bound(rows):
     if (np.abs(rows).max(axis=1) < 1e-3).any():
         return
     prototypes = Prototypes.from_weight(rows)
-    cosine = ExactPairs(prototypes).cosines(np.array([0]), np.array([1]))[0]
+    cosine = ExactPairs(prototypes).scores(np.array([0]), np.array([1]))[0]
     exact = exact_cosine(prototypes.rows[0], prototypes.rows[1])
     assert abs(Decimal(float(cosine)) - exact) <= Decimal(float64_bound(9))
 

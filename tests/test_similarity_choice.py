@@ -60,7 +60,7 @@ def test_folding_and_rechecking_change_no_answer(monkeypatch, head, panels, many
     assert links.num_components == truth.components
     assert links.neighbours.tolist() == truth.neighbours
     for level in survey(compared, [0.01, 0.03]).levels:
-        there = truth.at(level.epsilon)
+        there = truth.at(level.threshold)
         assert level.greedy == len(there.greedy()[0])
         assert (level.components, level.isolated) == (there.components, there.isolated)
 

@@ -73,9 +73,9 @@ def test_every_level_of_a_sweep_is_a_count_from_scratch(
     monkeypatch.setattr(small_components, "_MOST_MEMBERS", most_members)
     epsilons = [min(factor * any_head.epsilon, 0.9999999) for factor in spread]
     levels = survey(comparison, epsilons, nearest=False).levels
-    assert [level.epsilon for level in levels] == sorted(set(epsilons))
+    assert [level.threshold for level in levels] == sorted(set(epsilons))
     for level in levels:
-        truth = any_head.truth.at(level.epsilon)
+        truth = any_head.truth.at(level.threshold)
         expected = (len(truth.greedy()[0]), truth.components, truth.isolated)
         assert (level.greedy, level.components, level.isolated) == expected
 

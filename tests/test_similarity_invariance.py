@@ -101,9 +101,9 @@ def test_a_survey_of_any_small_head_equals_counts_from_scratch(
         mock.patch.object(survey_module, "_SHARE", share),
     ):
         found = survey(comparison, sorted(epsilons), nearest=nearest)
-    assert [level.epsilon for level in found.levels] == sorted(epsilons)
+    assert [level.threshold for level in found.levels] == sorted(epsilons)
     for level in found.levels:
-        truth = definition(weight, level.epsilon)
+        truth = definition(weight, level.threshold)
         assert level.greedy == len(truth.greedy()[0])
         assert (level.components, level.isolated) == (truth.components, truth.isolated)
     truth = definition(weight, epsilon)

@@ -23,6 +23,7 @@ _OF_LATENTS = (
     *("b_gate", "b_mag", "r_mag", "gate_bias", "mag_bias"),
 )
 _OF_INPUTS = ("b_dec", "decoder_bias")
+_LARGEST = 1 << 40  # no configuration says more
 _LATENTS, _INPUTS = ("d_sae", "dict_size", "num_latents"), ("d_in", "activation_dim", "d_model")
 
 
@@ -106,7 +107,8 @@ def _evidence(
                 yield _Evidence(name, vector.weight.size, of_latents)
     for names, of_latents in ((_LATENTS, True), (_INPUTS, False)):
         for name in names:
-            if isinstance(size := _option(checkpoint.options, name), int) and size > 1:
+            size = _option(checkpoint.options, name)
+            if isinstance(size, int) and 1 < size < _LARGEST:
                 certain = True
                 yield _Evidence(f"the configuration ({name})", size, of_latents)
     if encoder is not None and encoder.weight is not None:

@@ -11,13 +11,8 @@ from collapse_audit.checkpoints.loading import notes_on
 from collapse_audit.checkpoints.selection import heads_by_default
 from collapse_audit.checkpoints.structure import default_head, discover_heads
 from collapse_audit.containers.tensors import FLOATING, Checkpoint, StoredTensor
-from collapse_audit.report.documents import (
-    INFO_SCHEMA,
-    SCHEMA_VERSION,
-    InfoDocument,
-    KeyCount,
-    ModuleCount,
-)
+from collapse_audit.report.documents import INFO_SCHEMA, SCHEMA_VERSION
+from collapse_audit.report.info_documents import InfoDocument, KeyCount, ModuleCount
 
 
 def describe(checkpoint: Checkpoint, spec: str, family: str | None = None) -> InfoDocument:

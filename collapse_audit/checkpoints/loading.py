@@ -22,15 +22,22 @@ _SCALE = re.compile(r"_?(?:weight_)?scale(?:_inv|_weight)?")
 
 
 def load_located(
-    checkpoint: Checkpoint, heads: Iterable[HeadLocation], spec: str, *, family: str | None = None
+    checkpoint: Checkpoint,
+    heads: Iterable[HeadLocation],
+    spec: str,
+    *,
+    family: str | None = None,
+    zero_rows: bool = False,
 ) -> tuple[Prototypes, ...]:
     """Read the prototypes of heads; a tensor that several of them share is read once."""
     # spec: what to call the checkpoint in messages and reports. Prototypes that are not finite, of
-    # zero norm or fewer than two are a PrototypeError.
+    # zero norm (but for zero_rows) or fewer than two are a PrototypeError.
     chosen = tuple(heads)
     stacks = {head.weight_key for head in chosen if head.index is not None}
     held = {key: _digested(checkpoint.tensors[key]) for key in stacks}
-    return tuple(_prototypes_of(checkpoint, head, spec, family, held) for head in chosen)
+    return tuple(
+        _prototypes_of(checkpoint, head, spec, family, held, zero_rows=zero_rows) for head in chosen
+    )
 
 
 def _prototypes_of(
@@ -39,6 +46,8 @@ def _prototypes_of(
     spec: str,
     family: str | None,
     held: dict[str, tuple[Values, str]],
+    *,
+    zero_rows: bool,
 ) -> Prototypes:
     """Read the tensors of one head, but for those that are held already."""
     digested = {
@@ -71,6 +80,7 @@ def _prototypes_of(
             branch=head.branch,
             tensor_keys=head.tensor_keys,
             source=spec,
+            zero_rows=zero_rows,
         )
     except PrototypeError as error:
         raise PrototypeError(f"{spec}: {error.message}", hint=error.hint) from error
@@ -96,8 +106,7 @@ def _usage_of(head: HeadLocation, read: Mapping[str, Values]) -> npt.NDArray[np.
         name = printable((head.usage_key or "").rpartition(".")[2], 60)
         raise PrototypeError(
             f"{head.name}: {name} has {usage.size:,} values for {number * head.k:,} codes.",
-            hint="Its tensors are not of one codebook: compare the file with its source, or name "
-            f"the matrix alone: `head={printable(head.weight_key, 80)}`.",
+            hint="Its tensors are not of one codebook: compare the file with its source.",
         )
     return check_usage(usage.reshape(number, head.k)[head.index or 0], head.k, head.name)
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from collapse_audit.cli.formats import FORMAT_OF_SUFFIX, FORMATS
 from collapse_audit.cli.source_name import SourceName
 from collapse_audit.errors import ParameterError
-from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, check_epsilon
+from collapse_audit.prototypes import DEFAULT_EPSILON, Branch, Metric, check_epsilon, check_radius
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,14 +29,25 @@ def option(**declaration: Any) -> Any:
 class AuditOptions:
     """What to measure."""
 
-    epsilon: float = option(
+    epsilon: float | None = option(
         type=float,
-        default=DEFAULT_EPSILON,
-        show_default=True,
-        callback=lambda _ctx, _option, value: check_epsilon(value),
+        show_default=str(DEFAULT_EPSILON),
+        callback=lambda _ctx, _option, value: None if value is None else check_epsilon(value),
         help="Cosine distance strictly below which two prototypes are duplicates.",
     )
-    head: str | None = option(metavar="NAME", help="Only this head; all of them by default.")
+    metric: Metric = option(
+        type=click.Choice(get_args(Metric)),
+        default="cosine",
+        show_default=True,
+        help="Compare directions, or points as the codes of a codebook are.",
+    )
+    radius: float | None = option(
+        type=float,
+        show_default="0.2 of the median nearest distance",
+        callback=lambda _ctx, _option, value: None if value is None else check_radius(value),
+        help="With euclidean, the distance strictly below which two prototypes are duplicates.",
+    )
+    head: str | None = option(metavar="NAME", help="Only this head; all heads by default.")
     branch: Branch = option(
         type=click.Choice(["teacher", "student"]),
         default="teacher",
@@ -48,13 +59,15 @@ class AuditOptions:
         metavar="DIR",
         help="Where to look for the files of manifest ids.",
     )
-    sweep: bool = option(default=True, help="Count over several epsilons; on by default.")
-    nearest: bool = option(default=True, help="Nearest-cosine quantiles; on by default.")
+    sweep: bool = option(default=True, help="Count over several thresholds; on by default.")
+    nearest: bool = option(
+        default=True, help="Quantiles of the nearest cosine or distance; on by default."
+    )
     device: str = option(
         default="auto",
         show_default=True,
         metavar="auto|cpu|cuda[:N]",
-        help="Where to compute; it changes the time and not the result.",
+        help="Where to compute. This changes the time, not the result.",
     )
 
 
@@ -69,7 +82,7 @@ class OutputOptions:
         metavar="FILE",
         help="Write group and leader of every prototype to this .csv or .npy file.",
     )
-    progress: bool = option(default=True, help="Bars on stderr for work over two seconds.")
+    progress: bool = option(default=True, help="Show progress on stderr for work over two seconds.")
 
 
 def option_of(bundle: type[Any], name: str, **changes: Any) -> Callable[[F], F]:
@@ -141,7 +154,7 @@ several_sources = bundled(
             "heads",
             multiple=True,
             metavar="NAME",
-            help="Only this head; all of them by default. Once for all sources, or once for each.",
+            help="Only this head; all heads by default. Once for all sources, or once for each.",
         ),
     ),
     ("sources", "heads"),
@@ -168,7 +181,7 @@ def format_options(
             "--format",
             "form",
             type=click.Choice(list(formats)),
-            help="Output format; by default what the name of -o says, else table.",
+            help="Output format. By default the file name of -o decides, else table.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
         click.option(

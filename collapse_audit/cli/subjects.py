@@ -32,7 +32,6 @@ class Opener:
     allow: tuple[Difference, ...]  # differences that are no obstacle
     progress: bool  # whether progress bars are wanted
     fetching: RemoteSettings
-    epsilon: float | None = None  # asked for; ``None``: a saved report may have been made with any
 
     def open(self, source: str) -> ReportDocument | list[CollapseAudit]:
         """A saved report (``.json``, or on stdin); else audits, which have the groups of heads."""
@@ -46,13 +45,17 @@ class Opener:
             return audits_of(newest, self.options, progress, self.fetching)
 
     def _chosen(self, report: ReportDocument, source: str) -> ReportDocument:
-        """The part of a saved report that --head asks for; refused if made with another epsilon."""
-        used = report["parameters"].get("epsilon")
-        if self.epsilon not in (None, used):
-            raise ReportError(
-                f"{source}: was made with epsilon {used}, not {self.epsilon}.",
-                hint="Audit the head again with that epsilon, or leave --epsilon out.",
-            )
+        """The part of a saved report that --head asks for; refused if made otherwise than asked."""
+        made = report["parameters"]
+        for threshold, used, asked in (
+            ("epsilon", made.get("epsilon"), self.options.epsilon),
+            ("radius", made.get("radius"), self.options.radius),
+        ):
+            if asked not in (None, used):
+                raise ReportError(
+                    f"{source}: was made with {threshold} {used}, not {asked}.",
+                    hint=f"Audit the head again with that {threshold}, or leave --{threshold} out.",
+                )
         name = self.options.head
         if name is None:
             return report

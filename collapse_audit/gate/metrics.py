@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from collapse_audit.errors import ParameterError, ReportError
+from collapse_audit.report import words
 from collapse_audit.words import did_you_mean
 
 #: ``"down"``: a smaller value is worse. ``None``: neither way is worse by itself.
@@ -166,7 +167,7 @@ def _look_up(head: Mapping[str, Any], path: str) -> object:
     if at := _SWEEP.fullmatch(path):
         epsilon = float(at["epsilon"])
         return next(
-            (level[at["count"]] for level in head["sweep"] if level["epsilon"] == epsilon), None
+            (row[at["count"]] for row in head["sweep"] if words.level(row) == epsilon), None
         )
     value: Any = head
     for key in path.split("."):

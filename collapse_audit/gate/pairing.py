@@ -10,7 +10,9 @@ from collapse_audit.report.documents import HeadDocument, ReportDocument
 from collapse_audit.words import did_you_mean
 
 #: Differences that make two reports incomparable unless they are allowed by name.
-Difference: TypeAlias = Literal["schema", "epsilon", "rule", "k", "branch", "mlcd"]
+Difference: TypeAlias = Literal[
+    "schema", "metric", "epsilon", "radius", "rule", "k", "branch", "mlcd"
+]
 DIFFERENCES: Final[tuple[Difference, ...]] = get_args(Difference)
 
 _MLCD_SETTINGS: Final = ("temperature", "centre", "branch", "prior", "assignment", "vmf")
@@ -28,6 +30,8 @@ def pair_heads(
     # leaves the rest out; if it is empty, heads of other names are paired in their order.
     _refuse("schema", "the major schema version", _major(report), _major(baseline), allow)
     new, old = report["parameters"], baseline["parameters"]
+    metrics = [document.get("metric", "cosine") for document in (new, old)]
+    _refuse("metric", "the metric", metrics[0], metrics[1], allow)
     _refuse("epsilon", "epsilon", new.get("epsilon"), old.get("epsilon"), allow)
     _refuse("rule", "the counting rule", new.get("rule"), old.get("rule"), allow)
     if by_hand:
@@ -36,6 +40,8 @@ def pair_heads(
         pairs = _pairs(report["heads"], baseline["heads"], in_order=by_hand is not None)
     for head, other in pairs:
         _refuse("branch", f"the branch of {head['name']}", head["branch"], other["branch"], allow)
+        radius = f"the radius of {head['name']}"
+        _refuse("radius", radius, head.get("radius"), other.get("radius"), allow)
         _refuse("k", f"K of {head['name']}", head["k"], other["k"], allow)
     return tuple(pairs)
 

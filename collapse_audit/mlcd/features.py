@@ -40,8 +40,8 @@ class FeatureSpread:
         unit_norm: Whether the features were scaled to unit norm first.
         singular_values: Of the n x d features as they are (the first min(n, d), falling, float64).
         centred_singular_values: The same of the features minus their mean.
-        uniformity: Log of the mean of exp(-2 s), s the squared distance of two features of unit
-            norm (Wang and Isola 2020): 0 if all are the same, about -4 + 8 / d on a uniform sphere.
+        uniformity: Log of the mean of exp(-2 distance^2) over pairs of features of unit norm (Wang
+            and Isola 2020): 0 if all are the same, about -4 + 8 / d on a uniform sphere.
         uniformity_n: Number of samples whose pairs these are: all, or a random choice of 4,096.
     """
 

@@ -130,6 +130,11 @@ def load_backbone(
     """
     resolved = source if isinstance(source, ResolvedSource) else resolve_source(source)
     model = None
+    if not images and (backbone is not None or backbone_arguments):
+        raise ParameterError(
+            "there is no backbone to build: the samples are no images.",
+            hint="Leave `backbone=NAME` and its arguments out.",
+        )
     if images:
         state = lone_backbone_state(resolved.checkpoint, branch, MARKERS)
         if not state:

@@ -8,44 +8,66 @@ from typing import Any, Final
 from collapse_audit.report import words
 from collapse_audit.report.documents import HeadDocument, Parameters, ReportDocument
 
-NEAREST_TITLES: Final = ("nearest cosine", *words.QUANTILES.values())
 HISTOGRAM_TITLES: Final = ("repeated r times", "unique", "prototypes", "of K")
-SWEEP_TITLES: Final = ("epsilon", "degrees", "unique", "of K", "N_eff", "components", "isolated")
+
+
+def nearest_titles(head: HeadDocument) -> tuple[str, ...]:
+    """Titles of :func:`nearest_rows`."""
+    what = "nearest distance" if "radius" in head else "nearest cosine"
+    return what, *words.QUANTILES.values()
+
+
+def sweep_titles(head: HeadDocument) -> tuple[str, ...]:
+    """Titles of :func:`sweep_rows`."""
+    level = ("radius", "times") if "radius" in head else ("epsilon", "degrees")
+    return *level, "unique", "of K", "N_eff", "components", "isolated"
 
 
 def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, str]]:
     """Name (at most 18 characters) and value of every scalar of one head, with what it means."""
     unique, factors, epsilon = head["unique"], head["redundancy_factors"], parameters["epsilon"]
+    if epsilon is None:
+        at = f"at Euclidean distance < {head['radius']:g}"
+    else:
+        at = f"at cosine distance < {epsilon:g} ({words.degrees(epsilon)} degrees)"
     certified = ", certified" if parameters["certified"] else ""
     yield (
         "unique, M",
-        f"{words.count(unique['greedy'])} at cosine distance < {epsilon:g} "
-        f"({words.degrees(epsilon)} degrees); rule: {parameters['rule']} cover{certified}",
+        f"{words.count(unique['greedy'])} {at}; rule: {parameters['rule']} cover{certified}",
     )
+    if dead := head.get("dead"):
+        live = dead["live"]
+        yield (
+            "dead rows",
+            f"{words.count(dead['count'])}, of norms up to {words.number(dead['largest_norm'])}; "
+            f"M of the {words.count(live['k'])} live rows alone: {words.count(live['unique'])} "
+            f"({words.percent(live['unique_fraction'])})",
+        )
     yield "bracket of M", words.bracket(head)
     if (effective := words.n_eff(unique)) != "-":
         yield "effective, N_eff", f"{effective}: the sum of 1 / n_i, with n_i prototypes this close"
     for line in words.published(head):
         yield "published", line
-    yield "isolated", f"{words.plural(unique['isolated'], 'prototype')} without any neighbour"
+    yield "isolated", f"{words.plural(unique['isolated'], 'prototype')} without a duplicate"
     yield (
         "redundancy factors",
         f"largest {words.count(factors['max'])}, mean {words.number(factors['mean'])} (K / M), "
-        f"Gini {words.number(factors['gini'])} (0: all repeated equally)",
+        f"Gini {words.number(factors['gini'])} (0: all repeated equally often)",
     )
     yield (
         "effective groups",
         f"{words.number(factors['effective_number'])} of {words.count(unique['greedy'])}: "
-        "as many groups of equal size have the same entropy",
+        "the number of equally large groups that would be as diverse",
     )
     if (copies := head.get("exact_duplicates")) is not None:
-        text = f"{words.plural(copies, 'prototype')} with exactly the direction of an earlier one"
+        same = "that equal" if epsilon is None else "with exactly the direction of"
+        text = f"{words.plural(copies, 'prototype')} {same} an earlier one"
         yield "exact duplicates", text
     if norms := head.get("norms"):
         low, median, high = (words.number(norms[key]) for key in ("min", "median", "max"))
         yield (
             "norms",
-            f"{low} to {high}, median {median}; in one group they differ by a factor of up to "
+            f"{low} to {high}, median {median}; within a group they differ by a factor of up to "
             f"{words.number(norms['max_spread_in_group'])}",
         )
     yield from _stored_usage(head)
@@ -124,11 +146,12 @@ def histogram_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
 
 
 def sweep_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
-    """Cells of the sweep, one row per epsilon, under :data:`SWEEP_TITLES`."""
+    """Cells of the sweep, one row per threshold, under :func:`sweep_titles`."""
     for row in head["sweep"]:
+        level = words.level(row)
         yield (
-            f"{row['epsilon']:g}",
-            words.degrees(row["epsilon"]),
+            f"{level:g}",
+            f"{level / head['radius']:g}" if "radius" in head else words.degrees(level),
             words.count(row["greedy"]),
             words.percent(row["greedy"] / head["k"]),
             words.n_eff(row),
@@ -138,7 +161,9 @@ def sweep_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
 
 
 def nearest_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
-    """Cells under :data:`NEAREST_TITLES`; random directions too where the report has them."""
+    """Cells under :func:`nearest_titles`; random directions too where the report has them."""
+    if distances := head.get("nearest_distance"):
+        yield "this head", *(words.number(distances[key]) for key in words.QUANTILES)
     null = head.get("null")
     rows: dict[str, Mapping[str, Any] | None] = {
         "this head": head["nearest_cosine"],

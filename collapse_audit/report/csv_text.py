@@ -38,6 +38,8 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
     published, norms = _part(head["published"]), _part(head.get("norms"))
     usage = _part(head.get("stored_usage"))
     nearest, null = _part(head["nearest_cosine"]), _part(head.get("null"))
+    distance, dead = _part(head.get("nearest_distance")), _part(head.get("dead"))
+    live = _part(dead.get("live"))
     return {
         "source": report["source"]["spec"],
         "id": report["source"]["id"],
@@ -45,6 +47,8 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
         "sha256": report["source"]["sha256"],
         "tool_version": report["tool"]["version"],
         "epsilon": report["parameters"]["epsilon"],
+        "metric": report["parameters"].get("metric", "cosine"),
+        "radius": head.get("radius"),
         "rule": report["parameters"]["rule"],
         "head": head["name"],
         "branch": head["branch"],
@@ -63,8 +67,11 @@ def flat_row(report: ReportDocument, head: HeadDocument) -> dict[str, Any]:
         "effective_number": factors["effective_number"],
         "exact_duplicates": head.get("exact_duplicates"),
         **{f"nearest_cosine_{key}": nearest.get(key) for key in QUANTILES},
+        **{f"nearest_distance_{key}": distance.get(key) for key in QUANTILES},
         **{f"norm_{key}": norms.get(key) for key in ("min", "median", "max")},
         "norm_max_spread_in_group": norms.get("max_spread_in_group"),
+        "dead_rows": dead.get("count", 0 if "dead" in head else None),
+        "live_unique": live.get("unique"),
         **{
             f"stored_usage_{level}_{key}": _part(usage.get(level)).get(key)
             for level in ("k", "m")

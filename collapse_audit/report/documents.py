@@ -51,9 +51,11 @@ class SourceDocument(TypedDict):
 class Parameters(TypedDict):
     """How the counts were made."""
 
-    epsilon: float
+    epsilon: float | None  # None in the Euclidean metric
     rule: str
     certified: bool
+    metric: NotRequired[Literal["cosine", "euclidean"]]
+    radius: NotRequired[float | None]  # None too where heads have radii of their own
 
 
 class NEffDocument(TypedDict):
@@ -71,8 +73,11 @@ class Counts(NEffDocument):
     isolated: int
 
 
-class _Level(Counts):
-    epsilon: float
+class Level(Counts):
+    """Counts at one threshold, which is an epsilon or a radius."""
+
+    epsilon: NotRequired[float]
+    radius: NotRequired[float]
 
 
 class _Unique(Counts):
@@ -88,6 +93,21 @@ class _Factors(TypedDict):
     effective_number: float
     top: list[int]
     histogram: list[list[int]]
+
+
+class _Live(TypedDict):
+    k: int
+    unique: int
+    unique_fraction: float
+
+
+class DeadDocument(TypedDict):
+    """Rows below a gap in the norms, and the counts of the others alone."""
+
+    count: int
+    largest_norm: float
+    smallest_live_norm: float
+    live: _Live
 
 
 class NullDocument(TypedDict):
@@ -124,20 +144,8 @@ class LabelsDocument(TypedDict):
     m: NotRequired[_Agreement]
 
 
-#: How many directions features fill; a number that is undefined is None.
-FeaturesDocument = TypedDict(
-    "FeaturesDocument",
-    {
-        "n": int,
-        "d": int,
-        "unit_norm": bool,
-        "rankme_uncentred_1e-7": float | None,
-        "rankme_centred_1e-7": float | None,
-        "participation_ratio_centred": float | None,
-        "uniformity_t2": float | None,
-        "uniformity_n": int,
-    },
-)
+#: How many directions features fill, by name; None where a number is undefined.
+FeaturesDocument: TypeAlias = dict[str, float | None]
 
 
 class MLCDDocument(TypedDict):
@@ -181,8 +189,11 @@ class HeadDocument(TypedDict):
     unique: _Unique
     unique_fraction: float
     redundancy_factors: _Factors
-    sweep: list[_Level]
+    sweep: list[Level]
     nearest_cosine: _Numbers | None
+    nearest_distance: NotRequired[_Numbers | None]  # of the Euclidean metric, as is the radius
+    radius: NotRequired[float]
+    dead: NotRequired[DeadDocument | None]
     norms: NotRequired[_Numbers | None]
     stored_usage: NotRequired[UsageDocument | None]
     exact_duplicates: NotRequired[int | None]
@@ -353,56 +364,3 @@ class HistoryDocument(_Document):
     checkpoints: int
     heads: list[HeadHistoryDocument]
     problems: list[FileProblem]
-
-
-class InfoHead(TypedDict):
-    """A head as it is stored."""
-
-    name: str
-    branch: str | None
-    k: int
-    d: int
-    dtype: str
-    parametrisation: str
-    tensor_keys: list[str]
-    aliases: list[str]
-    default: bool
-    audited: bool
-    notes: list[str]
-
-
-class KeyCount(TypedDict):
-    """A key of the outermost dictionary, and the tensors below it."""
-
-    key: str
-    tensors: int
-
-
-class ModuleCount(TypedDict):
-    """A module, its tensors and their values."""
-
-    module: str
-    tensors: int
-    values: int
-
-
-class _Matrix(TypedDict):
-    key: str
-    shape: list[int]
-    dtype: str
-
-
-class InfoDocument(TypedDict):
-    """What a file holds."""
-
-    schema: str
-    schema_version: str
-    source: dict[str, str | None]
-    container: str
-    size: int
-    top_level: list[KeyCount]
-    tree: list[ModuleCount]
-    heads: list[InfoHead]
-    centre_keys: list[str]
-    matrices: list[_Matrix]
-    notes: list[str]

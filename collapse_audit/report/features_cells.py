@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from collapse_audit.report import words
 from collapse_audit.report.columns import text_columns
 from collapse_audit.report.documents import FeaturesDocument
 
@@ -29,10 +28,10 @@ def features_rows(features: Mapping[str, FeaturesDocument]) -> list[tuple[str, .
     """What each number is, and its value at each place."""
     found = [document for _, document in _placed(features)]
     rows = [
-        (label.format(**found[0]), *(_number(document[key]) for document in found))  # type: ignore[literal-required]
+        (label.format(**found[0]), *(_number(document[key]) for document in found))
         for label, key in _NUMBERS
     ]
-    return [("dimensions", *(words.count(document["d"]) for document in found)), *rows]
+    return [("dimensions", *(f"{document['d']:,}" for document in found)), *rows]
 
 
 def features_columns(features: Mapping[str, FeaturesDocument] | None) -> dict[str, Any]:

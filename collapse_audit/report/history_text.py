@@ -134,7 +134,7 @@ def counts(history: HistoryDocument) -> str:
     """How much was audited, such as ``40 checkpoints, epsilon 0.025``."""
     skipped = f", {len(history['problems'])} skipped" if history["problems"] else ""
     number = words.plural(history["checkpoints"], "checkpoint")
-    return f"{number}{skipped}, epsilon {history['parameters']['epsilon']:g}"
+    return f"{number}{skipped}, {words.threshold(history['parameters'])}"
 
 
 def fractions(head: HeadHistoryDocument) -> list[float]:

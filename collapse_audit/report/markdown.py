@@ -23,7 +23,7 @@ def to_markdown(report: ReportDocument) -> str:
     for head in report["heads"]:
         blocks += _blocks(head, parameters)
     footer = (
-        f"collapse-audit {escape(report['tool']['version'])}, epsilon {parameters['epsilon']:g}, "
+        f"collapse-audit {escape(report['tool']['version'])}, {words.threshold(parameters)}, "
         f"rule: {parameters['rule']} cover"
         + (", certified" if parameters["certified"] else "")
         + (f", sha256 `{source['sha256']}`" if source["sha256"] else "")
@@ -41,9 +41,9 @@ def _blocks(head: HeadDocument, parameters: Parameters) -> Iterator[list[str]]:
     yield pipe_table(("measure", "value"), measures)
     yield pipe_table(cells.HISTOGRAM_TITLES, cells.histogram_rows(head))
     if head["sweep"]:
-        yield pipe_table(cells.SWEEP_TITLES, cells.sweep_rows(head))
-    if head["nearest_cosine"]:
-        yield pipe_table(cells.NEAREST_TITLES, cells.nearest_rows(head))
+        yield pipe_table(cells.sweep_titles(head), cells.sweep_rows(head))
+    if nearest := [*cells.nearest_rows(head)]:
+        yield pipe_table(cells.nearest_titles(head), nearest)
     if head["mlcd"]:
         yield [f"- {escape(line)}" for line in mlcd_headline(head["mlcd"])]
         yield pipe_table(MLCD_TITLES, mlcd_rows(head["mlcd"]))

@@ -54,21 +54,22 @@ def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
     )
 
 
-def draw_sweep(head: HeadDocument, epsilon: float) -> SweepDrawing | None:
-    """Curves of M, N_eff, components, isolated; ``None`` for fewer than two epsilons."""
-    rows = sorted(head["sweep"] or (), key=lambda row: row["epsilon"])
+def draw_sweep(head: HeadDocument, own: float) -> SweepDrawing | None:
+    """Curves of M, N_eff, components, isolated; ``None`` for fewer than two thresholds."""
+    # own: the epsilon or the radius of the report
+    rows = sorted(head["sweep"] or (), key=words.level)
     if len(rows) < 2:
         return None
-    low, high = (math.log(rows[index]["epsilon"]) for index in (0, -1))
+    low, high = (math.log(words.level(rows[index])) for index in (0, -1))
 
     def across(value: float) -> float:
         return round(WIDTH * (math.log(value) - low) / (high - low), 2)
 
-    xs = [across(row["epsilon"]) for row in rows]
-    ticks = tuple((x, f"{row['epsilon']:g}") for x, row in zip(xs, rows, strict=True))
-    inside = rows[0]["epsilon"] <= epsilon <= rows[-1]["epsilon"]
+    xs = [across(words.level(row)) for row in rows]
+    ticks = tuple((x, f"{words.level(row):g}") for x, row in zip(xs, rows, strict=True))
+    inside = words.level(rows[0]) <= own <= words.level(rows[-1])
     curves = _shares(xs, [(row, head["k"]) for row in rows])
-    return SweepDrawing(curves, ticks, across(epsilon) if inside else None)
+    return SweepDrawing(curves, ticks, across(own) if inside else None)
 
 
 def draw_history(head: HeadHistoryDocument) -> SweepDrawing | None:

@@ -56,8 +56,8 @@ def _head(head: HeadDocument, parameters: Parameters, width: int) -> Iterator[st
     yield from _histogram(head, width)
     if head["sweep"]:
         yield ""
-        yield from _sweep(head, parameters["epsilon"])
-    if head["nearest_cosine"]:
+        yield from _sweep(head, head.get("radius") or parameters["epsilon"])
+    if head["nearest_cosine"] or head.get("nearest_distance"):
         yield ""
         yield from _nearest(head)
     if head["mlcd"]:
@@ -78,22 +78,22 @@ def _histogram(head: HeadDocument, width: int) -> list[str]:
     return text_columns((*cells.HISTOGRAM_TITLES, ""), rows, ">19 >9 >10 >9 <")
 
 
-def _sweep(head: HeadDocument, epsilon: float) -> list[str]:
-    """M over epsilon, one line each; the row of the report's own epsilon is marked."""
-    marks = ("<" if level["epsilon"] == epsilon else "" for level in head["sweep"])
+def _sweep(head: HeadDocument, own: float | None) -> list[str]:
+    """M over epsilon, or the radius, one line each; the row of the report's own is marked."""
+    marks = ("<" if words.level(row) == own else "" for row in head["sweep"])
     rows = ((*row, mark) for row, mark in zip(cells.sweep_rows(head), marks, strict=True))
     # the padding is in the widths, so that long numbers take from it before the line grows
     widths = ">9 >8 >10 >8 >8 >11 >10 <"
-    return text_columns((*cells.SWEEP_TITLES, ""), rows, widths, gap=" ")
+    return text_columns((*cells.sweep_titles(head), ""), rows, widths, gap=" ")
 
 
 def _nearest(head: HeadDocument) -> list[str]:
-    """Quantiles of the cosine to the nearest other prototype, beside those of chance."""
+    """Quantiles of how near the nearest other prototype is, beside those of chance."""
     rows = (
         (f"  {label.removesuffix(' directions')}", *values)  # 72 characters hold no more
         for label, *values in cells.nearest_rows(head)
     )
-    return text_columns(cells.NEAREST_TITLES, rows, "<16" + 7 * " >7", gap=" ")
+    return text_columns(cells.nearest_titles(head), rows, "<16" + 7 * " >7", gap=" ")
 
 
 def _mlcd(mlcd: MLCDDocument, width: int) -> Iterator[str]:

@@ -8,7 +8,9 @@ from typing import Final
 from collapse_audit.report.documents import (
     FeaturesReport,
     HeadDocument,
+    Level,
     NEffDocument,
+    Parameters,
     ReportDocument,
 )
 from collapse_audit.words import printable
@@ -76,6 +78,19 @@ def degrees(epsilon: float) -> str:
     return f"{math.degrees(math.acos(1 - epsilon)):.1f}"
 
 
+def threshold(parameters: Parameters) -> str:
+    """What the counts were made with, such as ``epsilon 0.025``."""
+    if (epsilon := parameters["epsilon"]) is not None:
+        return f"epsilon {epsilon:g}"
+    radius = parameters.get("radius")
+    return "a radius for each head" if radius is None else f"radius {radius:g}"
+
+
+def level(row: Level) -> float:
+    """The epsilon or the radius of one level of a sweep."""
+    return row["radius"] if "radius" in row else row["epsilon"]
+
+
 def shorten(text: object, width: int) -> str:
     """At most `width` characters, the middle left out: both ends of a path or key tell most."""
     line = printable(text, None)
@@ -109,11 +124,13 @@ def summary(report: ReportDocument) -> str:
         return ""
     least, median = percent(found["unique_fraction_min"]), percent(found["unique_fraction_median"])
     name = shorten(found["least_unique"], 60)
-    text = f"Unique are {least} of the prototypes at the least ({name}), {median} in the median."
+    text = f"Unique prototypes: {least} in the worst head ({name}), {median} in the median head."
     if usage := found["stored_usage"]:
         least, median = number(usage["perplexity_min"]), number(usage["perplexity_median"])
-        text += f" The usage in the file has a perplexity of {least} at the least, {median} in the"
-        text += f" median: {number(usage['bits'])} of {number(usage['bits_of_k'])} bits in all."
+        text += (
+            f" Perplexity of the usage in the file: {least} in the worst, {median} in the median;"
+        )
+        text += f" {number(usage['bits'])} of {number(usage['bits_of_k'])} bits in all."
     return text
 
 
@@ -122,9 +139,10 @@ def headline(head: HeadDocument) -> str:
     m, k = head["unique"]["greedy"], head["k"]
     if m == k:
         return f"All {count(k)} prototypes are unique."
+    what = "different point" if "radius" in head else "different direction"
     return (
         f"{percent(head['unique_fraction'])} of the prototypes are unique: "
-        f"{count(k)} prototypes, {plural(m, 'different direction')}."
+        f"{count(k)} prototypes, {plural(m, what)}."
     )
 
 

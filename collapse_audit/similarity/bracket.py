@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 
@@ -22,8 +21,6 @@ _LARGE_RUN = 8192
 _ROWS, _COLUMNS = 1024, 2048
 # Groups up to this size are split into cliques one member at a time; larger ones by half angle.
 _LARGE_GROUP = 2048
-# Half and double angles are rounded outwards by this much, which only widens the bracket.
-_SLACK = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +69,10 @@ def bracket_unique(
     if not rows.size:
         m = len(cover.leaders)
         return Bracket(low=m, high=m, definition_independent=True, order_range=None)
-    epsilon = comparison.threshold.epsilon
     fewest = links.num_components - settled
-    double = 2 - 2 * (1 - epsilon) ** 2 + _SLACK
-    if double < 1:
+    if (double := comparison.threshold.double) is not None:
         fewest = max(fewest, len(leader_cover(comparison.at(double), order=rows).leaders))
-    half = comparison.at((1 - sqrt(1 - epsilon / 2)) * (1 - _SLACK))
+    half = comparison.at(comparison.threshold.half)
     most = len(leader_cover(half, order=rows, within=links.component).leaders)
     cliques = int((links.clique & ~whole[links.component[cover.leaders]]).sum())
     counts = np.zeros(_ORDERS, dtype=np.int64)

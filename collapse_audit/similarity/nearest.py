@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collapse_audit.prototypes import Prototypes
+from collapse_audit.errors import ParameterError
+from collapse_audit.prototypes import Metric
 from collapse_audit.similarity.cover import Cover
 from collapse_audit.similarity.partition import runs
-from collapse_audit.similarity.predicate import Comparison
+from collapse_audit.similarity.predicate import Comparison, Threshold
 from collapse_audit.similarity.products.bounds import format_bound
 from collapse_audit.similarity.products.maxima import ChunkMaxima
 from collapse_audit.similarity.products.panel import Operand
-from collapse_audit.similarity.products.rows import Float64, Index, Mask, parts
+from collapse_audit.similarity.products.rows import Float64, Index, Mask, Rows, parts
 from collapse_audit.similarity.progress import Progress, silent
 
 _ROWS = 1024
@@ -34,23 +35,35 @@ class Nearest:
     Attributes:
         index: Which it is, for each prototype (k); the smallest index among equals.
         distance: Its cosine distance (k, float64, 0 to 2), accurate to a relative 1e-12 also where
-            one minus the cosine would be all rounding error.
-        copies: Prototypes whose direction is bit for bit that of an earlier one.
+            one minus the cosine would be all rounding error; in the Euclidean metric the distance.
+        copies: Prototypes whose direction is bit for bit that of an earlier one; in the Euclidean
+            metric those that are an earlier one.
+        metric: How they were compared.
     """
 
     index: Index
     distance: Float64
     copies: int
+    metric: Metric = "cosine"
 
     @property
     def cosine(self) -> Float64:
-        """Cosine of each prototype with its nearest other one (k, -1 to 1)."""
-        return 1.0 - self.distance
+        """Cosine of each prototype with its nearest other one (k, -1 to 1); in that metric only."""
+        return 1.0 - self._cosine_distance
 
     @property
     def angle(self) -> Float64:
-        """Angle to the nearest other prototype, radians (k)."""
-        return _angles(2.0 * self.distance)
+        """Angle to the nearest other prototype, radians (k); in the cosine metric only."""
+        return Threshold.angles(2.0 * self._cosine_distance)
+
+    @property
+    def _cosine_distance(self) -> Float64:
+        if self.metric != "cosine":
+            raise ParameterError(
+                "the nearest prototypes were found in the Euclidean metric: `distance` has the "
+                "distances, and there are no cosines."
+            )
+        return self.distance
 
     def __repr__(self) -> str:
         return f"Nearest(k={len(self.index)}, copies={self.copies})"
@@ -223,11 +236,12 @@ class NearestSearch:
         leaders = cover.leaders[groups]
         place_of_rows = np.searchsorted(groups, cover.group[rows])
         needed = np.zeros(len(groups))
-        np.maximum.at(needed, place_of_rows, _angles(self._squared[rows]))  # pi: none found yet
+        angles = self._comparison.threshold.angles
+        np.maximum.at(needed, place_of_rows, angles(self._squared[rows]))
         radius = np.zeros(len(groups))
         member = np.flatnonzero(leaders[place] != distinct)
         to_leader = _squared_chords(self._prototypes, distinct[member], leaders[place[member]])
-        np.maximum.at(radius, place[member], _angles(to_leader))
+        np.maximum.at(radius, place[member], angles(to_leader))
         asked = np.zeros(len(groups), dtype=np.bool_)
         asked[place_of_rows] = True
         isolated = self._isolated_groups(leaders, needed + radius, radius, asked)
@@ -237,20 +251,21 @@ class NearestSearch:
         self, leaders: Index, reach: Float64, radius: Float64, asked: Mask
     ) -> Mask:
         """Groups no other group of which comes within reach of the leader, among those asked."""
-        alone = asked & (reach < np.pi - radius.max() - _ANGLE_SLACK)
+        threshold = self._comparison.threshold
+        alone = asked & (reach < threshold.widest - radius.max() - _ANGLE_SLACK)
         tried = np.flatnonzero(alone)
         for part in parts(len(tried), _ROWS):
             groups = tried[part]
             rows = Operand(leaders[groups])
             for other in parts(len(leaders), _COLUMNS):
                 widest = float(radius[other].max())
-                limit = np.cos(np.minimum(reach[groups] + widest + _ANGLE_SLACK, np.pi))
+                limit = threshold.cosines(reach[groups] + widest + _ANGLE_SLACK)
                 r, c = self._comparison.panel.may_reach(rows, Operand(leaders[other]), limit)
                 alone[groups[r[groups[r] != other.start + c]]] = False
         return np.asarray(alone)
 
 
-def first_copies(prototypes: Prototypes) -> Index:
+def first_copies(prototypes: Rows) -> Index:
     """Index of the first prototype with bit-equal direction in float64, for each one (k)."""
     k = prototypes.k
     weights = np.cos(np.arange(prototypes.d))  # any fixed vector: it only sorts rows into buckets
@@ -284,12 +299,7 @@ def _as_part(progress: Progress, before: int, size: int, whole: int) -> Progress
     return tell
 
 
-def _angles(squared_chords: Float64) -> Float64:
-    """Angles of chords of the unit sphere, radians; pi where none is known."""
-    return np.asarray(2.0 * np.arcsin(np.sqrt(np.clip(squared_chords, 0.0, 4.0)) / 2.0))
-
-
-def _squared_chords(prototypes: Prototypes, first: Index, second: Index) -> Float64:
+def _squared_chords(prototypes: Rows, first: Index, second: Index) -> Float64:
     out = np.empty(len(first))
     for part in parts(len(first), _PAIRS_AT_ONCE):
         difference = prototypes.unit_rows(first[part]) - prototypes.unit_rows(second[part])

@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from fractions import Fraction
-from typing import TypeVar
+from math import sqrt
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from collapse_audit.prototypes import Prototypes, check_epsilon
 from collapse_audit.similarity.products.bounds import float64_bound
 from collapse_audit.similarity.products.choice import NUMPY, PanelPair, PanelSet
-from collapse_audit.similarity.products.panel import Operand, Panel
-from collapse_audit.similarity.products.rows import Float64, Index, Mask, parts
+from collapse_audit.similarity.products.panel import Operand, Panel, Panels
+from collapse_audit.similarity.products.rows import Float64, Index, Mask, Rows, parts
+from collapse_audit.similarity.whole_numbers import as_integers, whole_numbers
 
 NONE = -1
+# Half and double angles are rounded outwards by this much, which only widens a bracket.
+_SLACK = 1e-12
 # Pairs gathered at once: two gathered blocks of this many rows stay in the second-level cache.
 _PAIRS_AT_ONCE = 512
 # Pairs at the threshold decided at once.
@@ -34,24 +37,52 @@ Answer = TypeVar("Answer")
 
 
 class Threshold:
-    """A cosine-distance threshold as the number it prints as.
+    """A cosine-distance threshold as the number it prints as, and what a walk needs of its metric.
 
     Epsilon is read as the decimal that was typed: 0.4 is 2/5, not the double a little above it, so
     that a pair at a distance of exactly 2/5 is *not* below 0.4.
 
     Attributes:
-        epsilon: The threshold, a float between 0 and 1.
+        level: The threshold, epsilon: a float between 0 and 1.
         cosine: 1 - epsilon as a float.
-        angle: The angle of that cosine, in radians.
+        distance: Half the squared chord that belongs to it, which is epsilon.
+        angle: The angle of that cosine, in radians; angles obey the triangle inequality.
+        widest: The largest angle there is.
     """
 
-    __slots__ = ("angle", "cosine", "epsilon", "exact_cosine")
+    __slots__ = ("angle", "cosine", "distance", "exact_cosine", "level")
+    widest: ClassVar[float] = float(np.pi)
 
     def __init__(self, epsilon: float) -> None:
-        self.epsilon = check_epsilon(epsilon)
-        self.exact_cosine = 1 - Fraction(repr(self.epsilon))
+        self.level = self.distance = check_epsilon(epsilon)
+        self.exact_cosine = 1 - Fraction(repr(self.level))
         self.cosine = float(self.exact_cosine)
         self.angle = float(np.arccos(self.cosine))
+
+    def at(self, level: float) -> Threshold:
+        """Another threshold of the same metric."""
+        return Threshold(level)
+
+    @property
+    def half(self) -> float:
+        """The level at half the angle, at most."""
+        return (1 - sqrt(1 - self.level / 2)) * (1 - _SLACK)
+
+    @property
+    def double(self) -> float | None:
+        """The level at double the angle, at least; ``None`` where no threshold is so large."""
+        double = 2 - 2 * (1 - self.level) ** 2 + _SLACK
+        return double if double < 1 else None
+
+    @staticmethod
+    def angles(squared_chords: Float64) -> Float64:
+        """Angles of chords; the widest where none is known and the chord is infinite."""
+        return np.asarray(2.0 * np.arcsin(np.sqrt(np.clip(squared_chords, 0.0, 4.0)) / 2.0))
+
+    @staticmethod
+    def cosines(angles: Float64) -> Float64:
+        """Cosines of angles, which may be wider than the widest."""
+        return np.asarray(np.cos(np.minimum(angles, np.pi)))
 
 
 class ExactPairs:
@@ -62,7 +93,7 @@ class ExactPairs:
         self._bound = float64_bound(prototypes.d)
         self._known: dict[tuple[bytes, bytes, float], bool] = {}
 
-    def cosines(self, first: Index, second: Index) -> Float64:
+    def scores(self, first: Index, second: Index) -> Float64:
         """Cosines of pairs of prototypes, in float64, off by at most ``float64_bound(d)``."""
         out = np.empty(len(first))
         for part in parts(len(first), _PAIRS_AT_ONCE):
@@ -76,19 +107,23 @@ class ExactPairs:
 
     def closer(self, first: Index, second: Index, threshold: Threshold) -> Mask:
         """Whether each pair is closer than the threshold, strictly and without rounding error."""
-        return self.decide(self.cosines(first, second), first, second, threshold)
+        return self.decide(self.scores(first, second), first, second, threshold)
+
+    def angles(self, first: Index, second: Index) -> Float64:
+        """Angles of pairs, rounded upwards but for the last bits of the arc cosine."""
+        return np.arccos(np.clip(self.scores(first, second) - self._bound, -1.0, 1.0))
 
     def decide(
         self,
-        cosines: Float64,
+        scores: Float64,
         first: Index,
         second: Index,
         threshold: Threshold,
     ) -> Mask:
-        """The same from cosines that :meth:`cosines` gave for these pairs."""
-        result = cosines > threshold.cosine
+        """The same from what :meth:`scores` gave for these pairs."""
+        result = scores > threshold.cosine
         # One more ulp for the rounding of the threshold itself.
-        doubtful = np.flatnonzero(np.abs(cosines - threshold.cosine) <= self._bound + 2.0**-52)
+        doubtful = np.flatnonzero(np.abs(scores - threshold.cosine) <= self._bound + 2.0**-52)
         for part in parts(len(doubtful), _TIES_AT_ONCE):
             pairs = doubtful[part]
             result[pairs] = self._closer_exactly(first[pairs], second[pairs], threshold)
@@ -97,7 +132,7 @@ class ExactPairs:
     def _closer_exactly(self, first: Index, second: Index, threshold: Threshold) -> Mask:
         """<x, y> > t |x| |y| in whole numbers; t is positive because epsilon is below 1."""
         index, place = np.unique(np.concatenate([first, second]), return_inverse=True)
-        whole, exact = _whole_numbers(self._rows[index])
+        whole, exact, _ = whole_numbers(self._rows[index])
         i, j = place[: len(first)], place[len(first) :]
         squares = np.einsum("kd,kd->k", whole, whole)
         dots = np.einsum("pd,pd->p", whole[i], whole[j])
@@ -109,11 +144,11 @@ class ExactPairs:
     def _long_closer_exactly(self, i: int, j: int, threshold: Threshold) -> bool:
         """The same for rows whose numbers are too long for float64."""
         x, y = self._rows[i], self._rows[j]
-        key = (x.tobytes(), y.tobytes(), threshold.epsilon)
+        key = (x.tobytes(), y.tobytes(), threshold.level)
         if key not in self._known:
             if len(self._known) >= _REMEMBERED_PAIRS:
                 self._known.clear()
-            a, b = _as_integers(x), _as_integers(y)
+            a, b = as_integers(x)[0], as_integers(y)[0]
             dot = sum(p * q for p, q in zip(a, b, strict=True))
             squares = sum(p * p for p in a) * sum(q * q for q in b)
             t = threshold.exact_cosine
@@ -135,10 +170,10 @@ class Comparison:
     def __init__(
         self, prototypes: Prototypes, threshold: Threshold, *, panels: PanelPair = NUMPY
     ) -> None:
-        self.prototypes = prototypes
+        self.prototypes: Rows = prototypes
         self.threshold = threshold
         self.exact = ExactPairs(prototypes)
-        self._panels = PanelSet(prototypes, panels)
+        self._panels: Panels = PanelSet(prototypes, panels)
         self._fold: Panel | None = None
 
     @property
@@ -156,10 +191,10 @@ class Comparison:
         """The cheapest product, for questions that only ask for candidates."""
         return self._panels.coarse
 
-    def at(self, epsilon: float) -> Comparison:
-        """The same prototypes in the same panels at another threshold."""
+    def at(self, level: float) -> Self:
+        """The same prototypes in the same panels at another threshold of the same metric."""
         other = copy(self)
-        other.threshold, other._fold = Threshold(epsilon), None
+        other.threshold, other._fold = self.threshold.at(level), None
         return other
 
     def try_folding(self, apart: Index) -> None:
@@ -240,20 +275,6 @@ class Comparison:
         return answer
 
 
-def _whole_numbers(rows: npt.NDArray[np.floating]) -> tuple[Float64, Mask]:
-    """Rows times powers of two that make them whole, and whether all their products are exact."""
-    mantissas, exponents = np.frexp(rows.astype(np.float64))
-    digits = np.ldexp(mantissas, 53).astype(np.int64)
-    trailing = np.frexp((digits & -digits).astype(np.float64))[1] - 1
-    lowest = np.where(digits != 0, exponents - 53 + trailing, np.iinfo(np.int32).max)
-    highest = np.where(digits != 0, exponents, np.iinfo(np.int32).min)
-    scale, top = lowest.min(axis=1), highest.max(axis=1)
-    bits = top.astype(np.int64) - scale
-    exact = 2 * bits + rows.shape[1].bit_length() <= 53
-    whole = np.ldexp(np.where(exact[:, None], rows.astype(np.float64), 0.0), -scale[:, None])
-    return whole, exact
-
-
 def _exceeds(dots: Float64, first: Float64, second: Float64, cosine: Fraction) -> Mask:
     """Dot > cosine |x| |y|, from exact dots and squared lengths of whole numbers."""
     square, part = cosine.denominator**2, cosine.numerator**2
@@ -261,11 +282,3 @@ def _exceeds(dots: Float64, first: Float64, second: Float64, cosine: Fraction) -
     kind = np.int64 if largest * square < 2**62 else object
     dots, first, second = (values.astype(np.int64).astype(kind) for values in (dots, first, second))
     return np.asarray((dots > 0) & (dots * dots * square > part * first * second), dtype=np.bool_)
-
-
-def _as_integers(row: npt.NDArray[np.floating]) -> list[int]:
-    """The row times a power of two that makes every entry whole."""
-    mantissas, exponents = np.frexp(row.astype(np.float64))
-    whole = np.ldexp(mantissas, 53).astype(np.int64)
-    shifts = exponents - exponents[whole != 0].min()
-    return [int(m) << max(int(s), 0) for m, s in zip(whole, shifts, strict=True)]

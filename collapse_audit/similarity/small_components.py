@@ -30,7 +30,7 @@ class SmallComponents:
         self._members = np.empty(0, dtype=np.intp)
         self._later = np.empty(0, dtype=np.intp)
         self._earlier = np.empty(0, dtype=np.intp)
-        self._cosines = np.empty(0)
+        self._scores = np.empty(0)
 
     def take(self, rows: Index, component: Index) -> Index:
         """Take the components that are small enough; the members of those."""
@@ -39,11 +39,11 @@ class SmallComponents:
         by_group = np.argsort(group, kind="stable")
         small = sizes[group[by_group]] <= _MOST_MEMBERS
         rows, size_of = rows[by_group][small], sizes[group[by_group]][small]
-        found = [(self._later, self._earlier, self._cosines)]
+        found = [(self._later, self._earlier, self._scores)]
         for size in np.unique(size_of):
             for later, earlier in _pairs_inside(rows[size_of == size].reshape(-1, size)):
-                found.append((later, earlier, self._exact.cosines(later, earlier)))
-        self._later, self._earlier, self._cosines = (
+                found.append((later, earlier, self._exact.scores(later, earlier)))
+        self._later, self._earlier, self._scores = (
             np.concatenate(column) for column in zip(*found, strict=True)
         )
         self._members = np.union1d(self._members, rows)
@@ -54,9 +54,9 @@ class SmallComponents:
         # the threshold must not be larger than at the last call
         if not self._members.size:
             return
-        closer = self._exact.decide(self._cosines, self._later, self._earlier, threshold)
+        closer = self._exact.decide(self._scores, self._later, self._earlier, threshold)
         self._later, self._earlier = self._later[closer], self._earlier[closer]
-        self._cosines = self._cosines[closer]
+        self._scores = self._scores[closer]
         count = len(self._members)
         row = np.searchsorted(self._members, self._later)
         earlier = np.searchsorted(self._members, self._earlier)

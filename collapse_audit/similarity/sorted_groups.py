@@ -9,13 +9,12 @@ import numpy as np
 from collapse_audit.similarity.cover import Cover
 from collapse_audit.similarity.partition import runs
 from collapse_audit.similarity.predicate import NONE, Comparison
-from collapse_audit.similarity.products.bounds import float64_bound
 from collapse_audit.similarity.products.panel import Operand
 from collapse_audit.similarity.products.rows import Float64, Index, Mask, parts
 
 ROWS = 1024
 COLUMNS = 2048
-# Rounding of arccos and of the sums of angles below, far above their true size.
+# Rounding of an arc cosine and of the sums of angles below, far above their true size.
 ANGLE_SLACK = 1e-12
 # Members are compared with the leaders of the other side first where that is so many times cheaper
 # than comparing them with its members.
@@ -83,10 +82,10 @@ class SortedGroups:
     def may_link(self, first: int, last: int, column: int, end: int) -> Mask:
         """Pairs of groups (first..last x column..end) that the triangle inequality allows."""
         comparison, leaders = self.comparison, self.cover.leaders
-        reach = self.comparison.threshold.angle + self.radius[first:last] + self.radius[column]
+        reach = comparison.threshold.angle + self.radius[first:last] + self.radius[column]
         rows = Operand(leaders[self.rank[first:last]])
         columns = Operand(leaders[self.rank[column:end]])
-        r, c = comparison.panel.may_reach(rows, columns, np.cos(np.minimum(reach, np.pi)))
+        r, c = comparison.panel.may_reach(rows, columns, comparison.threshold.cosines(reach))
         later = column + c > first + r
         may = np.zeros((last - first, end - column), dtype=np.bool_)
         may[r[later], c[later]] = True
@@ -105,7 +104,8 @@ class SortedGroups:
     def _may_reach(self, members: Index, groups: Index) -> Mask:
         """Which members may be linked to a member of any of some groups, by those leaders alone."""
         leaders = Operand(self.cover.leaders[self.rank[groups]])
-        limit = np.cos(np.minimum(self.comparison.threshold.angle + self.radius[groups], np.pi))
+        threshold = self.comparison.threshold
+        limit = threshold.cosines(threshold.angle + self.radius[groups])
         may = np.zeros(len(members), dtype=np.bool_)
         for part in parts(len(members), COLUMNS):
             operand = Operand(self.members[members[part]])
@@ -139,7 +139,5 @@ def _radii(comparison: Comparison, cover: Cover) -> Float64:
 
 def member_angles(comparison: Comparison, members: Index, leaders: Index) -> Float64:
     """Upper bounds of the angles between members and the leaders of their groups, radians."""
-    cosines = comparison.exact.cosines(members, leaders)
-    bound = float64_bound(comparison.prototypes.d)
-    angles = np.arccos(np.clip(cosines - bound, -1.0, 1.0)) + ANGLE_SLACK
+    angles = comparison.exact.angles(members, leaders) + ANGLE_SLACK
     return np.where(members == leaders, 0.0, angles)

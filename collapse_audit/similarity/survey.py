@@ -12,7 +12,7 @@ from collapse_audit.similarity.cover import Cover, cover_around, leader_cover
 from collapse_audit.similarity.links import Links, link_groups
 from collapse_audit.similarity.n_eff import NEff, counted, estimate_n_eff
 from collapse_audit.similarity.nearest import Nearest, NearestSearch
-from collapse_audit.similarity.predicate import Comparison, Threshold
+from collapse_audit.similarity.predicate import Comparison
 from collapse_audit.similarity.products.rows import Float64, Index, Mask
 from collapse_audit.similarity.progress import Progress, silent
 from collapse_audit.similarity.small_components import SmallComponents
@@ -33,14 +33,14 @@ class SweepLevel:
     """Counts at one threshold.
 
     Attributes:
-        epsilon: Cosine distance below which two prototypes are duplicates.
+        threshold: Cosine distance, or radius, below which two prototypes are duplicates.
         greedy: Unique prototypes by the leader cover in index order (M).
         components: Connected components of the duplicate graph; at most ``greedy``.
         isolated: Prototypes without any duplicate; at most ``components``.
         n_eff: Effective number of prototypes, :class:`NEff`.
     """
 
-    epsilon: float
+    threshold: float
     greedy: int
     components: int
     isolated: int
@@ -68,7 +68,7 @@ def survey(
     comparison: Comparison,
     sweep: Sequence[float] = (),
     *,
-    nearest: bool = True,
+    nearest: bool | NearestSearch = True,
     progress: Progress = silent,
 ) -> Survey:
     """Group the prototypes, link the groups and find the nearest ones, at all thresholds at once.
@@ -83,19 +83,20 @@ def survey(
     Args:
         comparison: The prototypes, and the threshold of the cover and its links.
         sweep: Other thresholds to count at, in any order.
-        nearest: Whether to find the nearest other prototype of each one.
+        nearest: Whether to find the nearest other prototype of each one; or a search in the same
+            panels that has begun.
         progress: Called with (stage, done, total).
 
     Returns:
         Everything that was asked for; each equals its definition, whatever else was asked.
     """
-    descent = _Descent(comparison, {comparison.threshold.epsilon, *sweep}, nearest, progress)
+    descent = _Descent(comparison, {comparison.threshold.level, *sweep}, nearest, progress)
     levels: dict[float, SweepLevel] = {}
     for level, epsilon in enumerate(descent.falling):
         effective = descent.look(level)
         state = descent.state
         levels[epsilon] = SweepLevel(epsilon, *state.counts(), effective)
-        if epsilon == comparison.threshold.epsilon:
+        if epsilon == comparison.threshold.level:
             cover, links = state.cover(), state.links()
     return Survey(
         cover=cover,
@@ -109,15 +110,22 @@ class _Descent:
     """The walk through the thresholds, and what is known so far."""
 
     def __init__(
-        self, comparison: Comparison, epsilons: set[float], nearest: bool, progress: Progress
+        self,
+        comparison: Comparison,
+        epsilons: set[float],
+        nearest: bool | NearestSearch,
+        progress: Progress,
     ) -> None:
         self.falling = sorted(epsilons, reverse=True)
         k = comparison.prototypes.k
         self.state = State(k)
-        self.search = NearestSearch(comparison) if nearest else None
+        begun = nearest if isinstance(nearest, NearestSearch) else None
+        self.search = begun or (NearestSearch(comparison) if nearest else None)
         self._comparison = comparison
         self._progress = progress
-        self._angles = np.array([Threshold(epsilon).angle for epsilon in self.falling])
+        self._angles = np.array(
+            [comparison.threshold.at(epsilon).angle for epsilon in self.falling]
+        )
         self._small = SmallComponents(comparison.exact)
         self._wake = np.zeros(k, dtype=np.intp)  # level at which a prototype is looked at next
         self._within: Index | None = None  # component of each prototype at the level above
@@ -135,7 +143,7 @@ class _Descent:
             return counted(self.state.neighbours)
         cover = leader_cover(here, order=awake, within=self._within, progress=tell)
         # neighbours are counted at the threshold of the audit, and elsewhere if that costs little
-        counts = epsilon == self._comparison.threshold.epsilon or len(awake) ** 2 <= 2 * _PAIRS
+        counts = epsilon == self._comparison.threshold.level or len(awake) ** 2 <= 2 * _PAIRS
         connect = link_groups if counts else connect_groups
         components = connect(here, cover, within=self._within, progress=tell)
         self.state.take(awake, cover, components)
@@ -192,7 +200,7 @@ class _Descent:
             # Near copies are ranked by their differences to a leader, so it must be close to them.
             cover = cover_around(self._comparison.at(self.falling[-1]), popular, awake)
             self._find(awake, awake, cover, self._within, tell)
-        apart = self.search.certainly_apart(awake, here.threshold.epsilon)
+        apart = self.search.certainly_apart(awake, here.threshold.distance)
         self.state.isolate(awake[apart])
         self._wake[awake[apart]] = len(self.falling)
         return awake[~apart]

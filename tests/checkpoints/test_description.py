@@ -12,7 +12,7 @@ import torch
 
 from collapse_audit.checkpoints.description import describe
 from collapse_audit.errors import CheckpointError
-from collapse_audit.report.documents import InfoDocument
+from collapse_audit.report.info_documents import InfoDocument
 from collapse_audit.sources import describe_source, load_heads, load_prototypes, resolve_source
 from tests.checkpoint_layouts import LAYOUTS
 from tests.small_checkpoints import checkpoint_of

@@ -32,6 +32,15 @@ def test_the_exit_code_is_the_same_in_every_format(run: Run, head: str, form: st
         (["lst"], "Did you mean the command list?"),
         (["head.npy", "--epsilon", "2"], "epsilon must be between 0 and 1"),
         (["head.npy", "--epsilon", "nan"], "epsilon must be between 0 and 1"),
+        (
+            ["head.npy", "--metric", "euclidean", "--epsilon", "0.1"],
+            "metric is euclidean. Give --radius NUMBER",
+        ),
+        (["head.npy", "--radius", "0.1"], "metric is cosine. Give --epsilon NUMBER"),
+        (
+            ["head.npy", "--metric", "euclidean", "--radius", "0"],
+            "radius must be above 0 and finite",
+        ),
         (["head.npy", "--epsilom", "0.1"], "Did you mean '--epsilon'"),
         (["head.npy", "--format", "jsn"], "'json'"),
         (["head.npy", "--head", "a", "--head", "b"], "--head: 2 names for 1 sources"),

@@ -46,6 +46,31 @@ def test_every_format_prints_the_same_audit(run: Run, head: str) -> None:
     assert run(head, "--json") == run(head, "--format", "json")
 
 
+def test_every_format_tells_the_radius_and_the_distances(run: Run, head: str) -> None:
+    euclidean = (head, "--metric", "euclidean", "--radius", "0.5")
+    report = json.loads(run(*euclidean, "--format", "json")[1])
+    jsonschema.Draft202012Validator(report_schema()).validate(report)
+    assert report["parameters"]["epsilon"] is None
+    assert (report["parameters"]["metric"], report["parameters"]["radius"]) == ("euclidean", 0.5)
+    (found,) = report["heads"]
+    assert [level["radius"] for level in found["sweep"]] == [0.125, 0.25, 0.5, 1.0, 2.0]
+    assert (found["nearest_cosine"], found["null"]) == (None, None)
+    assert found["nearest_distance"]["min"] == 0.0
+    (row,) = csv.DictReader(io.StringIO(run(*euclidean, "--format", "csv")[1]))
+    assert (row["metric"], row["radius"], row["epsilon"], row["unique"]) == (
+        "euclidean", "0.5", "", str(found["unique"]["greedy"])
+    )  # fmt: skip
+    for form in ("table", "markdown", "html"):
+        text = run(*euclidean, "--format", form)[1].replace("&lt;", "<")
+        assert "Euclidean distance < 0.5" in text.replace("\\", "")
+        assert "nearest distance" in text
+        assert "degrees" not in text
+        assert "by chance" not in text
+    default = json.loads(run(head, "--metric", "euclidean", "--format", "json")[1])
+    assert default["parameters"]["radius"] == default["heads"][0]["radius"]
+    assert "the radius is 0.2 of" in default["heads"][0]["notes"][0]
+
+
 def test_two_runs_print_the_same_bytes(run: Run, head: str) -> None:
     assert run(head, "--json") == run(head, "--json")
 

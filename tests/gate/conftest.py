@@ -99,6 +99,8 @@ def edited(report: dict[str, Any], edit: Callable[[dict[str, Any]], None]) -> di
 
 INCOMPARABLE = {
     "schema": lambda r: r.update(schema_version="2.0"),
+    "metric": lambda r: r["parameters"].update(metric="euclidean"),
+    "radius": lambda r: r["heads"][0].update(radius=0.5),
     "epsilon": lambda r: r["parameters"].update(epsilon=0.05),
     "rule": lambda r: r["parameters"].update(rule="components"),
     "k": lambda r: r["heads"][0].update(k=11),

@@ -216,6 +216,25 @@ def test_a_saved_report_of_another_epsilon_than_asked_for_is_refused(
     assert "made with epsilon 0.025, not 0.1" in run(*gate, "--epsilon", "0.1").error
 
 
+def test_a_baseline_of_another_metric_or_radius_is_refused(run: Run, good: str) -> None:
+    euclidean = (good, "--metric", "euclidean", "--radius")
+    made = run(*euclidean, "0.5", "--baseline", "codes.json", "--missing-baseline", "create")
+    assert made.code == 0
+    assert run(*euclidean, "0.5", "--baseline", "codes.json").code == 0
+    assert (
+        "the metric is cosine here and euclidean there"
+        in run(good, "--baseline", "codes.json").error
+    )
+    other = run(*euclidean, "0.25", "--baseline", "codes.json").error
+    assert "is 0.25 here and 0.5 there" in other
+    assert "allow=radius" in other
+    assert "\n" not in other
+    saved = run("codes.json", "--metric", "euclidean", "--radius", "2", "--fail-on", "M<1").error
+    assert "made with radius 0.5, not 2.0" in saved
+    trend = run(*euclidean, "0.5", "--fail-on", "trend.unique_fraction:-5%")
+    assert "cosine metric only" in trend.error
+
+
 # --- settings ------------------------------------------------------------------------------------
 
 

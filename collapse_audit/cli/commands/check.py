@@ -31,7 +31,7 @@ from collapse_audit.gate.settings import MISSING_BASELINE, find_settings, read_s
 from collapse_audit.gate.subjects import document_of
 from collapse_audit.gate.thresholds import Change, Threshold, parse_threshold
 from collapse_audit.history import audit_history
-from collapse_audit.prototypes import DEFAULT_EPSILON, check_epsilon
+from collapse_audit.prototypes import DEFAULT_EPSILON, Metric, check_metric
 from collapse_audit.report.documents import VerdictDocument
 from collapse_audit.report.github import error_to_github, verdict_to_github
 from collapse_audit.report.json_text import to_json
@@ -40,7 +40,9 @@ from collapse_audit.report.verdict_text import verdict_to_markdown, verdict_to_t
 from collapse_audit.words import scrub
 
 if TYPE_CHECKING:
+    from collapse_audit.history import RunHistory
     from collapse_audit.remote.settings import RemoteSettings
+    from collapse_audit.similarity import Progress
 
 _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 _UPDATE: Final = "Or replace the baseline with --update-baseline."
@@ -89,7 +91,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
     "--fail-on",
     multiple=True,
     metavar="THRESHOLD",
-    help="When to fail; repeat it for more. By default, if M falls or the largest group grows.",
+    help="When to fail; may be repeated. By default, if M falls or the largest group grows.",
 )
 @click.option(
     "--missing-baseline",
@@ -99,31 +101,33 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @click.option(
     "--update-baseline",
     is_flag=True,
-    help="Make this report the baseline, if no limit fails.",
+    help="Make this report the new baseline, unless a limit fails.",
 )
 @click.option(
     "-y",
     "--yes",
     is_flag=True,
-    help="With --update-baseline, also if it got worse; absolute limits must still hold.",
+    help="With --update-baseline: even if the head got worse; absolute limits must still hold.",
 )
 @click.option(
     "--allow",
     multiple=True,
     type=click.Choice(DIFFERENCES),
-    help="Compare although this differs between report and baseline; repeat it for more.",
+    help="Compare even if this differs between report and baseline; may be repeated.",
 )
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Settings; by default the nearest collapse-audit.toml or pyproject.toml that has any.",
+    help="Settings file; by default the nearest collapse-audit.toml or pyproject.toml with any.",
 )
 @click.option(
     "--epsilon",
     type=float,
     help=f"Cosine distance strictly below which two are duplicates; {DEFAULT_EPSILON} by default.",
 )
+@option_of(AuditOptions, "metric")
+@option_of(AuditOptions, "radius")
 @option_of(AuditOptions, "head")
 @option_of(AuditOptions, "branch")
 @option_of(AuditOptions, "checkpoint_dir")
@@ -145,10 +149,10 @@ def check_command(
 ) -> None:
     """Check that a head is not worse than a baseline, or than absolute limits.
 
-    SOURCE is what `audit` takes, a saved report (.json, or - for stdin), which needs no weights, or
-    the folder or a glob of a run, whose newest checkpoint is checked. Settings come from
-    [tool.collapse-audit.check] in pyproject.toml, or [check] in collapse-audit.toml; an option wins
-    over its setting.
+    SOURCE is what `audit` takes, or a saved report (.json, or - for stdin), which needs no weights.
+    It can also be the folder or a glob of a run: then its newest checkpoint is checked. Settings
+    come from [tool.collapse-audit.check] in pyproject.toml, or [check] in collapse-audit.toml;
+    options override them.
     """
     if output is not None:
         check_output(output, [source])
@@ -177,6 +181,8 @@ def _run(
     allow: tuple[Difference, ...],
     config: Path | None,
     epsilon: float | None,
+    metric: Metric,
+    radius: float | None,
     fetching: RemoteSettings,
     progress: bool,
     **audit: Any,
@@ -197,16 +203,20 @@ def _run(
         refuse_same_file(source, baseline)
     else:
         require_gates(thresholds)
-    chosen = settings.epsilon if epsilon is None else epsilon
+    if epsilon is None and metric == "cosine":
+        epsilon = settings.epsilon
+    check_metric(metric, epsilon, radius)
     writes = update_baseline or missing == "create"
     options = AuditOptions(
-        epsilon=check_epsilon(DEFAULT_EPSILON if chosen is None else chosen),
+        epsilon=epsilon,
+        metric=metric,
+        radius=radius,
         # a baseline is a full report; a check measures what its thresholds ask for
         sweep=writes or _asks_for(thresholds, "sweep"),
         nearest=writes or _asks_for(thresholds, "nearest_cosine", "exact_duplicates"),
         **audit,
     )
-    opener = Opener(options, allow or settings.allow, progress, fetching, epsilon=chosen)
+    opener = Opener(options, allow or settings.allow, progress, fetching)
     old = None
     if baseline is not None and baseline.exists():
         with _unless_replaced(update_baseline, yes):
@@ -216,9 +226,7 @@ def _run(
     run = None
     if any(isinstance(threshold, Change) and threshold.trend for threshold in thresholds):
         with progress_bars(wanted=progress and not is_quiet()) as bars:
-            chosen_head = {name: audit[name] for name in ("head", "branch", "device")}
-            run = audit_history(source, epsilon=options.epsilon, settings=fetching, progress=bars,
-                                **chosen_head)  # fmt: skip
+            run = _history(source, options, fetching, bars)
     report = document_of(opener.open(source))
     verdict = check(report, None, thresholds, skip_changes=baseline is not None, run=run)
     if old is not None:
@@ -231,6 +239,23 @@ def _run(
         return verdict, None
     write_report(report, baseline)
     return verdict, baseline
+
+
+def _history(
+    source: str, options: AuditOptions, fetching: RemoteSettings, progress: Progress
+) -> RunHistory:
+    """The run that a trend is of."""
+    if options.metric != "cosine":
+        raise ParameterError("a trend is measured in the cosine metric only.")
+    return audit_history(
+        source,
+        epsilon=DEFAULT_EPSILON if options.epsilon is None else options.epsilon,
+        head=options.head,
+        branch=options.branch,
+        device=options.device,
+        settings=fetching,
+        progress=progress,
+    )
 
 
 def _no_baseline(source: str, baseline: Path) -> ReportError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ from collapse_audit.cli.options import (
 )
 from collapse_audit.cli.pipeline import deliver
 from collapse_audit.cli.remote_options import remote_options, reporter
+from collapse_audit.errors import ParameterError
 
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
@@ -59,13 +61,15 @@ def mlcd_command(
 
     Runs samples through backbone and head. A head with copied prototypes looks nearly uniform
     over all K of them and far from uniform over the M unique ones; the mutual information is the
-    number that copies cannot inflate. SOURCE is what `audit` takes; of a file at an address
-    the head and, for images, the backbone are fetched.
+    number that copies cannot inflate. SOURCE is what `audit` takes; from an address, the head is
+    fetched and, for images, the backbone.
 
-    RankMe, participation ratio and uniformity of the features come with it. They are all that
-    is measured where SOURCE has no prototypes, as of SimDINO and LeJEPA.
+    It also measures RankMe, participation ratio and uniformity of the features. If SOURCE has no
+    prototypes, as with SimDINO and LeJEPA, that is all it measures.
     """
-    deliver([(source, partial(_measure, source, mlcd, audit, fetching))], output)
+    deliver(
+        [(source, partial(_measure, source, mlcd, audit, fetching, groups=output.groups))], output
+    )
 
 
 def _measure(
@@ -74,6 +78,8 @@ def _measure(
     audit: AuditOptions,
     fetching: RemoteSettings,
     progress: Progress,
+    *,
+    groups: Path | None,
 ) -> list[CollapseAudit] | FeaturesReport:
     """The audit of one head, with its MLCD; of a source without prototypes its features."""
     from collapse_audit.sources import resolve_source
@@ -84,6 +90,10 @@ def _measure(
         source, checkpoint_dir=audit.checkpoint_dir, settings=fetching, reporter=reporter()
     )
     if audit.head is None and not resolved.heads:
+        unused = (options.temperature, options.centre, groups)
+        for name, given in zip(("temperature", "centre", "groups"), unused, strict=True):
+            if given is not None:
+                raise ParameterError(f"--{name}: {resolved.spec} has no prototypes to use it on.")
         return _measure_features(resolved, options, audit, progress)
     return _measure_head(resolved, options, audit, progress)
 
@@ -105,6 +115,8 @@ def _measure_head(
         sweep=audit.sweep,
         nearest=audit.nearest,
         device=audit.device,
+        metric=audit.metric,
+        radius=audit.radius,
         progress=progress,
     )
     mlcd = measure_mlcd(

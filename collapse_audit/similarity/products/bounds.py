@@ -85,3 +85,17 @@ def float64_bound(d: int) -> float:
     # The dot product is off by gamma_d, each norm by half that, and three more operations follow:
     # 5.9e-14 at d = 256. Pairs closer to the threshold are decided exactly.
     return gamma(2 * d + _EXTRA_OPERATIONS, _FLOAT64_ROUNDOFF)
+
+
+def chord_bound(d: int) -> float:
+    """Relative error of a squared distance summed in float64 from differences of exact rows."""
+    # A difference is off by u, its square by three of them, their sum by d more; twice that leaves
+    # room for the rounding of what it is compared with.
+    return 2.0 * gamma(d + _EXTRA_OPERATIONS, _FLOAT64_ROUNDOFF)
+
+
+def lifted_bound(d: int) -> float:
+    """Error of a float64 product of lifted rows (:mod:`.lifted`) in the place of a cosine."""
+    # The product of rows of norm sqrt(1.5) at most is off by 1.5 gamma_(d+2), each half square of a
+    # norm by gamma_d / 2, and a few roundings follow.
+    return 4.0 * gamma(2 * d + 2 * _EXTRA_OPERATIONS, _FLOAT64_ROUNDOFF)

@@ -83,7 +83,7 @@ class ChunkMaxima:
             near = near[maxima[near] >= self._score(near)]
             yield from self._in_chunk(near, chunk)
 
-    def _score(self, near: Index) -> Float32:
+    def _score(self, near: Index) -> Float32 | Float64:
         """A score that the nearest of some rows certainly reaches, by what is known by now."""
         return self._panel.score_of(np.maximum(self._reached[near], self._known(self._rows[near])))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -99,11 +99,25 @@ class Panel(ABC):
         value = best.astype(np.float64)
         return np.where(value > 0, value * (1 - self.rounding) - self.error, -1.0)
 
-    def score_of(self, cosines: Float64) -> Float32:
+    def score_of(self, cosines: Float64) -> Float32 | Float64:
         """A score that every pair of such a cosine certainly reaches."""
         error, rounding = self.error, self.rounding
         floors = cosines - error * (1 + rounding) - rounding * np.abs(cosines)
         return np.nextafter(floors.astype(np.float32), np.float32(-np.inf))
+
+
+class Panels(Protocol):
+    """The panels of one head."""
+
+    first: Panel  # decides the clear pairs
+    recheck: Panel  # finer, for what the first leaves open
+
+    @property
+    def coarse(self) -> Panel:
+        """The cheapest one, for questions that only ask for candidates."""
+
+    def folded(self, apart: Index, cosine: float) -> Panel | None:
+        """One of folded rows that settles almost all pairs of ``apart``, if any."""
 
 
 class HostPanel(Panel):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 # Distance of a float32 row from the real one: two roundings of a relative 2^-24, and room.
-_FLOAT32_RESIDUAL = 2.0**-22
+FLOAT32_RESIDUAL = 2.0**-22
 # Lengths whose reciprocals and scaled rows stay well inside float32.
 _SAFE_LENGTHS = (1e-15, 1e15)
 _SAMPLE = 4096
@@ -25,6 +25,21 @@ Index: TypeAlias = npt.NDArray[np.intp]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
+
+
+class Rows(Protocol):
+    """Rows that are compared by the chords between them, none longer than one."""
+
+    @property
+    def k(self) -> int:
+        """Number of rows."""
+
+    @property
+    def d(self) -> int:
+        """Their dimension."""
+
+    def unit_rows(self, index: slice | Index = ...) -> Float64:
+        """Some or all of them."""
 
 
 class RowSource(Protocol):
@@ -49,7 +64,7 @@ class RowSource(Protocol):
 class UnitRows:
     """The directions of the prototypes."""
 
-    residual = _FLOAT32_RESIDUAL
+    residual = FLOAT32_RESIDUAL
     tail_columns = 0
 
     def __init__(self, prototypes: Prototypes) -> None:
@@ -95,7 +110,7 @@ class FoldedRows:
         turn = np.linalg.qr(np.random.default_rng(0).standard_normal((count, count)))[0]
         self._directions = directions @ turn
         # The squared tail is off by that of a float64 product, its root by the root of that.
-        self.residual = _FLOAT32_RESIDUAL + float64_bound(prototypes.d) ** 0.5
+        self.residual = FLOAT32_RESIDUAL + float64_bound(prototypes.d) ** 0.5
 
     @property
     def shape(self) -> tuple[int, int]:
