@@ -193,7 +193,7 @@ class CollapseAudit:
 
     def to_html(self) -> str:
         """The report as one self-contained HTML page."""
-        return to_html(self.to_dict())
+        return to_html(self.to_dict(), groups=[[self.groups]])
 
     def _repr_html_(self) -> str:
         return to_html_fragment(self.to_dict())

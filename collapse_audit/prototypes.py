@@ -246,9 +246,9 @@ def check_metric(metric: str, epsilon: float | None, radius: float | None) -> Me
 
 
 def check_radius(radius: float) -> float:
-    """A Euclidean distance as a float; a ParameterError if it is not between 1e-300 and 1e300."""
+    """A Euclidean distance as a float; a ParameterError if it is not from 1e-300 to 1e300."""
     if not 1e-300 <= radius <= 1e300:
-        raise ParameterError(f"radius must be above 0 and finite (a distance), got {radius}.")
+        raise ParameterError(f"radius must be a distance from 1e-300 to 1e300, got {radius}.")
     return float(radius)
 
 

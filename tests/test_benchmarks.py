@@ -279,11 +279,11 @@ def test_the_script_beside_the_command_answers_the_same(
     whole_audit.main()
     answer = json.loads(capsys.readouterr().out)
     found = measure_redundancy(rows)
+    names = ("greedy", "components", "isolated")
     assert answer["sweep"] == [
-        {"epsilon": at.threshold, "greedy": at.greedy, "components": at.components,
-         "isolated": at.isolated}
-        for at in found.sweep
-    ]  # fmt: skip
+        {"epsilon": level.threshold, **{name: getattr(level, name) for name in names}}
+        for level in found.sweep
+    ]
     assert found.nearest is not None
     quantiles = np.quantile(found.nearest.cosine, whole_audit.QUANTILES)
     np.testing.assert_allclose(answer["nearest_cosine"], quantiles, atol=1e-6)

@@ -29,7 +29,7 @@ from collapse_audit.report.comparison_text import (
 )
 from collapse_audit.report.csv_text import to_csv
 from collapse_audit.report.github import error_to_github, verdict_to_github
-from collapse_audit.report.html import to_html
+from collapse_audit.report.html import comparison_to_html, to_html
 from collapse_audit.report.json_text import to_json
 from collapse_audit.report.junit import error_to_junit, verdict_to_junit
 from collapse_audit.report.markdown import to_markdown
@@ -75,14 +75,20 @@ def verdict_of(name: str) -> Any:
 
 def comparison_of(name: str) -> Any:
     row = {"metric": "M", "values": [1, 2], "deltas": [1], "judgements": [None]}
+    share = {
+        "metric": "unique_fraction",
+        "values": [1, 0.5],
+        "deltas": [-0.5],
+        "judgements": [None],
+    }
     head = {
         "name": name,
         "branch": None,
-        "metrics": [row],
+        "metrics": [row, share],
         "regroupings": [None],
         "partners": [name],
     }
-    return {"sources": [name, name], "heads": [head]}
+    return {"sources": [name, name], "heads": [head], "tool": {"version": "1"}}
 
 
 def check_text(text: str, *, longest: int | None = 4000) -> None:
@@ -128,16 +134,21 @@ def tags_of(text: str) -> frozenset[str]:
 
 
 @cache
-def tags_of_a_plain_page() -> frozenset[str]:
-    return tags_of(to_html(report_of("head")))
+def tags_of_plain_pages() -> list[frozenset[str]]:
+    return [tags_of(text) for text in pages_of("head")]
+
+
+def pages_of(name: str) -> tuple[str, str]:
+    return to_html(report_of(name)), comparison_to_html(comparison_of(name))
 
 
 @settings(max_examples=60, deadline=None)
 @given(names)
 def test_html_has_the_tags_of_the_page_alone(name: str) -> None:
-    text = to_html(report_of(name))
-    assert tags_of(text) == tags_of_a_plain_page()
-    check_text(text, longest=None)
+    pages = pages_of(name)
+    assert [tags_of(text) for text in pages] == tags_of_plain_pages()
+    for text in pages:
+        check_text(text, longest=None)
 
 
 @LAW

@@ -206,6 +206,14 @@ def test_the_bracket_holds_for_every_order():
     assert bracket.order_range[0] >= bracket.low
 
 
+@pytest.mark.parametrize("radius", [1e-300, 1e300])
+def test_the_smallest_and_the_largest_radius_are_taken(radius):
+    weight = lattice(40, 2, 11)
+    found = found_in(weight, radius)
+    assert found.num_unique == (1 if radius > 1 else len(np.unique(weight, axis=0)))
+    assert found.bracket.definition_independent
+
+
 def test_pairs_that_differ_by_nothing_are_closer_than_the_smallest_radius():
     pairs = ExactDistances(Points(Prototypes.from_weight(np.ones((2, 3)))))
     first, second = np.array([0]), np.array([1])
@@ -269,9 +277,10 @@ def test_the_nearest_need_not_be_kept_for_the_default_radius():
     [
         ({"metric": "euclidean", "epsilon": 0.025}, "epsilon is a cosine distance"),
         ({"radius": 0.1}, "radius is a Euclidean distance"),
-        ({"metric": "euclidean", "radius": 0.0}, "radius must be above 0 and finite"),
-        ({"metric": "euclidean", "radius": float("nan")}, "radius must be above 0 and finite"),
-        ({"metric": "euclidean", "radius": float("inf")}, "radius must be above 0 and finite"),
+        ({"metric": "euclidean", "radius": 0.0}, "radius must be a distance from"),
+        ({"metric": "euclidean", "radius": float("nan")}, "radius must be a distance from"),
+        ({"metric": "euclidean", "radius": float("inf")}, "radius must be a distance from"),
+        ({"metric": "euclidean", "radius": 0.5, "sweep": [-1.0]}, "a radius must be above 0"),
         ({"metric": "manhattan"}, "metric must be cosine or euclidean, got 'manhattan'"),
         ({"metric": "euclidean", "device": "tpu"}, "device"),
     ],

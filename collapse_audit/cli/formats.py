@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from typing import Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from collapse_audit.report.csv_text import to_csv
 from collapse_audit.report.documents import ErrorDocument, FeaturesReport, ReportDocument
@@ -17,6 +17,10 @@ from collapse_audit.report.html import features_to_html, to_html
 from collapse_audit.report.json_text import to_json
 from collapse_audit.report.markdown import to_markdown
 from collapse_audit.report.table import WIDEST, to_table
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Document: TypeAlias = ReportDocument | FeaturesReport | ErrorDocument
 
@@ -40,8 +44,15 @@ def table_width(*, to_terminal: bool) -> int:
     return shutil.get_terminal_size((WIDEST, 24)).columns if to_terminal else WIDEST
 
 
-def render(documents: Sequence[Document], form: str, *, to_terminal: bool) -> str:
+def render(
+    documents: Sequence[Document],
+    form: str,
+    *,
+    groups: Sequence[Sequence[npt.NDArray[np.int64]]],
+    to_terminal: bool,
+) -> str:
     """Write reports, which obey the schema, in one of :data:`FORMATS`; errors are for JSON only."""
+    # groups: of each report with heads, for HTML alone
     if form == "json":
         return to_json(documents[0] if len(documents) == 1 else documents)
     if "features" in documents[0]:  # of one source alone
@@ -52,7 +63,9 @@ def render(documents: Sequence[Document], form: str, *, to_terminal: bool) -> st
     if form == "table":
         width = table_width(to_terminal=to_terminal)
         return "\n".join(to_table(report, width=width) for report in sound)
-    return (to_csv if form == "csv" else to_html)(*sound) if sound else ""
+    if form == "csv":
+        return to_csv(*sound) if sound else ""
+    return to_html(*sound, groups=groups) if sound else ""
 
 
 def _render_features(report: FeaturesReport, form: str, to_terminal: bool) -> str:

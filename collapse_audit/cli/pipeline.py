@@ -37,6 +37,7 @@ def deliver(
         check_suffix(options.groups)
     documents: list[Document] = []
     groups: list[Grouping] = []
+    members = []
     with progress_bars(wanted=options.progress and not is_quiet()) as progress:
         for source, measure in work:
             try:
@@ -51,9 +52,11 @@ def deliver(
                     continue
                 documents.append(build_report(audits))
                 groups += map(grouping_of, audits)
+                members.append([audit.groups for audit in audits])
     if options.groups is not None and groups:
         write_groups(groups, options.groups)
-    emit(render(documents, options.form, to_terminal=options.output is None), options.output)
+    to_terminal = options.output is None
+    emit(render(documents, options.form, groups=members, to_terminal=to_terminal), options.output)
     if any("error" in document for document in documents):
         click.get_current_context().exit(2)
 

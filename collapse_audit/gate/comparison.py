@@ -21,6 +21,7 @@ from collapse_audit.report.documents import (
     HeadDocument,
     ReportDocument,
 )
+from collapse_audit.report.html import comparison_to_html
 
 if TYPE_CHECKING:
     from collapse_audit.head_audit import CollapseAudit
@@ -123,6 +124,10 @@ class HeadsSideBySide:
             for entry, head in zip(document["heads"], self.heads, strict=True):
                 entry["matchings"] = [found.to_dict() for found in head.matchings]
         return document
+
+    def to_html(self) -> str:
+        """The comparison as one self-contained HTML page."""
+        return comparison_to_html(self.to_dict())
 
     def __repr__(self) -> str:
         return f"HeadsSideBySide({len(self.sources)} sources, {len(self.heads)} heads)"

@@ -138,6 +138,22 @@ def stored(head: HeadDocument) -> Iterator[tuple[str, str]]:
     yield "stored as", f"{words.shorten(head['dtype'], 40)}, {keys}"
 
 
+def provenance(report: ReportDocument) -> Iterator[tuple[str, str]]:
+    """What somebody needs who wants to measure the same again."""
+    source, parameters = report["source"], report["parameters"]
+    yield "source", words.shorten(source["spec"], 300)
+    for name in ("id", "family", "sha256"):
+        if value := source[name]:
+            yield name, words.shorten(value, 300)
+    for head in report["heads"]:
+        for key, digest in (head.get("tensor_sha256") or {}).items():
+            yield f"sha256 of {words.shorten(key, 100)}", words.shorten(digest, 100)
+    yield "threshold", words.threshold(parameters)
+    certified = ", certified" if parameters["certified"] else ""
+    yield "rule", f"{parameters['rule']} cover{certified}"
+    yield "collapse-audit", words.shorten(report["tool"]["version"], 100)
+
+
 def histogram_rows(head: HeadDocument) -> Iterator[tuple[str, ...]]:
     """Redundancy factors by octave, under :data:`HISTOGRAM_TITLES`."""
     for label, unique, prototypes in words.octaves(head["redundancy_factors"]["histogram"]):

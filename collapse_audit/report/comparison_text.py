@@ -11,7 +11,7 @@ from collapse_audit.report.csv_text import rows_to_csv
 from collapse_audit.report.documents import ComparedHead, ComparisonDocument, MatchingDocument
 from collapse_audit.report.table import WIDEST
 from collapse_audit.report.verdict_text import figure
-from collapse_audit.report.words import cosine, count, head_name, plural, shorten
+from collapse_audit.report.words import cosine, count, head_name, percent, plural, shorten
 from collapse_audit.words import printable
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -19,12 +19,16 @@ _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 def comparison_to_table(comparison: ComparisonDocument, *, width: int = WIDEST) -> str:
     """Write a comparison for a terminal: side by side as many sources as its width holds."""
-    lines = [f"{letter}  {shorten(name, width - 5)}" for letter, name in _sources(comparison)]
+    lines = [
+        f"{letter}  {shorten(name, width - 5)}" for letter, name in labelled_sources(comparison)
+    ]
     for head in comparison["heads"]:
-        lines += ["", shorten(_title(head), width)]
-        for number, part in enumerate(_parts([_titles(comparison), *_rows(head)], width)):
+        lines += ["", shorten(head_title(head), width)]
+        for number, part in enumerate(
+            _parts([metric_titles(comparison), *metric_rows(head)], width)
+        ):
             lines += [*([""] if number else []), *part]
-        for text in _remarks(head, comparison):
+        for text in remarks(head, comparison):
             lines += textwrap.wrap(text, width, subsequent_indent="    ")
     return "\n".join(lines) + "\n"
 
@@ -43,11 +47,11 @@ def _parts(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
 def comparison_to_markdown(comparison: ComparisonDocument) -> str:
     """Write a comparison as GitHub-flavoured Markdown, one section per head."""
     lines = ["# Heads side by side", ""]
-    lines += [f"- {letter}: {escape(source)}" for letter, source in _sources(comparison)]
+    lines += [f"- {letter}: {escape(source)}" for letter, source in labelled_sources(comparison)]
     for head in comparison["heads"]:
-        lines += ["", f"## {escape(_title(head))}", ""]
-        lines += pipe_table(_titles(comparison), _rows(head))
-        lines += [line for text in _remarks(head, comparison) for line in ("", escape(text))]
+        lines += ["", f"## {escape(head_title(head))}", ""]
+        lines += pipe_table(metric_titles(comparison), metric_rows(head))
+        lines += [line for text in remarks(head, comparison) for line in ("", escape(text))]
     return "\n".join(lines) + "\n"
 
 
@@ -77,12 +81,13 @@ def _labels(number: int) -> list[str]:
     return [_LETTERS[i] if i < len(_LETTERS) else f"#{i + 1}" for i in range(number)]
 
 
-def _sources(comparison: ComparisonDocument) -> Iterator[tuple[str, str]]:
+def labelled_sources(comparison: ComparisonDocument) -> Iterator[tuple[str, str]]:
+    """A, B, ... and the source that each stands for."""
     sources = [shorten(source, 300) for source in comparison["sources"]]
     return zip(_labels(len(sources)), sources, strict=True)
 
 
-def _title(head: ComparedHead) -> str:
+def head_title(head: ComparedHead) -> str:
     """Its name, and the names in the others where one differs, such as ``head (B: proj)``."""
     named = zip(_labels(1 + len(head["partners"]))[1:], head["partners"], strict=True)
     others = ", ".join(f"{letter}: {printable(name, None)}" for letter, name in named)
@@ -90,12 +95,14 @@ def _title(head: ComparedHead) -> str:
     return own if {*head["partners"]} == {head["name"]} else f"{own} ({others})"
 
 
-def _titles(comparison: ComparisonDocument) -> tuple[str, ...]:
+def metric_titles(comparison: ComparisonDocument) -> tuple[str, ...]:
+    """What is over :func:`metric_rows`."""
     first, *others = _labels(len(comparison["sources"]))
     return ("metric", first, *(title for x in others for title in (x, f"{x} - {first}", "")))
 
 
-def _rows(head: ComparedHead) -> Iterator[tuple[str, ...]]:
+def metric_rows(head: ComparedHead) -> Iterator[tuple[str, ...]]:
+    """One row for each metric: of A, and of each other its value, change and judgement."""
     for row in head["metrics"]:
         first, *others = row["values"]
         cells = [row["metric"], figure(first)]
@@ -105,7 +112,25 @@ def _rows(head: ComparedHead) -> Iterator[tuple[str, ...]]:
         yield tuple(cells)
 
 
-def _remarks(head: ComparedHead, comparison: ComparisonDocument) -> Iterator[str]:
+def unique_shares(head: ComparedHead) -> list[tuple[str, float, str]]:
+    """Letter, M / K and judgement (empty for the first) of every source; empty if none has it."""
+    for row in head["metrics"]:
+        if row["metric"] == "unique_fraction":
+            found = zip(_labels(len(row["values"])), row["values"], [None, *row["judgements"]],
+                        strict=True)  # fmt: skip
+            return [(name, share, said or "") for name, share, said in found if share is not None]
+    return []
+
+
+def course(shares: Sequence[tuple[str, float, str]]) -> str:
+    """What to remember of such shares, in a sentence."""
+    told = (
+        f"{percent(share)} in {name}{f' ({said})' if said else ''}" for name, share, said in shares
+    )
+    return f"Unique prototypes: {', '.join(told)}."
+
+
+def remarks(head: ComparedHead, comparison: ComparisonDocument) -> Iterator[str]:
     """What is said below the table of a head."""
     yield from _regroupings(head)
     what = "Unique prototypes" if comparison.get("among") == "unique" else "Prototypes"

@@ -1,9 +1,9 @@
-"""Geometry of the two inline drawings of the HTML page; the template only writes it down."""
+"""Geometry of the inline drawings of the HTML page; the template only writes it down."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,19 +57,38 @@ def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
 def draw_sweep(head: HeadDocument, own: float) -> SweepDrawing | None:
     """Curves of M, N_eff, components, isolated; ``None`` for fewer than two thresholds."""
     # own: the epsilon or the radius of the report
-    rows = sorted(head["sweep"] or (), key=words.level)
-    if len(rows) < 2:
+    if (across := threshold_axis(head)) is None:
         return None
-    low, high = (math.log(words.level(rows[index])) for index in (0, -1))
-
-    def across(value: float) -> float:
-        return round(WIDTH * (math.log(value) - low) / (high - low), 2)
-
+    rows = sorted(head["sweep"], key=words.level)
     xs = [across(words.level(row)) for row in rows]
     ticks = tuple((x, f"{words.level(row):g}") for x, row in zip(xs, rows, strict=True))
     inside = words.level(rows[0]) <= own <= words.level(rows[-1])
     curves = _shares(xs, [(row, head["k"]) for row in rows])
     return SweepDrawing(curves, ticks, across(own) if inside else None)
+
+
+def threshold_axis(head: HeadDocument) -> Callable[[float], float] | None:
+    """Position of an epsilon or radius on the logarithmic axis; ``None`` for fewer than two."""
+    found = [math.log(words.level(row)) for row in head["sweep"] or ()]
+    if len(found) < 2:
+        return None
+    low, high = min(found), max(found)
+    return lambda value: round(WIDTH * (math.log(value) - low) / (high - low), 2)
+
+
+def draw_gauge(k: int, counts: Counts, bracket: Sequence[int]) -> dict[str, tuple[float, float]]:
+    """Left edge and width of M, bracket and N_eff, each as its share of K."""
+    low, high = bracket
+    shares: dict[str, tuple[float, float]] = {
+        "unique": (0, counts["greedy"]),
+        "bracket": (low, high),
+    }
+    if "n_eff" in counts:
+        shares["n_eff"] = (counts["n_eff"], counts["n_eff"])
+    return {
+        name: (round(WIDTH * left / k, 2), max(round(WIDTH * (right - left) / k, 2), 3.0))
+        for name, (left, right) in shares.items()
+    }
 
 
 def draw_history(head: HeadHistoryDocument) -> SweepDrawing | None:

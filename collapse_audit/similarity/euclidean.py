@@ -13,8 +13,8 @@ from typing import ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from collapse_audit.errors import PrototypeError
-from collapse_audit.prototypes import Prototypes, check_radius
+from collapse_audit.errors import ParameterError, PrototypeError
+from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.predicate import Comparison, ExactPairs, Threshold
 from collapse_audit.similarity.products.bounds import chord_bound
 from collapse_audit.similarity.products.lifted import LiftedPanels
@@ -91,7 +91,9 @@ class Radius(Threshold):
     widest: ClassVar[float] = 2.0
 
     def __init__(self, radius: float, exponent: int) -> None:
-        self.level, self.exponent = check_radius(radius), exponent
+        if not 0.0 < radius < float("inf"):
+            raise ParameterError(f"a radius must be above 0 and finite, got {radius}.")
+        self.level, self.exponent = float(radius), exponent
         self.exact = Fraction(repr(self.level))
         ratio = min(self.exact / Fraction(2) ** exponent, Fraction(4))
         self.angle = min(float(ratio), 3.0)  # wider than the widest by far

@@ -39,7 +39,7 @@ def test_the_exit_code_is_the_same_in_every_format(run: Run, head: str, form: st
         (["head.npy", "--radius", "0.1"], "metric is cosine. Give --epsilon NUMBER"),
         (
             ["head.npy", "--metric", "euclidean", "--radius", "0"],
-            "radius must be above 0 and finite",
+            "radius must be a distance from",
         ),
         (["head.npy", "--epsilom", "0.1"], "Did you mean '--epsilon'"),
         (["head.npy", "--format", "jsn"], "'json'"),

@@ -35,9 +35,14 @@ def test_a_format_that_is_given_wins_over_the_name(run: Run, head: str, folder: 
     assert json.loads((folder / "report.html").read_text(encoding="utf-8"))["heads"]
 
 
+def test_a_page_has_the_groups_of_every_head(run: Run, head: str, folder: Path) -> None:
+    assert run(head, head, "-o", "report.html") == (0, "", "")
+    assert (folder / "report.html").read_text(encoding="utf-8").count(' data-groups="0') == 2
+
+
 WRITES = {
     "audit": (".txt, .json, .csv, .md, .markdown, .html, .htm", ["r.pdf", "r.xlsx", "r.xml"]),
-    "compare": (".txt, .json, .csv, .md, .markdown", ["r.html", "r.htm", "r.pdf", "r.XML"]),
+    "compare": (".txt, .json, .csv, .md, .markdown, .html, .htm", ["r.pdf", "r.XML"]),
     "check": (".txt, .json, .md, .markdown, .xml", ["r.html", "r.csv", "r.xlsx"]),
 }
 

@@ -35,6 +35,7 @@ from collapse_audit.report.comparison_text import (
 )
 from collapse_audit.report.csv_text import rows_to_csv
 from collapse_audit.report.documents import ComparisonDocument
+from collapse_audit.report.html import comparison_to_html
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _FORMATS: Final[dict[str, Callable[[ComparisonDocument], str]]] = {
     "json": to_json,
     "csv": comparison_to_csv,
     "markdown": comparison_to_markdown,
+    "html": comparison_to_html,
 }
 #: K and branch may always differ between heads side by side.
 _ALLOWED: Final = tuple(d for d in DIFFERENCES if d not in ("k", "branch"))
@@ -56,7 +58,7 @@ _ALLOWED: Final = tuple(d for d in DIFFERENCES if d not in ("k", "branch"))
     epilog="""\b
 Examples:
   collapse-audit compare before.safetensors after.safetensors
-  collapse-audit compare monday.json tuesday.json --format markdown
+  collapse-audit compare monday.json tuesday.json -o change.html
   collapse-audit compare epoch10.pth epoch50.pth epoch100.pth --format csv
   collapse-audit compare seed0.pth seed1.pth --match optimal""",
 )
