@@ -47,12 +47,16 @@ types: $(SETUP)  ## mypy, strict
 contracts: $(SETUP)  ## the import layers of pyproject.toml
 	$(BIN)/lint-imports
 
-docs: $(SETUP)  ## the documentation, warnings as errors, and a fresh command reference
+docs: $(SETUP)  ## the site, warnings as errors, after a check of what scripts write into it
 	$(BIN)/python docs/generate_cli_reference.py --check
+	$(BIN)/python docs/generate_model_zoo.py --check
+	$(BIN)/python docs/draw_landing_figure.py --check
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-reference: $(SETUP)  ## rewrite docs/cli.md from the commands' --help
+reference: $(SETUP)  ## rewrite what scripts write: docs/cli.md, docs/models.md, the landing figure
 	$(BIN)/python docs/generate_cli_reference.py
+	$(BIN)/python docs/generate_model_zoo.py
+	$(BIN)/python docs/draw_landing_figure.py
 
 notebooks: $(SETUP)  ## bring the .ipynb of each pair up to date with its .py
 	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py

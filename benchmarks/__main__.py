@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.docs:
         _PAGE.write_text(table.insert(_PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
     print(text)
+    print(table.render_targets(records, run.methods), end="")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What is measured where by default: all that a promise or a reader needs, and no more."""
+"""What is measured where by default: all that a target or a reader needs, and no more."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _ELSEWHERE = frozenset(
     {"audit-auto", "audit-float32", "sweep-auto", "nearest-auto", "product", "faiss-range"}
     | {"whole-auto", "whole-float32", "triangle"}
 )
-# Beyond the promised size or dimension, the growth of our own tasks beside a product.
+# Beyond the size or dimension of the targets, the growth of our own tasks beside a product.
 _GROWTH = frozenset({"audit-auto", "sweep-auto", "nearest-auto", "whole-auto", "product"})
 _ONE_PASS = frozenset({"audit-auto", "product"})
 # DBSCAN spends its time in the same search.
 _ONLY_SMALL = frozenset({"sklearn-radius"})
-# The worst case is promised as a multiple of this one.
+# The target of the worst case is a multiple of this one.
 _ADDED = frozenset({("near-threshold", "torch-threshold")})
 # Every level is a worst case of its own: half a minute, and no other package to compare with.
 _DROPPED = frozenset({("near-threshold", "sweep-auto")})

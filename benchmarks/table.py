@@ -1,4 +1,4 @@
-"""The measurements as Markdown: one table per case, one of the promises, and the machine."""
+"""The measurements as Markdown: one table per case, and the machine; one of the targets."""
 
 from __future__ import annotations
 
@@ -26,12 +26,36 @@ def render(records: Sequence[Record], methods: Sequence[Method], *, threads: int
     Returns:
         Markdown without a title, for a page that explains it.
     """
-    parts = [_machine(threads, records)]
-    promises = _promises(records, {method.name: method for method in methods})
-    if promises:
-        parts.append(promises)
-    parts += [_case(record, methods) for record in records]
+    parts = [_machine(threads, records), *(_case(record, methods) for record in records)]
     return "\n\n".join(parts) + "\n"
+
+
+def render_targets(records: Sequence[Record], methods: Sequence[Method]) -> str:
+    """Every target that was measured, and whether it was held; empty if none was.
+
+    Args:
+        records: The cases.
+        methods: What was measured.
+
+    Returns:
+        Markdown with a title.
+    """
+    labels = {method.name: method.label for method in methods}
+    lines = [
+        f"| {target.case}: {labels[target.method]} / {labels[target.base]} "
+        f"| {'at least' if target.at_least else 'at most'} {target.limit:g} "
+        f"| {wall:.3g} ({cpu:.3g}) | {_verdict(wall, target.limit, at_least=target.at_least)} |"
+        for target, wall, cpu in verdicts(records)
+    ]
+    if not lines:
+        return ""
+    peak = most_memory(records)
+    if peak is not None:
+        verdict = _verdict(peak, MOST_MEMORY_MB, at_least=False)
+        name, limit = "our tasks: MB above the input", f"at most {MOST_MEMORY_MB:g}"
+        lines.append(f"| {name} | {limit} | {peak:.0f} | {verdict} |")
+    header = "| K = 65,536, D = 256 | target | measured, wall (CPU) | |\n|---|---|---:|---|"
+    return "\n".join(["### Targets", "", header, *lines, ""])
 
 
 def insert(page: str, table: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
@@ -95,24 +119,6 @@ def _ratios(record: Record, method: Method, suffix: str) -> str:
     if wall is None or cpu is None or method.name == base:
         return ""
     return f"{wall:.3g} ({cpu:.3g})"
-
-
-def _promises(records: Sequence[Record], methods: dict[str, Method]) -> str:
-    lines = [
-        f"| {target.case}: {methods[target.method].label} / {methods[target.base].label} "
-        f"| {'at least' if target.at_least else 'at most'} {target.limit:g} "
-        f"| {wall:.3g} ({cpu:.3g}) | {_verdict(wall, target.limit, at_least=target.at_least)} |"
-        for target, wall, cpu in verdicts(records)
-    ]
-    if not lines:
-        return ""
-    peak = most_memory(records)
-    if peak is not None:
-        verdict = _verdict(peak, MOST_MEMORY_MB, at_least=False)
-        name, limit = "our tasks: MB above the input", f"at most {MOST_MEMORY_MB:g}"
-        lines.append(f"| {name} | {limit} | {peak:.0f} | {verdict} |")
-    header = "| K = 65,536, D = 256 | promised | measured, wall (CPU) | |\n|---|---|---:|---|"
-    return "\n".join(["### Promises", "", header, *lines])
 
 
 def _verdict(measured: float, limit: float, *, at_least: bool) -> str:

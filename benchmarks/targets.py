@@ -1,4 +1,4 @@
-"""What the engine promises at K = 65,536 and D = 256 on two cores, beside what was measured."""
+"""What the engine should reach at K = 65,536 and D = 256 on two cores, and whether it does."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _K, _D = 65536, 256
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A promise: ``method`` takes at least so many times what ``base`` takes, or at most.
+    """A target: ``method`` takes at least so many times what ``base`` takes, or at most.
 
     Attributes:
         case: Name of the input.
         method: What is divided.
         base: What it is divided by.
-        limit: The promised ratio.
+        limit: The ratio to reach.
         at_least: Whether the ratio must not be smaller than the limit; else not larger.
-        bf16: Whether the promise is for processors with bf16 in hardware only.
+        bf16: Whether the target is for processors with bf16 in hardware only.
     """
 
     case: str
@@ -52,7 +52,7 @@ MOST_MEMORY_MB = 300.0
 
 
 def verdicts(records: Sequence[Record]) -> Iterator[tuple[Target, float, float]]:
-    """Every promise that was measured, with the ratio of wall times and of CPU times."""
+    """Every target that was measured, with the ratio of wall times and of CPU times."""
     by_name = {record.name: record for record in records if (record.k, record.d) == (_K, _D)}
     for target in TARGETS:
         record = by_name.get(target.case)
@@ -65,7 +65,7 @@ def verdicts(records: Sequence[Record]) -> Iterator[tuple[Target, float, float]]
 
 
 def most_memory(records: Sequence[Record]) -> float | None:
-    """Largest peak above the input of our own tasks at the promised size; ``None`` if unknown."""
+    """Largest peak above the input of our own tasks at that size; ``None`` if unknown."""
     peaks = [
         sample.peak_mb
         for record in records

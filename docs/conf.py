@@ -22,6 +22,11 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"collapse-audit {release}"
 html_copy_source = False
+html_extra_path = ["llms.txt"]
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#31688e", "color-brand-content": "#31688e"},
+    "dark_css_variables": {"color-brand-primary": "#7ad151", "color-brand-content": "#7ad151"},
+}
 html_math_renderer = "mathml"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

@@ -57,21 +57,26 @@ def render(root: click.Command) -> str:
     return "\n".join(parts)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page, or compare it with ``--check``; return the exit code."""
-    page = render(cli)
+def keep(path: Path, text: str, arguments: list[str]) -> int:
+    """Write a file, or compare it with ``--check``; return the exit code."""
     if arguments != ["--check"]:
-        PAGE.write_text(page, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         return 0
-    stored = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if stored == page:
+    stored = path.read_text(encoding="utf-8") if path.exists() else ""
+    if stored == text:
         return 0
+    name = f"docs/{path.relative_to(PAGE.parent).as_posix()}"
     difference = difflib.unified_diff(
-        stored.splitlines(), page.splitlines(), "docs/cli.md", "--help", lineterm=""
+        stored.splitlines(), text.splitlines(), name, "fresh", lineterm=""
     )
     sys.stderr.write("\n".join(difference) + "\n")
-    sys.stderr.write("docs/cli.md is stale: run `make reference` and commit it.\n")
+    sys.stderr.write(f"{name} is stale: run `make reference` and commit it.\n")
     return 1
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or compare it with ``--check``; return the exit code."""
+    return keep(PAGE, render(cli), arguments)
 
 
 if __name__ == "__main__":

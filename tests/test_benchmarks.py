@@ -248,7 +248,7 @@ def test_the_fastest_product_is_one_of_fp32() -> None:
     assert products._time(coarse, rows, rows) == float("inf")
 
 
-def test_promises_compare_medians_at_the_promised_size_only() -> None:
+def test_targets_compare_medians_at_their_own_size_only() -> None:
     reference = Reference.of(inputs.make("healthy", K, D))
 
     def sample(wall: float) -> measure.Sample:
@@ -258,7 +258,7 @@ def test_promises_compare_medians_at_the_promised_size_only() -> None:
     samples = {name: [sample(wall) for wall in group] for name, group in walls.items()}
     record = records.Record("healthy", 65536, 256, "", reference, samples)
     small = replace(record, k=4096)
-    text = table.render([small, record], measure.all_methods(), threads=2)
+    text = table.render_targets([small, record], measure.all_methods())
     ratios = {target.method: wall for target, wall, _ in targets.verdicts([small, record])}
     assert ratios == {"faiss-range": 13.0, "product": 2.0}
     assert "at least 12 | 13 (13) | held" in text
@@ -315,7 +315,7 @@ def test_tables_go_between_the_marks_of_the_page(repository: Path) -> None:
         table.insert("no marks", "new\n")
 
 
-def test_the_plan_measures_every_promise() -> None:
+def test_the_plan_measures_every_target() -> None:
     by_name = {method.name: method for method in measure.all_methods()}
     for target in targets.TARGETS:
         assert target.case in plan.inputs(65536, 256)

@@ -302,7 +302,7 @@ def test_the_table_has_a_line_for_each_head_and_one_for_all(
     assert ["layers.0", "40", "12", "30.0", "%", "40.0", "0"] in lines
     assert ["layers.2", "40", "30", "75.0", "%", "32.0", "8"] in lines
     assert ["all", "3", "120", "62", "51.7", "%", "12"] in lines
-    assert "Unique are 30.0 % of the prototypes at the least (layers.0)" in " ".join(out.split())
+    assert "Unique prototypes: 30.0 % in the worst head (layers.0)" in " ".join(out.split())
     assert "perplexity 36.0 of 40; 36 used, 4 dead" in out
     assert max(map(len, out.splitlines())) <= int(width)
 

@@ -47,7 +47,7 @@ PYTHON_NOT_RUN[("docs/history.md", "from collapse_audit import audit_history")] 
 #: Pages whose Python another test runs, block by block.
 RUN_ELSEWHERE = {"docs/drop_in.md": "tests/test_drop_in.py"}
 #: Pages whose Python writes the files that their commands are given.
-MAKES_ITS_FILES = {"docs/codebooks.md"}
+MAKES_ITS_FILES = {"docs/codebooks.md", "docs/own_layout.md"}
 _NETWORK, _IMAGES = "needs the network", "needs ImageNet and the backbone of a checkpoint"
 #: Command, by page -> why it is not run.
 COMMANDS_NOT_RUN = {
@@ -58,6 +58,7 @@ COMMANDS_NOT_RUN = {
         "docs/gallery.md",
         "gallery checkpoint.pth --data imagenet/val --limit 10000 -o gallery.html",
     ): _IMAGES,
+    ("docs/audit_release.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
     ("docs/history.md", "train --data digits --k 256 --keep-every 100 --out run"): "minutes",
     ("docs/history.md", "history run --figure history.svg"): _HISTORY,
     ("docs/history.md", "history RUN --follow -o history.html"): "does not end",
@@ -258,13 +259,46 @@ def test_the_demo_prints_what_the_page_shows(
     assert words(block) == words(printed[printed.index(block.split("\n")[0][:20]) :])
 
 
+def test_the_lines_that_a_page_explains_are_those_of_the_demo(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    blocks = re.findall(r"```text\n(.*?)```", PAGES["docs/reading.md"], flags=re.DOTALL)
+    code, output = run(["mlcd", "demo", "--data", "digits", "--quiet"], capsys)
+    assert code == 0
+    printed = [words(line) for line in output.splitlines()]
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) >= 5
+    assert [line for line in lines if [*map(value, line.split())] not in printed] == []
+
+
 def words(text: str) -> list[str | object]:
     """Words; numbers agree to three digits, for the last one depends on the processor."""
     return [number(word) for word in text.split()]
 
 
 def number(word: str) -> str | object:
+    found = value(word)
+    return found if isinstance(found, str) else pytest.approx(found, rel=1e-3, abs=1e-4)
+
+
+def value(word: str) -> str | float:
     try:
-        return pytest.approx(float(word.replace(",", "").strip("()")), rel=1e-3, abs=1e-4)
+        return float(word.replace(",", "").strip("()"))
     except ValueError:
         return word
+
+
+def test_the_summary_of_the_training_has_the_means_of_its_log() -> None:
+    log = PAGES["docs/training_log.md"]
+    summary = PAGES["docs/training_results.md"]
+    rows = re.findall(r"^\| (digits|Fashion-MNIST) \| (\S+) \|(.*)\|$", summary, re.MULTILINE)
+    assert len(rows) == 6
+    for data, regulariser, cells in rows:
+        section = log[log.index(f"## {data[0].upper()}{data[1:]}, three seeds") :].split("\n![")[0]
+        runs = re.findall(rf"^\| (\d+) \| {regulariser} \|(.*)\|$", section, re.MULTILINE)
+        found = {int(k): rest.split("|") for k, rest in runs}
+        m = [np.mean([*map(int, found[k][0].split(","))]) for k in (512, 1024, 2048)]
+        others = [float(found[1024][place].split()[0]) for place in (5, 6, 8, 9)]
+        shown = [*map(value, cells.replace("|", "").split())]
+        assert shown[:3] == pytest.approx(m, abs=0.5)
+        assert shown[3:] == others

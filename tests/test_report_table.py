@@ -93,8 +93,8 @@ def test_every_number_of_the_counts_is_there(report: dict[str, Any]) -> None:
     text = to_table(report)
     assert "redundancy factors  largest 303, mean 7.23 (K / M), Gini 0.760" in text
     assert "26.3 of 137" in text
-    assert "61 prototypes without any neighbour" in text
-    assert "1 prototype without any neighbour" in text
+    assert "61 prototypes without a duplicate" in text
+    assert "1 prototype without a duplicate" in text
     assert "12 prototypes with exactly the direction" in line_with(text, "exact duplicates")
     assert "norm 0.412" in line_with(text, "mean direction")
     assert "1.60e-37 pairs" in line_with(text, "by chance")

@@ -224,3 +224,41 @@ def test_the_library_knows_no_option_of_the_command_line(path: Path) -> None:
 )
 def test_the_scanner_for_split_messages_finds_what_it_should(source: str, defects: int) -> None:
     assert len(joined_words(source)) == defects
+
+
+@pytest.mark.parametrize("script", ["generate_model_zoo.py", "draw_landing_figure.py"])
+def test_what_scripts_write_into_the_site_is_fresh(repository: Path, script: str) -> None:
+    command = [sys.executable, repository / "docs" / script, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_model_zoo_has_every_checkpoint_of_the_manifest(repository: Path) -> None:
+    page = (repository / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = yaml.safe_load((repository / "checkpoints_manifest.yaml").read_text("utf-8"))
+    ids = [row["id"] for row in rows["checkpoints"]]
+    assert sorted(re.findall(r"^\| `(\S+)` \|", page, flags=re.MULTILINE)) == sorted(ids)
+
+
+def test_the_api_page_documents_every_public_name_once(repository: Path) -> None:
+    page = (repository / "docs" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\.\. auto(?:function|class|exception):: (\w+)$", page, flags=re.MULTILINE)
+    assert sorted(named) == sorted(set(collapse_audit.__all__) - {"__version__"})
+
+
+def test_llms_txt_links_every_page_of_the_site_once(repository: Path) -> None:
+    index = (repository / "docs" / "index.md").read_text(encoding="utf-8")
+    trees = re.findall(r"```\{toctree\}\n(?::.*\n)+\n((?:\S+\n)+)```", index)
+    pages = [page for tree in trees for page in tree.split()]
+    linked = re.findall(r"\((\S+)\.html\)", (repository / "docs/llms.txt").read_text("utf-8"))
+    assert len(pages) > 20
+    assert sorted(linked) == sorted(pages)
+
+
+def test_the_map_names_every_room_of_the_package(repository: Path) -> None:
+    page = (repository / "AGENTS.md").read_text(encoding="utf-8")
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert [room for room in sorted(rooms) if f"{room}/`" not in page] == []
+    assert [
+        link for link in re.findall(r"\]\(([^)#]+)", page) if not (repository / link).exists()
+    ] == []

@@ -21,19 +21,19 @@ from collapse_audit.words import did_you_mean
 #: Command to its line in the overview: `--help` imports no command.
 COMMANDS: Final = {
     "audit": "How many prototypes are unique?",
-    "cache": "What has been fetched; verify or clear it.",
-    "check": "Fail where a head got worse.",
+    "cache": "List, verify or clear what was fetched.",
+    "check": "Fail if a head got worse.",
     "clusters": "How many clusters do features have?",
     "compare": "Heads side by side.",
     "demo": "Audit the small head inside the package.",
     "download": "Fetch heads for audits offline.",
-    "gallery": "What do the classes look like?",
-    "history": "A run at a glance: every checkpoint.",
-    "info": "What a file holds, without any mathematics.",
+    "gallery": "Show what the classes look like.",
+    "history": "Audit every checkpoint of a run.",
+    "info": "Show what a file holds.",
     "list": "Public checkpoints that hold prototypes.",
     "mlcd": "Which classes does the head predict?",
     "reproduce": "Published counts beside measured ones.",
-    "schema": "The JSON Schemas of all JSON.",
+    "schema": "Print the JSON Schema of an output.",
     "train": "Train a head, audit before and after.",
 }
 DEFAULT: Final = "audit"

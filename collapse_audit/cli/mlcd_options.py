@@ -44,7 +44,9 @@ class MLCDOptions:
 
     data: str = option(required=True, metavar="DATA", help="Samples to run through the head.")
     limit: int | None = option(type=click.IntRange(1), metavar="N", help="Take N random samples.")
-    seed: int = option(type=click.IntRange(0), default=0, show_default=True, help="For --limit.")
+    seed: int = option(
+        type=click.IntRange(0), default=0, show_default=True, help="Seed of --limit."
+    )
     temperature: float | None = option(
         type=float,
         metavar="T",
@@ -58,7 +60,7 @@ class MLCDOptions:
         type=click.Choice(["uniform", "power-law"]),
         default="uniform",
         show_default=True,
-        help="What the divergences compare with.",
+        help="Distribution that the divergences compare with.",
     )
     assignment: Literal["softmax", "sinkhorn"] = option(
         type=click.Choice(["softmax", "sinkhorn"]),
@@ -66,7 +68,7 @@ class MLCDOptions:
         show_default=True,
         help="How logits become probabilities.",
     )
-    preprocessing: str | None = option(metavar="PROFILE", help="Instead of the family's own.")
+    preprocessing: str | None = option(metavar="PROFILE", help="Another than the family's own.")
     resize: int | Literal["none"] | None = option(
         metavar="N|none",
         callback=_parse_resize,
@@ -96,11 +98,11 @@ class MLCDOptions:
         type=click.IntRange(0), default=0, show_default=True, help="Processes that read images."
     )
     skip_bad: bool = option(
-        default=False, help="Go on where more than 1 % of the images cannot be read."
+        default=False, help="Continue even if more than 1 % of the images cannot be read."
     )
     dtype: Literal["float32", "float64"] = option(
         type=click.Choice(["float32", "float64"]),
         default="float32",
         show_default=True,
-        help="Of the networks and the softmax.",
+        help="Precision of networks and softmax.",
     )

@@ -47,7 +47,7 @@ class AuditOptions:
         callback=lambda _ctx, _option, value: None if value is None else check_radius(value),
         help="With euclidean, the distance strictly below which two prototypes are duplicates.",
     )
-    head: str | None = option(metavar="NAME", help="Only this head; all of them by default.")
+    head: str | None = option(metavar="NAME", help="Only this head; all heads by default.")
     branch: Branch = option(
         type=click.Choice(["teacher", "student"]),
         default="teacher",
@@ -67,7 +67,7 @@ class AuditOptions:
         default="auto",
         show_default=True,
         metavar="auto|cpu|cuda[:N]",
-        help="Where to compute; it changes the time and not the result.",
+        help="Where to compute. This changes the time, not the result.",
     )
 
 
@@ -82,7 +82,7 @@ class OutputOptions:
         metavar="FILE",
         help="Write group and leader of every prototype to this .csv or .npy file.",
     )
-    progress: bool = option(default=True, help="Bars on stderr for work over two seconds.")
+    progress: bool = option(default=True, help="Show progress on stderr for work over two seconds.")
 
 
 def option_of(bundle: type[Any], name: str, **changes: Any) -> Callable[[F], F]:
@@ -154,7 +154,7 @@ several_sources = bundled(
             "heads",
             multiple=True,
             metavar="NAME",
-            help="Only this head; all of them by default. Once for all sources, or once for each.",
+            help="Only this head; all heads by default. Once for all sources, or once for each.",
         ),
     ),
     ("sources", "heads"),
@@ -181,7 +181,7 @@ def format_options(
             "--format",
             "form",
             type=click.Choice(list(formats)),
-            help="Output format; by default what the name of -o says, else table.",
+            help="Output format. By default the file name of -o decides, else table.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
         click.option(

@@ -21,7 +21,7 @@ _DECLARED = (
         "--cache-dir",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Folder of the cache; else COLLAPSE_AUDIT_CACHE, else the platform's cache folder.",
+        help="Folder of the cache; by default COLLAPSE_AUDIT_CACHE or the platform's cache folder.",
     ),
     click.option(
         "--offline",
@@ -29,7 +29,9 @@ _DECLARED = (
         help="Open no connection; COLLAPSE_AUDIT_OFFLINE=1 and HF_HUB_OFFLINE=1 do the same.",
     ),
     click.option(
-        "--insecure-http", is_flag=True, help="Allow http://, where anybody can change the bytes."
+        "--insecure-http",
+        is_flag=True,
+        help="Allow http://, where anybody on the way can change the bytes.",
     ),
     click.option(
         "--max-bytes",

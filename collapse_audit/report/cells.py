@@ -48,16 +48,16 @@ def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, 
         yield "effective, N_eff", f"{effective}: the sum of 1 / n_i, with n_i prototypes this close"
     for line in words.published(head):
         yield "published", line
-    yield "isolated", f"{words.plural(unique['isolated'], 'prototype')} without any neighbour"
+    yield "isolated", f"{words.plural(unique['isolated'], 'prototype')} without a duplicate"
     yield (
         "redundancy factors",
         f"largest {words.count(factors['max'])}, mean {words.number(factors['mean'])} (K / M), "
-        f"Gini {words.number(factors['gini'])} (0: all repeated equally)",
+        f"Gini {words.number(factors['gini'])} (0: all repeated equally often)",
     )
     yield (
         "effective groups",
         f"{words.number(factors['effective_number'])} of {words.count(unique['greedy'])}: "
-        "as many groups of equal size have the same entropy",
+        "the number of equally large groups that would be as diverse",
     )
     if (copies := head.get("exact_duplicates")) is not None:
         same = "that equal" if epsilon is None else "with exactly the direction of"
@@ -67,7 +67,7 @@ def measures(head: HeadDocument, parameters: Parameters) -> Iterator[tuple[str, 
         low, median, high = (words.number(norms[key]) for key in ("min", "median", "max"))
         yield (
             "norms",
-            f"{low} to {high}, median {median}; in one group they differ by a factor of up to "
+            f"{low} to {high}, median {median}; within a group they differ by a factor of up to "
             f"{words.number(norms['max_spread_in_group'])}",
         )
     yield from _stored_usage(head)

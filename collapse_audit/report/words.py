@@ -125,11 +125,13 @@ def summary(report: ReportDocument) -> str:
         return ""
     least, median = percent(found["unique_fraction_min"]), percent(found["unique_fraction_median"])
     name = shorten(found["least_unique"], 60)
-    text = f"Unique are {least} of the prototypes at the least ({name}), {median} in the median."
+    text = f"Unique prototypes: {least} in the worst head ({name}), {median} in the median head."
     if usage := found["stored_usage"]:
         least, median = number(usage["perplexity_min"]), number(usage["perplexity_median"])
-        text += f" The usage in the file has a perplexity of {least} at the least, {median} in the"
-        text += f" median: {number(usage['bits'])} of {number(usage['bits_of_k'])} bits in all."
+        text += (
+            f" Perplexity of the usage in the file: {least} in the worst, {median} in the median;"
+        )
+        text += f" {number(usage['bits'])} of {number(usage['bits_of_k'])} bits in all."
     return text
 
 

@@ -50,12 +50,12 @@ def audit_command(
     """Count the unique prototypes of each SOURCE and how often each is repeated.
 
     SOURCE is a checkpoint (.pth, .ckpt, .safetensors, .npy, .npz), an id of the manifest, an
-    address (https://, hf://ORG/REPO/FILE, s3://BUCKET/KEY, ...), of which only the head is fetched
-    where that is possible, demo, or - for a file on stdin. Every head is audited on its own. M is
+    address (https://, hf://ORG/REPO/FILE, s3://BUCKET/KEY, ...), demo, or - for a file on stdin.
+    From an address only the head is fetched where possible. Every head is audited on its own. M is
     exact for the stored weights: it depends neither on the device nor on the number of threads.
 
-    Of several sources, CSV has one row for each head and JSON is a list; one that cannot be audited
-    is told in its place, and the exit code is 2.
+    For several sources, CSV has one row for each head, and JSON is a list. A source that cannot be
+    audited is reported in its place, and the exit code is 2.
     """
     work = [
         (source, partial(audits_of, source, replace(audit, head=head), fetching=fetching))

@@ -22,7 +22,7 @@ def cache_command() -> None:
 
 
 @cache_command.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @remote_options
 def list_items(as_json: bool, fetching: RemoteSettings) -> None:
     """List the parts and files of the cache, with size and source."""

@@ -91,7 +91,7 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
     "--fail-on",
     multiple=True,
     metavar="THRESHOLD",
-    help="When to fail; repeat it for more. By default, if M falls or the largest group grows.",
+    help="When to fail; may be repeated. By default, if M falls or the largest group grows.",
 )
 @click.option(
     "--missing-baseline",
@@ -101,25 +101,25 @@ Exit codes: 0 all checks passed, 1 one failed, 2 no verdict.""",
 @click.option(
     "--update-baseline",
     is_flag=True,
-    help="Make this report the baseline, if no limit fails.",
+    help="Make this report the new baseline, unless a limit fails.",
 )
 @click.option(
     "-y",
     "--yes",
     is_flag=True,
-    help="With --update-baseline, also if it got worse; absolute limits must still hold.",
+    help="With --update-baseline: even if the head got worse; absolute limits must still hold.",
 )
 @click.option(
     "--allow",
     multiple=True,
     type=click.Choice(DIFFERENCES),
-    help="Compare although this differs between report and baseline; repeat it for more.",
+    help="Compare even if this differs between report and baseline; may be repeated.",
 )
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Settings; by default the nearest collapse-audit.toml or pyproject.toml that has any.",
+    help="Settings file; by default the nearest collapse-audit.toml or pyproject.toml with any.",
 )
 @click.option(
     "--epsilon",
@@ -149,10 +149,10 @@ def check_command(
 ) -> None:
     """Check that a head is not worse than a baseline, or than absolute limits.
 
-    SOURCE is what `audit` takes, a saved report (.json, or - for stdin), which needs no weights, or
-    the folder or a glob of a run, whose newest checkpoint is checked. Settings come from
-    [tool.collapse-audit.check] in pyproject.toml, or [check] in collapse-audit.toml; an option wins
-    over its setting.
+    SOURCE is what `audit` takes, or a saved report (.json, or - for stdin), which needs no weights.
+    It can also be the folder or a glob of a run: then its newest checkpoint is checked. Settings
+    come from [tool.collapse-audit.check] in pyproject.toml, or [check] in collapse-audit.toml;
+    options override them.
     """
     if output is not None:
         check_output(output, [source])

@@ -73,20 +73,20 @@ Examples:
     "--allow",
     multiple=True,
     type=click.Choice(_ALLOWED),
-    help="Compare saved reports although this differs; repeat it for more.",
+    help="Compare saved reports even if this differs; may be repeated.",
 )
 @click.option(
     "--pair",
     "pairs",
     multiple=True,
     metavar="A=B",
-    help="Compare head A of the first with head B of the others, and only what is named so.",
+    help="Compare head A of the first source with head B of the others, and no other heads.",
 )
 @click.option(
     "--match",
     "matching",
     type=click.Choice(["optimal", "greedy"]),
-    help="Match the prototypes of heads that share no indices: one to one, or each its nearest.",
+    help="Match prototypes of heads that share no indices: one to one, or each with its nearest.",
 )
 @click.option(
     "--among",
@@ -99,7 +99,7 @@ Examples:
     "--match-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write whom each prototype of the first was matched with to this .csv file.",
+    help="Write the partner of each prototype of the first head to this .csv file.",
 )
 @format_options(_FORMATS, "Write to FILE instead of stdout.")
 @option_of(OutputOptions, "progress")
@@ -120,12 +120,13 @@ def compare_command(
 ) -> None:
     """Put heads side by side, metric by metric, with the changes from the first.
 
-    Each SOURCE is what `audit` takes, or a saved report (.json, or - for stdin). Where two heads
-    of equal K are audited here, it also says which groups of duplicates of the first were split or
-    merged: prototype i with prototype i, so the second should have been trained on from the first.
-    --match asks which belong together where they share no indices, as in two seeds.
-    Heads of equal names are compared, and those of other names in their order; the title names
-    them.
+    Each SOURCE is what `audit` takes, or a saved report (.json, or - for stdin). Heads are paired
+    by name, and those without a namesake in their order; the title shows the pairs.
+
+    If both heads are audited here and have the same K, it also says which groups of duplicates
+    were split or merged. That compares prototype i with prototype i, so the second head should
+    continue the training of the first. For heads that share no indices, such as two seeds, --match
+    finds the prototypes that belong together.
     """
     pair = dict(_parse_pair(text) for text in pairs)
     if len(wanted) < 2:

@@ -13,7 +13,7 @@ from collapse_audit.sources import DEMO
 
 _NEXT_STEPS = (
     "collapse-audit YOUR_CHECKPOINT.pth   audits a file of your own (.pth, .safetensors, .npy)",
-    "collapse-audit info YOUR_FILE        shows the heads in it, without any mathematics",
+    "collapse-audit info YOUR_FILE        shows the heads in it",
     "collapse-audit list                  shows the public checkpoints; each id can be audited",
     "collapse-audit demo -o report.html   writes this report as a page",
 )

@@ -23,7 +23,7 @@ Examples:
   collapse-audit download dino_vits16 --full --cache-dir ~/checkpoints""",
 )
 @several_sources
-@click.option("--full", is_flag=True, help="The whole file, such as for its backbone.")
+@click.option("--full", is_flag=True, help="Fetch the whole file, for example for its backbone.")
 @option_of(AuditOptions, "branch")
 @remote_options
 def download_command(
@@ -32,9 +32,9 @@ def download_command(
     """Fetch the heads of each SOURCE into the cache, for audits without a network.
 
     SOURCE is an id that `collapse-audit list` shows, or an address: https://, hf://ORG/REPO/FILE,
-    s3://BUCKET/KEY, or any other scheme of fsspec. Of a file that can be read in parts only the
-    head is fetched. An interrupted download goes on where it stopped. Prints one line for each
-    head: source, head, K and D; with --full the path of the file.
+    s3://BUCKET/KEY, or any other scheme of fsspec. Only the head is fetched if the file can be read
+    in parts. An interrupted download continues where it stopped. Prints one line for each head:
+    source, head, K and D; with --full, the path of the file.
     """
     from collapse_audit.remote.whole_files import fetch_file, file_of_other_tools
     from collapse_audit.sources import find_remote, resolve_source

@@ -57,11 +57,11 @@ Exit codes: 0 done, 2 nothing could be audited, or with --strict not everything.
     "--jobs", type=int, default=1, show_default=True, help="Checkpoints audited at a time."
 )
 @click.option(
-    "--reuse/--no-reuse", default=True, help="Answers of earlier calls; used and kept by default."
+    "--reuse/--no-reuse", default=True, help="Use and keep results of earlier calls; on by default."
 )
 @click.option("--strict", is_flag=True, help="Exit with 2 if a checkpoint had to be skipped.")
 @click.option(
-    "--follow", is_flag=True, help="Go on with new checkpoints while the run writes them."
+    "--follow", is_flag=True, help="Keep auditing new checkpoints while the run writes them."
 )
 @click.option(
     "--settle",
@@ -69,13 +69,13 @@ Exit codes: 0 done, 2 nothing could be audited, or with --strict not everything.
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="With --follow: take a checkpoint that has not changed for so long.",
+    help="With --follow: audit a checkpoint once it has not changed for this long.",
 )
 @click.option(
     "--idle",
     type=float,
     metavar="SECONDS",
-    help="With --follow: end after so long without a new one; by default with Ctrl-C.",
+    help="With --follow: stop after this long without a new checkpoint; by default, on Ctrl-C.",
 )
 @click.option(
     "--figure",
@@ -89,7 +89,7 @@ Exit codes: 0 done, 2 nothing could be audited, or with --strict not everything.
     "--cache-dir",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where answers are kept; else COLLAPSE_AUDIT_CACHE, else the platform's cache folder.",
+    help="Where results are kept; by default COLLAPSE_AUDIT_CACHE or the platform's cache folder.",
 )
 @option_of(OutputOptions, "progress")
 @click.pass_context
@@ -113,8 +113,8 @@ def history_command(
 
     RUN is a folder (checkpoint0040.pth, checkpoint-100/, eval/training_*/..., ckpt/*/,
     epoch=3-step=400.ckpt, ... in the order of step or epoch), a glob, or checkpoints. A damaged one
-    is skipped and told. What was measured is kept in the cache: a second call, or one after a
-    kill, measures only what is new.
+    is skipped and reported. Results are kept in the cache, so that a later call measures only what
+    is new.
     """
     if output is not None:
         check_output(output, sources)

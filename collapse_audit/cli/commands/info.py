@@ -35,10 +35,10 @@ def info_command(
     checkpoint_dir: Path | None,
     fetching: RemoteSettings,
 ) -> None:
-    """Show container, keys and heads of SOURCE, without any mathematics.
+    """Show container, keys and heads of SOURCE, without an audit.
 
-    SOURCE is what `audit` takes: a file, a folder that is a checkpoint, an id, or an address. Of
-    its file only the index, centres and scales are read; nothing in it is executed.
+    SOURCE is what `audit` takes: a file, a folder that is a checkpoint, an id, or an address. Only
+    the index, centres and scales of the file are read, and nothing in it is executed.
     """
     from collapse_audit.sources import describe_source, resolve_source
 

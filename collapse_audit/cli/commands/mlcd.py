@@ -58,11 +58,11 @@ def mlcd_command(
 
     Runs samples through backbone and head. A head with copied prototypes looks nearly uniform
     over all K of them and far from uniform over the M unique ones; the mutual information is the
-    number that copies cannot inflate. SOURCE is what `audit` takes; of a file at an address
-    the head and, for images, the backbone are fetched.
+    number that copies cannot inflate. SOURCE is what `audit` takes; from an address, the head is
+    fetched and, for images, the backbone.
 
-    RankMe, participation ratio and uniformity of the features come with it. They are all that
-    is measured where SOURCE has no prototypes, as of SimDINO and LeJEPA.
+    It also measures RankMe, participation ratio and uniformity of the features. If SOURCE has no
+    prototypes, as with SimDINO and LeJEPA, that is all it measures.
     """
     deliver(
         [(source, partial(_measure, source, mlcd, audit, fetching, groups=output.groups))], output

@@ -56,8 +56,8 @@ def reproduce_command(
     """Audit every checkpoint with a published count, and print published beside measured.
 
     Each head is fetched in turn, about 70 MB for a DINO head. The state is written after every
-    row, so an interrupted run goes on where it stopped. Exit code 1 if a row could not be
-    measured. The papers fix no counting algorithm: a difference is no error.
+    row, so an interrupted run continues where it stopped. Exit code 1 if a row could not be
+    measured. The papers fix no counting algorithm, so a difference is not an error.
     """
     from collapse_audit.manifest import load_manifest
     from collapse_audit.reproduction import reproduce, to_document, to_markdown
