@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UnsafePickleError,
     )
     from collapse_audit.examples import embedded_head
+    from collapse_audit.gallery import Gallery
     from collapse_audit.gate import HeadsSideBySide, Verdict, check, compare
     from collapse_audit.head_audit import CollapseAudit, Published, Source, audit_prototypes
     from collapse_audit.history import RunHistory, audit_history
@@ -70,6 +71,7 @@ __all__ = [
     "Diversity",
     "FeatureAccumulator",
     "FeatureSpread",
+    "Gallery",
     "HeadModel",
     "HeadTrainingConfig",
     "HeadsSideBySide",
@@ -134,6 +136,7 @@ _NAMES = {
     "errors": "CheckpointError CollapseAuditError CollapseAuditWarning ManifestError "
     "NoPrototypesError ParameterError PrototypeError ReportError SourceError UnsafePickleError",
     "examples": "embedded_head",
+    "gallery": "Gallery",
     "gate": "HeadsSideBySide Verdict check compare",
     "head_audit": "CollapseAudit Published Source audit_prototypes",
     "history": "RunHistory audit_history",

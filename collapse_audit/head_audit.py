@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.axes import Axes
 
+    from collapse_audit.gallery import Gallery
     from collapse_audit.mlcd import MLCD
 
 
@@ -107,6 +108,45 @@ class CollapseAudit:
         """The same audit with a class distribution over its prototypes, and its diversity."""
         found = measure_diversity(self.prototypes, self.redundancy, mlcd.probabilities)
         return replace(self, mlcd=mlcd, diversity=found)
+
+    def gallery(self, images: Any = None, *, classes: int = 8, top: int = 12) -> Gallery:
+        """The largest groups and the classes with most mass, with the images assigned to them.
+
+        Args:
+            images: What the MLCD was measured over: :func:`open_samples` of it, or PIL images or
+                arrays (h x w or h x w x 3, uint8) by place. Without, samples are told by place.
+            classes: Of each kind, 1 to 24.
+            top: Samples of each class, those with the largest q_m(x), 1 to 24.
+
+        Returns:
+            The gallery: a notebook shows it, ``to_html`` writes it.
+
+        Raises:
+            ParameterError: If no MLCD with groups was measured, a number is out of its range, or
+                there are fewer images than samples.
+        """
+        from collapse_audit.gallery import make_gallery
+        from collapse_audit.thumbnails import thumbnails
+
+        if self.mlcd is None:
+            raise ParameterError(
+                "a gallery shows the classes of samples, and none were measured.",
+                hint="Use audit.with_mlcd(measure_mlcd(..., groups=audit.groups)).",
+            )
+        found = make_gallery(
+            self.mlcd,
+            source=self.source.to_dict(),
+            name=self.prototypes.name,
+            branch=self.prototypes.branch,
+            parameters=self.to_dict()["parameters"],
+            classes=classes,
+            top=top,
+        )
+        images = getattr(images, "images", images)
+        if images is None:
+            return found
+        places = (int(i) for each in found.classes.values() for i in each.samples)
+        return replace(found, thumbnails=thumbnails(images, places))
 
     @property
     def num_unique(self) -> int:

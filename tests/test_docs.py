@@ -54,6 +54,10 @@ COMMANDS_NOT_RUN = {
     ("README.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
     ("README.md", "history RUN"): "a run of the reader's",
     ("README.md", "train --data digits --k 1024 --regulariser koleo-proto --out RUN"): "minutes",
+    (
+        "docs/gallery.md",
+        "gallery checkpoint.pth --data imagenet/val --limit 10000 -o gallery.html",
+    ): _IMAGES,
     ("docs/audit_release.md", "mlcd checkpoint.pth --data imagenet/val --limit 10000"): _IMAGES,
     ("docs/history.md", "train --data digits --k 256 --keep-every 100 --out run"): "minutes",
     ("docs/history.md", "history run --figure history.svg"): _HISTORY,

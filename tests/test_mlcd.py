@@ -334,16 +334,26 @@ def test_the_unique_class_of_a_sample_is_the_group_of_the_largest_mass(groups, t
     p, x = head(), samples(seed=seed)
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     groups = [numbers[group] for group in groups]
-    won = []
-    for row in probabilities_by_definition(p, x, temperature=0.4):
+    won, highest, copies = [], [], []
+    table = probabilities_by_definition(p, x, temperature=0.4)
+    for row in table:
         masses = [0.0] * len(numbers)
         for probability, group in zip(row, groups, strict=True):
             masses[group] += probability
         won.append(masses.index(max(masses)))
+        highest.append(max(masses))
+        copies.append(max((k for k in range(12) if groups[k] == won[-1]), key=row.__getitem__))
     labels = np.arange(40) % 3
     accumulator = MLCDAccumulator(p, temperature=0.4, groups=groups, dtype="float64", tile=tile)
     mlcd = accumulator.update(x, labels=labels).result()
     assert mlcd.unique_winners.tolist() == won
+    assert mlcd.copy_winners.tolist() == copies
+    np.testing.assert_allclose(mlcd.unique_winner_probabilities, highest, rtol=1e-6)
+    np.testing.assert_allclose(mlcd.winner_probabilities, table.max(axis=1), rtol=1e-6)
+    rows = mlcd.assignments()
+    assert rows["sample"].tolist() == list(range(40))
+    assert rows["prototype"].tolist() == table.argmax(axis=1).tolist()
+    assert (rows["group"].tolist(), rows["label"].tolist()) == (won, labels.tolist())
     counts = [won.count(group) for group in range(len(numbers))]
     assert mlcd.usage("m") == measure_usage(np.array(counts))
     top = mlcd.top_classes(12)
@@ -370,6 +380,8 @@ def test_groups_are_summed_over_all_tiles_of_columns():
         )
         halves = accumulator.update(x[:20]).update(x[20:]).result()
         np.testing.assert_array_equal(halves.unique_winners, masses.argmax(axis=1))
+        won = groups == masses.argmax(axis=1)[:, None]
+        np.testing.assert_array_equal(halves.copy_winners, np.where(won, table, 0).argmax(axis=1))
 
 
 def test_the_vmf_normaliser_is_a_bias_of_every_prototype():

@@ -30,6 +30,7 @@ from collapse_audit.report.documents import (
     ReportDocument,
     VerdictDocument,
 )
+from collapse_audit.report.gallery_documents import GalleryDocument
 from collapse_audit.report.html import to_html, to_html_fragment
 from collapse_audit.report.info_documents import InfoDocument
 from collapse_audit.report.json_text import to_json
@@ -252,6 +253,7 @@ def test_descriptions_of_files_have_the_type_and_obey_the_shipped_schema(
     [
         ("report", ReportDocument), ("report", ErrorDocument), ("verdict", VerdictDocument),
         ("comparison", ComparisonDocument), ("history", HistoryDocument), ("info", InfoDocument),
+        ("gallery", GalleryDocument),
     ],
 )  # fmt: skip
 def test_a_shipped_schema_names_the_keys_of_the_type_and_no_others(

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "compare": "Heads side by side.",
     "demo": "Audit the small head inside the package.",
     "download": "Fetch heads for audits offline.",
+    "gallery": "Show what the classes look like.",
     "history": "Audit every checkpoint of a run.",
     "info": "Show what a file holds.",
     "list": "Public checkpoints that hold prototypes.",

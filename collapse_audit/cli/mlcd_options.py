@@ -86,6 +86,11 @@ class MLCDOptions:
         metavar="FILE",
         help="Keep the backbone features in this .safetensors file, and use them if it exists.",
     )
+    assignments: Path | None = option(
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write prototype and unique class of every sample to this .csv or .parquet file.",
+    )
     batch_size: int = option(
         type=click.IntRange(1), default=64, show_default=True, help="Samples per forward pass."
     )

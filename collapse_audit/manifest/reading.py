@@ -34,7 +34,7 @@ FILE_NAME = "checkpoints_manifest.yaml"
 # `collapse-audit SOURCE` takes an id where it also takes a command, so no id may be one of these.
 COMMANDS = frozenset(
     {"audit", "mlcd", "compare", "check", "train", "list", "info", "download", "report"}
-    | {"cache", "clusters", "demo", "doctor", "history", "reproduce", "schema"}
+    | {"cache", "clusters", "demo", "doctor", "gallery", "history", "reproduce", "schema"}
 )
 # Facts about one file; a family cannot hand them down.
 _ROW_ONLY = frozenset(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from collapse_audit.errors import ParameterError
-from collapse_audit.mlcd.result import MLCD, CentreSource
+from collapse_audit.mlcd.result import MLCD, CentreSource, Shares
 from collapse_audit.mlcd.sinkhorn import sinkhorn_offsets
 from collapse_audit.mlcd.softmax import Batch, Scorer, SoftmaxPass, Sums
 from collapse_audit.mlcd.statistics import Counts, Prior, prior_masses
@@ -36,7 +36,7 @@ class MLCDAccumulator:
 
     with u the unit prototypes, g their norms, c the centre. Sums are float64, each product with
     the prototypes is computed once, and about ``tile`` logits are held at once, never n x k.
-    A plain softmax without an estimated centre keeps 8 bytes per sample, and 8 more with groups;
+    A plain softmax without an estimated centre keeps 12 bytes per sample, and 20 more with groups;
     an estimated centre and Sinkhorn need all samples first and keep what they are given.
 
     The toy of Govindarajan et al. (2024): four prototypes, four kinds of images. If the four are
@@ -192,7 +192,7 @@ class MLCDAccumulator:
                 "the logits over the temperature leave the range of their type.",
                 hint="Use dtype float64, or look at the norms of the prototypes.",
             )
-        n, winners = sums.n, torch.cat(sums.winners).numpy()
+        n, grouped = sums.n, self._groups is not None
         p = (sums.p / n).cpu().numpy()
         variances = (sums.p_squared / n).cpu().numpy() - p**2
         mean_entropy = max(0.0, sums.entropy / n)
@@ -201,9 +201,14 @@ class MLCDAccumulator:
         return MLCD(
             n=n,
             probabilities=p / p.sum(),
-            winners=winners,
+            winners=torch.cat(sums.winners).numpy(),
+            winner_probabilities=_shares(sums.winner_probabilities),
             groups=self._groups,
-            unique_winners=torch.cat(sums.unique_winners).numpy() if sums.unique_winners else None,
+            unique_winners=torch.cat(sums.unique_winners).numpy() if grouped else None,
+            unique_winner_probabilities=(
+                _shares(sums.unique_winner_probabilities) if grouped else None
+            ),
+            copy_winners=torch.cat(sums.copy_winners).numpy() if grouped else None,
             mean_entropy=mean_entropy,
             mean_entropy_error=math.sqrt(spread / (n - 1)) if n > 1 else math.nan,
             mean_max_probability=sums.max_probability / n,
@@ -297,6 +302,12 @@ class MLCDAccumulator:
             "assignment": (self._assignment, self._iterations),
             "normalize": (self._scorer.normalize, self._vmf),
         }
+
+
+def _shares(parts: list[Tensor]) -> Shares:
+    """Probabilities of all batches; rounding must not bring them above 1."""
+    found: Shares = torch.cat(parts).clamp(max=1.0).numpy()
+    return found
 
 
 def _check_options(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 CentreSource: TypeAlias = Literal["file", "estimated", "none"]
 Level: TypeAlias = Literal["k", "m"]
+Shares: TypeAlias = "npt.NDArray[np.float32]"
 
 
 # no slots: the divergences below are computed once and kept
@@ -57,9 +58,12 @@ class MLCD:
         n: Number of samples.
         probabilities: Mean probability of every prototype (k, float64).
         winners: Most likely prototype of every sample (n).
+        winner_probabilities: Its p(k|x) (n, float32).
         groups: Group number of every prototype (k, int64), 0 to m - 1; ``None`` if unknown.
         unique_winners: Most likely group of every sample (n): that of the largest q_m(x), the sum
             of p(k|x) over the group, which need not hold the most likely prototype.
+        unique_winner_probabilities: That q_m(x) (n, float32).
+        copy_winners: Most likely prototype of that group (n), for every sample.
         mean_entropy: Mean over samples of the entropy of p(k|x), in nats.
         mean_entropy_error: Standard error of that mean; NaN for one sample.
         mean_max_probability: Mean over samples of max p(k|x).
@@ -84,8 +88,11 @@ class MLCD:
     n: int
     probabilities: Vector
     winners: Counts
+    winner_probabilities: Shares
     groups: Counts | None
     unique_winners: Counts | None
+    unique_winner_probabilities: Shares | None
+    copy_winners: Counts | None
     mean_entropy: float
     mean_entropy_error: float
     mean_max_probability: float
@@ -224,6 +231,28 @@ class MLCD:
             columns["group"] = self.groups
             columns["group_probability"] = self._masses("m")[self.groups]
             columns["redundancy_factor"] = np.bincount(self.groups)[self.groups]
+        return pd.DataFrame(columns)
+
+    def assignments(self) -> pd.DataFrame:
+        """One row per sample: the prototype and the unique class that it is assigned to.
+
+        Returns:
+            Columns ``sample`` (place in the data source), ``prototype``, ``probability`` (its
+            p(k|x)), with groups also ``group`` and ``group_probability`` (its q_m(x)), and with
+            labels also ``label``.
+        """
+        import pandas as pd  # heavy
+
+        columns: dict[str, Any] = {
+            "sample": np.arange(self.n) if self.index is None else self.index,
+            "prototype": self.winners,
+            "probability": self.winner_probabilities,
+        }
+        if self.groups is not None:
+            columns["group"] = self.unique_winners
+            columns["group_probability"] = self.unique_winner_probabilities
+        if self.labels is not None:
+            columns["label"] = self.labels
         return pd.DataFrame(columns)
 
     def to_dict(self) -> MLCDDocument:

@@ -117,8 +117,12 @@ class Sums:
     entropy: float = 0.0
     entropy_squared: float = 0.0
     max_probability: float = 0.0
-    winners: list[Tensor] = field(default_factory=list)  # prototypes
-    unique_winners: list[Tensor] = field(default_factory=list)  # groups, if they are known
+    # of every sample; those of groups, if they are known
+    winners: list[Tensor] = field(default_factory=list)
+    winner_probabilities: list[Tensor] = field(default_factory=list)
+    unique_winners: list[Tensor] = field(default_factory=list)
+    unique_winner_probabilities: list[Tensor] = field(default_factory=list)
+    copy_winners: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def zeros(cls, k: int, device: torch.device) -> Sums:
@@ -137,7 +141,10 @@ class Sums:
         self.entropy_squared += other.entropy_squared
         self.max_probability += other.max_probability
         self.winners += other.winners
+        self.winner_probabilities += other.winner_probabilities
         self.unique_winners += other.unique_winners
+        self.unique_winner_probabilities += other.unique_winner_probabilities
+        self.copy_winners += other.copy_winners
 
 
 class SoftmaxPass:
@@ -195,28 +202,33 @@ class SoftmaxPass:
             weighted += tile.mul_(powers).sum(dim=1)
             exponentials.append(powers)
         if self._groups is not None:
-            sums.unique_winners.append(self._winning_groups(exponentials, self._groups).cpu())
+            masses, groups, copies = self._winning_groups(exponentials, self._groups)
+            sums.unique_winners.append(groups.cpu())
+            sums.copy_winners.append(copies.cpu())
+            sums.unique_winner_probabilities.append((masses / z).float().cpu())
         self._add_columns(exponentials, (1 / z).to(self._scorer.dtype), sums)
         entropies = z.log() - weighted / z
         sums.n += rows
         sums.entropy += float(entropies.sum())
         sums.entropy_squared += float(entropies.square().sum())
-        sums.max_probability += float(((best.double().exp() if fixed else 1.0) / z).sum())
+        highest = (best.double().exp() if fixed else 1.0) / z
+        sums.max_probability += float(highest.sum())
         sums.winners.append(winner.cpu())
+        sums.winner_probabilities.append(highest.float().cpu())
 
     def _fill(self, index: int, block: Batch, best: Tensor, winner: Tensor) -> Tensor:
         """Logits of one tile; updates the best value and class of every row in place."""
         columns = self._columns[index]
         out = self._view(index + 1, index, len(block.rows))
         tile = self._scorer.fill(block, columns, self._offsets[block.is_logits], out)
-        values, places = tile.max(dim=1)
-        better = values > best  # strict: a tie stays with the lower index
-        torch.where(better, values, best, out=best)
-        torch.where(better, places + columns.start, winner, out=winner)
+        _keep_larger(tile, columns.start, best, winner)
         return tile
 
-    def _winning_groups(self, exponentials: list[Tensor], groups: Tensor) -> Tensor:
-        """The group with the largest mass in every row; of equal ones the first."""
+    def _winning_groups(
+        self, exponentials: list[Tensor], groups: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every row the largest mass of a group, the group, and its likeliest prototype."""
+        # of equal ones the first
         rows = len(exponentials[0])
         step = rows if groups.is_cuda else _ROWS_SUMMED
         winners = []
@@ -225,8 +237,14 @@ class SoftmaxPass:
             masses = exponentials[0].new_zeros(len(exponentials[0][part]), self._unique)
             for columns, powers in zip(self._columns, exponentials, strict=True):
                 masses.index_add_(1, groups[columns], powers[part])
-            winners.append(masses.argmax(dim=1))
-        return torch.cat(winners)
+            winners.append(masses.max(dim=1))
+        highest, numbers = map(torch.cat, zip(*winners, strict=True))
+        best, copies = torch.full_like(highest, -1.0), torch.zeros_like(numbers)
+        group, narrow = numbers.int()[:, None], groups.int()  # compared in half the time
+        for columns, powers in zip(self._columns, exponentials, strict=True):
+            held = powers.where(narrow[columns] == group, -1.0)
+            _keep_larger(held, columns.start, best, copies)
+        return highest, numbers, copies
 
     def _add_columns(self, exponentials: list[Tensor], weights: Tensor, sums: Sums) -> None:
         """Add p(k|x) and its square, summed over the rows of a block."""
@@ -244,3 +262,11 @@ class SoftmaxPass:
         columns = self._columns[index]
         width = columns.stop - columns.start
         return self._buffers[buffer][: rows * width].view(rows, width)
+
+
+def _keep_larger(tile: Tensor, start: int, best: Tensor, place: Tensor) -> None:
+    """Update the best value of every row and its column by those of a tile, in place."""
+    values, columns = tile.max(dim=1)
+    better = values > best  # strict: a tie stays with the lower index
+    torch.where(better, values, best, out=best)
+    torch.where(better, columns + start, place, out=place)

@@ -33,7 +33,9 @@ class _Tool(TypedDict):
 TOOL: Final[_Tool] = {"name": "collapse-audit", "version": __version__}
 
 
-class _Document(TypedDict):
+class Document(TypedDict):
+    """What every document begins with."""
+
     schema: str
     schema_version: str
     tool: _Tool
@@ -203,7 +205,7 @@ class HeadDocument(TypedDict):
     mlcd: MLCDDocument | None
 
 
-class ReportDocument(_Document):
+class ReportDocument(Document):
     """All audited heads of one source."""
 
     source: SourceDocument
@@ -212,7 +214,7 @@ class ReportDocument(_Document):
     summary: NotRequired[SummaryDocument]
 
 
-class FeaturesReport(_Document):
+class FeaturesReport(Document):
     """The features of a source without prototypes, by place, and why there is nothing else."""
 
     source: SourceDocument
@@ -246,7 +248,7 @@ class CheckDocument(TypedDict):
     status: Literal["passed", "failed", "accepted", "skipped"]
 
 
-class VerdictDocument(_Document):
+class VerdictDocument(Document):
     """All thresholds on all heads."""
 
     source: str
@@ -301,7 +303,7 @@ class ComparedHead(TypedDict):
     matchings: NotRequired[list[MatchingDocument]]
 
 
-class ComparisonDocument(_Document):
+class ComparisonDocument(Document):
     """Heads side by side."""
 
     sources: list[str]
@@ -355,7 +357,7 @@ class FileProblem(_Problem):
     file: str
 
 
-class HistoryDocument(_Document):
+class HistoryDocument(Document):
     """A run, checkpoint by checkpoint."""
 
     source: str

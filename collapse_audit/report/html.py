@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -15,6 +15,7 @@ from collapse_audit.report import (
     cells,
     comparison_text,
     features_cells,
+    gallery_text,
     group_table,
     history_text,
     levels,
@@ -28,6 +29,7 @@ from collapse_audit.report.documents import (
     HistoryDocument,
     ReportDocument,
 )
+from collapse_audit.report.gallery_documents import GalleryDocument
 from collapse_audit.report.json_text import to_json
 
 if TYPE_CHECKING:
@@ -78,6 +80,16 @@ def features_to_html(report: FeaturesReport) -> str:
     return _render("features.html.jinja", report=report, to_json=to_json)
 
 
+def gallery_to_html(gallery: GalleryDocument, thumbnails: Mapping[int, str]) -> str:
+    """Write a gallery as such a page, with its images (``data:`` URIs, by sample) in it."""
+    return _render("gallery.html.jinja", gallery=gallery, thumbnails=thumbnails)
+
+
+def gallery_to_html_fragment(gallery: GalleryDocument, thumbnails: Mapping[int, str]) -> str:
+    """The same for the output cell of a notebook."""
+    return _render("gallery_fragment.html.jinja", gallery=gallery, thumbnails=thumbnails)
+
+
 def to_html_fragment(report: ReportDocument) -> str:
     """Headline and main numbers of every head, for the output cell of a notebook."""
     # without style of its own, so that the notebook's theme applies
@@ -121,6 +133,7 @@ def _environment() -> jinja2.Environment:
         cells=cells,
         comparison_text=comparison_text,
         features_cells=features_cells,
+        gallery_text=gallery_text,
         group_table=group_table,
         history_text=history_text,
         levels=levels,

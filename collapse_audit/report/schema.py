@@ -9,7 +9,7 @@ from typing import Any, Final
 from collapse_audit.report.documents import ERROR_SCHEMA, ErrorDocument
 
 #: Documents that have a schema, a file each.
-KINDS: Final = ("report", "verdict", "comparison", "history", "info")
+KINDS: Final = ("report", "verdict", "comparison", "history", "info", "gallery")
 
 
 def report_schema() -> dict[str, Any]:
@@ -23,7 +23,7 @@ def document_schema(kind: str) -> dict[str, Any]:
     # ignore them.
     text = files("collapse_audit.report").joinpath(f"{kind}_schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
-    if kind == "history":  # its points hold the heads of reports
+    if kind in ("history", "gallery"):  # they hold parts of reports
         schema["$defs"] = report_schema()["$defs"]
     return schema
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from collapse_audit.report import words
 from collapse_audit.report.documents import Counts, HeadDocument, HeadHistoryDocument
+from collapse_audit.report.gallery_documents import GalleryClassDocument
 
 #: Size of the plotting area in SVG units; the template adds margins for the labels.
 WIDTH: Final = 520
@@ -52,6 +53,17 @@ def draw_histogram(head: HeadDocument) -> tuple[Bar, ...]:
         )
         for index, (label, unique, prototypes) in enumerate(rows)
     )
+
+
+def draw_split(found: GalleryClassDocument) -> list[tuple[float, float, str]]:
+    """Copies of a class, as wide as the samples they take: left edge, width and what it is."""
+    parts, left = [], 0.0
+    for copy in found["copies"]:
+        width = WIDTH * copy["count"] / max(found["count"], 1)
+        label = f"prototype {copy['prototype']}: {words.plural(copy['count'], 'sample')}"
+        parts.append((round(left, 2), round(width, 2), label))
+        left += width
+    return parts
 
 
 def draw_sweep(head: HeadDocument, own: float) -> SweepDrawing | None:

@@ -13,6 +13,7 @@ from collapse_audit.report.documents import (
     Parameters,
     ReportDocument,
 )
+from collapse_audit.report.gallery_documents import GalleryDocument
 from collapse_audit.words import printable
 
 _LONGEST: Final = 300  # characters of a name; its key in the JSON is whole
@@ -100,7 +101,7 @@ def shorten(text: object, width: int) -> str:
     return f"{line[: width - 3 - tail]}...{line[-tail:] if tail else ''}"
 
 
-def source_name(report: ReportDocument | FeaturesReport) -> str:
+def source_name(report: ReportDocument | FeaturesReport | GalleryDocument) -> str:
     """What was audited: the source as typed, and its manifest id and family where known."""
     source = report["source"]
     typed = source["spec"]

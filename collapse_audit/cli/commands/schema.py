@@ -19,6 +19,6 @@ def schema_command(kind: str) -> None:
     """Print the JSON Schema (draft 2020-12) of a document.
 
     KIND is report (`audit`, `demo` and `mlcd`, and an error of any command; the default), verdict
-    (`check`), comparison (`compare`), history, or info.
+    (`check`), comparison (`compare`), history, info, or gallery.
     """
     emit(to_json(document_schema(kind)), None)
