@@ -268,7 +268,7 @@ def test_progress_runs_up_to_the_whole_in_every_stage(make_head, panels):
     cover = leader_cover(comparison, block_rows=50, progress=progress)
     link_groups(comparison, cover, progress=progress)
     survey(comparison, [0.1, 0.9], progress=progress)
-    assert {"cover", "links", "cover at 0.9", "components at 0.9"} <= set(seen)
+    assert {"cover", "links", "cover at 0.9", "links at 0.9"} <= set(seen)
     assert any(stage.startswith("nearest at ") for stage in seen)
     for calls in seen.values():
         done, totals = zip(*calls, strict=True)
