@@ -135,7 +135,13 @@ def test_the_quick_tier_has_tests_of_every_file_and_every_room(
     assert 200 < len(quick) < 600
     text = "".join(path.read_text(encoding="utf-8") for path in {item.path for item in quick})
     rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix in {"", ".py"}}
-    called = {"version": "__version__", "reproduction": '"reproduce"'}
+    called = {
+        "version": "__version__",
+        "reproduction": '"reproduce"',
+        "dead_rows": r"\.dead\b",
+        "gallery": r"\.gallery\(",
+        "thumbnails": "thumbnail",
+    }
     for room in sorted(room for room in rooms if not room.startswith("_")):
         assert re.search(called.get(room, rf"(collapse_audit[./]|import ){room}\b"), text), room
 
