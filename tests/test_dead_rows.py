@@ -47,6 +47,14 @@ def test_the_norms_of_the_two_codebooks_that_taught_the_rule():
     assert len(find_norm_gap(rng.permutation(quantizer), 128).dead) == 103
 
 
+def test_the_real_norms_of_a_codebook_have_their_gap():
+    # vqvae.pt of NimbleBoxAI/explore-weights at 3fed585 (MIT): 512 codes of 128 dimensions
+    norms = np.load(Path(__file__).parent / "data" / "vqvae_norms.npy").astype(np.float64)
+    gap = find_norm_gap(norms, 128)
+    assert (len(gap.dead), len(gap.live)) == (230, 282)
+    assert (round(gap.largest_dead, 4), round(gap.smallest_live, 3)) == (0.0292, 0.855)
+
+
 NORMS = {
     "gaussian": lambda rng, k, d: np.linalg.norm(rng.standard_normal((k, d)), axis=1),
     "lognormal": lambda rng, k, _: rng.lognormal(0.0, 0.7, k),
