@@ -35,6 +35,8 @@ LEAST_WIDTH: Final = math.log(2)
 LEAST_LEAD: Final = 2.0
 #: Samples of the smallest part, for its shape to be judged.
 LEAST_SAMPLES: Final = 20
+#: Fewest samples for an estimate: of fewer, two clusters in one part are overlooked too often.
+LEAST_DATA: Final = 300
 #: Level of the tests that a part looks like one cluster, divided by the number of parts.
 LEVEL: Final = 0.05
 
@@ -145,6 +147,8 @@ class ClusterEstimate:
             yield f"the plateaus of {m} and of {self.plateaus[1].clusters} are both wide"
         if 2 * best.votes <= self.bootstraps:
             yield f"only {best.votes} of {self.bootstraps} bootstraps agree with {m}"
+        if self.n < LEAST_DATA:
+            yield f"{self.n} samples are too few to tell near clusters apart ({LEAST_DATA} needed)"
         if (fewest := min(part.samples for part in self.parts)) < LEAST_SAMPLES:
             yield f"the smallest of {m} parts has {fewest} samples, too few to judge its shape"
         if min(part.p_round or 0.0 for part in self.parts) < LEVEL / m:

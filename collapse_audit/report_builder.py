@@ -104,7 +104,7 @@ def head_document(
         "notes": [
             *p.notes,
             *r.notes,
-            *([ALL_EQUAL] if r.num_unique == 1 else []),
+            *([ALL_EQUAL] if r.num_unique == 1 and r.metric == "cosine" else []),
             *([] if dead is None else [dead.note]),
         ],
         "k": p.k,

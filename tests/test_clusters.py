@@ -78,7 +78,17 @@ def test_the_flowers_get_no_estimate_and_not_two() -> None:
     """Of three kinds two overlap: the plateau alone would say two."""
     found = estimate_clusters(load_iris().data)
     assert found.plateaus[0].clusters == 2
-    assert "longer than it is wide" in found.reason
+    assert found.clusters is None
+
+
+@pytest.mark.parametrize(("n", "d"), [(66, 8), (72, 16), (90, 16), (300, 8)])
+def test_of_few_samples_two_near_clusters_are_not_taken_for_one(n: int, d: int) -> None:
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        centres = np.zeros((3, d))
+        centres[1, 0], centres[2, 1] = 3.0, 40.0
+        samples = centres[np.arange(n) % 3] + rng.standard_normal((n, d))
+        assert estimate_clusters(samples).clusters in (None, 3)
 
 
 def test_moons_have_their_plateau_and_no_estimate_for_their_shape() -> None:
@@ -190,6 +200,7 @@ SOUND = Part(100, 1.1, 0.5, 0.5)
         ({"plateaus": (Plateau(2, 1.0, 9.0, 16), Plateau(3, 0.34, 1.0, 0))}, ""),
         ({"plateaus": (Plateau(2, 1.0, 9.0, 8),)}, "only 8 of 16 bootstraps agree with 2"),
         ({"plateaus": (Plateau(2, 1.0, 9.0, 9),)}, ""),
+        ({"n": 299}, "299 samples are too few"),
         ({"parts": (SOUND, Part(19))}, "has 19 samples"),
         ({"parts": (SOUND, replace(SOUND, p_round=0.024))}, "longer than it is wide"),
         ({"parts": (SOUND, replace(SOUND, p_normal=0.024))}, "not normal"),
@@ -200,7 +211,7 @@ def test_each_condition_has_its_reason(changes: dict[str, Any], reason: str) -> 
     empty = np.empty(0, dtype=np.int64)
     found = ClusterEstimate(
         **{
-            "n": 200,
+            "n": 300,
             "d": 2,
             "centres": 25,
             "kept": 25,

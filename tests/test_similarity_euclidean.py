@@ -87,6 +87,20 @@ def test_numbers_too_long_for_float64_are_decided_by_fractions():
     assert_is(rows + 1.0 / 3.0, 1.0)
 
 
+@pytest.mark.parametrize("offset", [0.0, 14.0, 20.0, 200.0])
+def test_the_default_radius_does_not_ask_where_the_origin_is(offset):
+    weight = np.random.default_rng(3).standard_normal((300, 24))
+    weight[:40] = weight[40]  # copies of one code
+    found = measure_redundancy(weight + offset, metric="euclidean")
+    assert found.num_unique == 260
+    assert found.radius == pytest.approx(measure_redundancy(weight, metric="euclidean").radius)
+
+
+def test_one_point_far_from_the_origin_is_one_point():
+    found = measure_redundancy(np.full((20, 3), 7.0), metric="euclidean")
+    assert found.num_unique == 1
+
+
 def test_a_decimal_radius_is_the_number_that_was_typed():
     assert Fraction(0.7) < Fraction(
         "0.7"

@@ -236,7 +236,7 @@ def _singular_values(scatter: Vector, n: int) -> Vector:
 def _uniformity(unit: Tensor) -> float:
     """Log of the mean of exp(-2 |x - y|^2) over all pairs of unit rows, in float64."""
     n, total = len(unit), 0.0
-    if n < 2:
+    if n < 2 or not unit.any():  # zeros have no direction
         return math.nan
     for start in range(0, n, _BLOCK):
         block, later = unit[start : start + _BLOCK].double(), unit[start:].double()

@@ -9,7 +9,7 @@ import numpy as np
 from collapse_audit.prototypes import Prototypes
 from collapse_audit.similarity.euclidean import EuclideanComparison, Points
 from collapse_audit.similarity.nearest import NearestSearch
-from collapse_audit.similarity.products.rows import Float64
+from collapse_audit.similarity.products.rows import Float64, parts
 from collapse_audit.similarity.progress import Progress, silent
 from collapse_audit.similarity.survey import survey
 
@@ -19,6 +19,9 @@ _SHARE = 0.2
 # Two of K rows that fill their volume are further apart than this share of the distance of two that
 # are orthogonal, times the side of a K-th part of it: closer ones are near copies.
 _NEAR_COPIES = 0.1
+# Rows that differ by less than this share of their norms are one point.
+_NOTHING = 1e-6
+_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +48,8 @@ def default_radius(prototypes: Prototypes, *, progress: Progress = silent) -> De
     # Where most have near copies, it is the median nearest distance of the leaders of a cover at
     # that distance. Three significant digits are what a report prints, the same on every machine.
     points = Points(prototypes)
-    norm = float(np.median(prototypes.norms[prototypes.norms > 0]))
-    near = _rounded(_NEAR_COPIES * 2**0.5 * norm * points.k ** (-1 / points.d))
+    spread = _spread(points, prototypes)
+    near = _rounded(_NEAR_COPIES * 2**0.5 * spread * points.k ** (-1 / points.d))
     comparison = EuclideanComparison(points, near)
     search = NearestSearch(comparison)
     cover = survey(comparison, nearest=search, progress=progress).cover
@@ -56,8 +59,21 @@ def default_radius(prototypes: Prototypes, *, progress: Progress = silent) -> De
     if collapsed:
         apart = _nearest_distances(prototypes.take(cover.leaders), near)
     median = float(np.median(apart)) if len(apart) else 0.0
-    radius = _rounded(_SHARE * (median or norm))
+    radius = _rounded(_SHARE * (median or spread))
     return DefaultRadius(comparison.at(radius), search, median, near, collapsed)
+
+
+def _spread(points: Points, prototypes: Prototypes) -> float:
+    """Median distance of the rows from their mean; if that is nothing, their median norm."""
+    total, distances = np.zeros(points.d), np.empty(points.k)
+    blocks = list(parts(points.k, _ROWS))
+    for part in blocks:
+        total += points.unit_rows(part).sum(axis=0)
+    for part in blocks:
+        distances[part] = np.linalg.norm(points.unit_rows(part) - total / points.k, axis=1)
+    norm = float(np.median(prototypes.norms[prototypes.norms > 0]))
+    found = float(np.ldexp(np.median(distances), points.exponent))
+    return found if found > _NOTHING * norm else norm
 
 
 def _nearest_distances(prototypes: Prototypes, near: float) -> Float64:

@@ -265,6 +265,8 @@ def test_the_partners_are_written_to_a_file(run: Run, good: str) -> None:
 def test_a_file_of_partners_is_refused_before_the_work(run: Run, good: str) -> None:
     ran = run(good, good, "--match-file", "m.csv", command=compare_command)
     assert ran.error == "--match-file needs --match."
+    ran = run(good, good, "--among", "unique", command=compare_command)
+    assert ran.error == "--among needs --match."
     options = ("--match", "greedy", "--match-file")
     assert "the source itself" in run(good, good, *options, good, command=compare_command).error
     ran = run(good, good, *options, "absent/m.csv", command=compare_command)

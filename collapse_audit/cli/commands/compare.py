@@ -133,6 +133,8 @@ def compare_command(
         click.get_current_context().fail("compare needs two sources or more.")
     if output is not None:
         check_output(output, [source for source, _ in wanted])
+    if among == "unique" and matching is None:
+        click.get_current_context().fail("--among needs --match.")
     if match_file is not None:
         check_output(match_file, [source for source, _ in wanted], option="--match-file")
         _check_match_file(match_file, matching)
