@@ -33,10 +33,8 @@ from collapse_audit.report.json_text import to_json
 LEAST_WIDTH: Final = math.log(2)
 #: An accepted plateau is this many times as wide as the next one.
 LEAST_LEAD: Final = 2.0
-#: Samples of the smallest part, for its shape to be judged.
-LEAST_SAMPLES: Final = 20
-#: Fewest samples for an estimate: of fewer, two clusters in one part are overlooked too often.
-LEAST_DATA: Final = 300
+#: Samples of the smallest part, and of all: of fewer, two clusters in one part are overlooked.
+LEAST_SAMPLES, LEAST_DATA = 20, 300
 #: Level of the tests that a part looks like one cluster, divided by the number of parts.
 LEVEL: Final = 0.05
 
@@ -239,9 +237,8 @@ def estimate_clusters(
         >>> estimate_clusters(data).clusters
         4
     """
-    rows = _checked(data)
-    n, d = rows.shape
-    rows, repeats = np.unique(rows, axis=0, return_counts=True)
+    rows, repeats = np.unique(_checked(data), axis=0, return_counts=True)
+    n = int(repeats.sum())
     k = _check_centres(centres, n, len(rows))
     for name, value, least in (("bootstraps", bootstraps, 1), ("seed", seed, 0)):
         if value < least:
@@ -261,7 +258,7 @@ def estimate_clusters(
     )
     return ClusterEstimate(
         n=n,
-        d=d,
+        d=rows.shape[1],
         centres=k,
         kept=len(whole.centres),
         bootstraps=bootstraps,

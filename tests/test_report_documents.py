@@ -19,9 +19,11 @@ from safetensors.numpy import save_file
 
 from collapse_audit import MLCDAccumulator, Prototypes, Published, Source, audit_prototypes
 from collapse_audit.cli import main
+from collapse_audit.clusters import estimate_clusters
 from collapse_audit.gate import check, compare
 from collapse_audit.head_audit import CollapseAudit, build_report
 from collapse_audit.history import audit_history
+from collapse_audit.report.clusters_document import ClustersDocument
 from collapse_audit.report.csv_text import to_csv
 from collapse_audit.report.documents import (
     ComparisonDocument,
@@ -232,6 +234,17 @@ def test_histories_have_the_type_and_obey_the_shipped_schema(tmp_path: Path) -> 
         jsonschema.validate(document, document_schema("history"))
 
 
+def test_estimates_of_clusters_have_the_type_and_obey_the_shipped_schema() -> None:
+    rng = np.random.default_rng(0)
+    for data in (
+        rng.normal(size=(80, 3)),
+        rng.normal(size=(400, 3)) + 40 * np.eye(3)[[0, 1] * 200],
+    ):
+        document = json.loads(json.dumps(estimate_clusters(data).to_dict()))
+        jsonschema.validate(document, schema_of(ClustersDocument))
+        jsonschema.validate(document, document_schema("clusters"))
+
+
 def test_descriptions_of_files_have_the_type_and_obey_the_shipped_schema(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,7 +266,7 @@ def test_descriptions_of_files_have_the_type_and_obey_the_shipped_schema(
     [
         ("report", ReportDocument), ("report", ErrorDocument), ("verdict", VerdictDocument),
         ("comparison", ComparisonDocument), ("history", HistoryDocument), ("info", InfoDocument),
-        ("gallery", GalleryDocument),
+        ("gallery", GalleryDocument), ("clusters", ClustersDocument),
     ],
 )  # fmt: skip
 def test_a_shipped_schema_names_the_keys_of_the_type_and_no_others(

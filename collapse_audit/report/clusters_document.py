@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, TypedDict
+
+from collapse_audit.report.documents import Document
 
 CLUSTERS_SCHEMA: Final = "collapse-audit/clusters"
 
@@ -36,12 +37,9 @@ class CurveDocument(TypedDict):
     high: list[int]
 
 
-class ClustersDocument(TypedDict):
+class ClustersDocument(Document):
     """An estimate of the number of clusters, or why there is none."""
 
-    schema: str
-    schema_version: str
-    tool: Mapping[str, object]
     clusters: int | None
     reason: str
     n: int

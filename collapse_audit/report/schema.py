@@ -9,7 +9,7 @@ from typing import Any, Final
 from collapse_audit.report.documents import ERROR_SCHEMA, ErrorDocument
 
 #: Documents that have a schema, a file each.
-KINDS: Final = ("report", "verdict", "comparison", "history", "info", "gallery")
+KINDS: Final = ("report", "verdict", "comparison", "history", "info", "gallery", "clusters")
 
 
 def report_schema() -> dict[str, Any]:
