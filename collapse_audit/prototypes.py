@@ -245,10 +245,12 @@ def check_metric(metric: str, epsilon: float | None, radius: float | None) -> Me
     return "euclidean"
 
 
-def check_radius(radius: float) -> float:
+def check_radius(radius: object) -> float:
     """A Euclidean distance as a float; a ParameterError if it is not from 1e-300 to 1e300."""
+    if not isinstance(radius, int | float) or isinstance(radius, bool):
+        raise ParameterError(f"radius must be a number, got {type(radius).__name__}.")
     if not 1e-300 <= radius <= 1e300:
-        raise ParameterError(f"radius must be a distance from 1e-300 to 1e300, got {radius}.")
+        raise ParameterError(f"radius must be a distance from 1e-300 to 1e300, got {radius!s:.20}.")
     return float(radius)
 
 

@@ -96,6 +96,12 @@ def test_the_default_radius_does_not_ask_where_the_origin_is(offset):
     assert found.radius == pytest.approx(measure_redundancy(weight, metric="euclidean").radius)
 
 
+@pytest.mark.parametrize("radius", ["x", True, 10**400, [1.0]])
+def test_what_is_no_radius_is_refused(radius):
+    with pytest.raises(ParameterError, match="radius must be a"):
+        measure_redundancy(np.eye(4), metric="euclidean", radius=radius)
+
+
 def test_one_point_far_from_the_origin_is_one_point():
     found = measure_redundancy(np.full((20, 3), 7.0), metric="euclidean")
     assert found.num_unique == 1

@@ -76,7 +76,9 @@ def _part_of_something(checkpoint: Checkpoint, file: str) -> tuple[str, str] | N
             f"each. {_FULL}",
         ),
         (
-            bool(zero) or "fp32_flat_groups" in text or empty > len(checkpoint.tensors) // 2,
+            bool(zero)
+            or "fp32_flat_groups" in text
+            or empty > max(1, len(checkpoint.tensors) // 2),
             "a shard of DeepSpeed ZeRO: the weights themselves are in other files",
             _ZERO,
         ),

@@ -61,9 +61,9 @@ class Metric:
 
 
 _HOW_TO_MEASURE: Final = {
-    "nearest_cosine": "Make the report again with `nearest=True`.",
+    "nearest_cosine": "Make the report again with `nearest=True`. It is of the cosine metric.",
     "exact_duplicates": "Make the report again with `nearest=True`.",
-    "sweep": "Make the report again with `sweep=True`; it holds the epsilons of the sweep only.",
+    "sweep": "Make the report again with `sweep=True`; it holds the levels of its own sweep only.",
     "stored_usage": "It is in the files of codebooks that count it (`cluster_size`) only.",
     "mlcd": "It needs data: make the report with `collapse-audit mlcd`.",
 }
