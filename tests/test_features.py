@@ -134,6 +134,10 @@ def test_uniformity_is_the_mean_over_pairs(n: int) -> None:
     assert spread_of(x).uniformity == pytest.approx(uniformity_by_loops(x), rel=1e-6)
 
 
+def test_features_of_zeros_have_no_uniformity() -> None:
+    assert math.isnan(FeatureAccumulator().update(torch.zeros(5, 3)).result().uniformity)
+
+
 def test_uniformity_over_several_blocks_is_that_of_pdist() -> None:
     from scipy.spatial.distance import pdist
 

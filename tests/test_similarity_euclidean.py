@@ -103,8 +103,9 @@ def test_what_is_no_radius_is_refused(radius):
 
 
 def test_one_point_far_from_the_origin_is_one_point():
-    found = measure_redundancy(np.full((20, 3), 7.0), metric="euclidean")
+    found = audit_prototypes(np.full((20, 3), 7.0), metric="euclidean")
     assert found.num_unique == 1
+    assert not any("logits" in note for note in found.head_report()["notes"])
 
 
 def test_a_decimal_radius_is_the_number_that_was_typed():

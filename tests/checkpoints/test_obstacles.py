@@ -24,6 +24,10 @@ def said(shapes: Shapes, file: str = "x.pth", **changes: tuple[str, ...]) -> str
     return str(error)
 
 
+def test_one_matrix_without_rows_is_no_shard() -> None:
+    assert "DeepSpeed" not in said({"prototypes": (0, 8)})
+
+
 def test_a_backbone_says_which_keys_it_has_and_what_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "backbone.pth"
     torch.save({f"blocks.{i}.weight": torch.ones(2, 2) for i in range(9)}, path)
